@@ -1,0 +1,332 @@
+//! What the loop asks of an operating system, and [`Mio`], which asks Linux and its kin.
+//!
+//! The only file that imports mio and socket2: mio's whole contract on one screen.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::connection::{Limits, Stream, View};
+use crate::protocol::{Address, ConnId};
+
+/// Whom an event is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Somebody used the waker.
+    Waker,
+    /// The listener with this key.
+    Listener(usize),
+    /// The connection with this key.
+    Connection(usize),
+}
+
+/// What the kernel said of a source. A hint: trying tells the truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// Whom it is for.
+    pub source: Source,
+    /// A read, or an accept, may give something.
+    pub readable: bool,
+    /// A write may be taken.
+    pub writable: bool,
+}
+
+/// The steps of a turn, for whoever watches the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Phase {
+    Sleep,
+    NoteReadiness,
+    ObeyCommands,
+    FireTimers,
+    Accept,
+    RunConnections,
+    Reap,
+}
+
+/// Wakes a sleeping poll from any thread.
+pub trait Wake: Send + Sync {
+    /// Makes the current or the next poll return. Calls may be merged, never lost.
+    fn wake(&self) -> io::Result<()>;
+}
+
+/// What the loop asks of an operating system: the seam between the loop and the world.
+///
+/// [`Mio`] is its one real implementation. Anything else, such as a simulator, turns the very same
+/// loop.
+///
+/// The contract is mio's: events are edges. After one, its source is tried until `WouldBlock`; only
+/// then another is promised. A source that is ready when it is registered gets an event, too.
+pub trait Kernel: Sized {
+    /// A connection's stream.
+    type Stream: Stream;
+    /// A passive socket.
+    type Listener;
+
+    /// Sleeps until something happens, at most for `patience`, and fetches a batch of events. After
+    /// an error the batch is empty.
+    fn poll(&mut self, patience: Option<Duration>) -> io::Result<()>;
+
+    /// The batch that was fetched last.
+    fn events(&self) -> impl Iterator<Item = Event>;
+
+    /// Whether the batch was full, so that more may be waiting.
+    fn is_batch_full(&self) -> bool;
+
+    /// A monotonic clock.
+    fn now(&self) -> Instant;
+
+    /// The one waker of this kernel.
+    fn waker(&self) -> Arc<dyn Wake>;
+
+    /// Binds a listener and registers it under `key`.
+    fn listen(
+        &mut self,
+        addr: SocketAddr,
+        key: usize,
+        limits: &Limits,
+    ) -> io::Result<Self::Listener>;
+
+    /// Takes over a listener that somebody else bound, and registers it under `key`.
+    fn adopt(&mut self, listener: std::net::TcpListener, key: usize) -> io::Result<Self::Listener>;
+
+    /// Where a listener is bound.
+    fn local_addr(&self, listener: &Self::Listener) -> io::Result<Address>;
+
+    /// Takes one waiting connection, or fails as accept(2) does.
+    fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)>;
+
+    /// Begins to connect; the first writable event says that there is a result.
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream>;
+
+    /// Asks for the events of a stream under `key`, once and for all; those of writing only if
+    /// something can still be written.
+    fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()>;
+
+    /// A phase of the turn begins.
+    #[inline]
+    fn phase(&mut self, _phase: Phase) {}
+
+    /// A connection was run; `view` tells how it stands.
+    #[inline]
+    fn look(&mut self, _id: ConnId, _view: impl FnOnce() -> View) {}
+}
+
+/// The operating system, by way of mio.
+pub struct Mio {
+    poll: Poll,
+    events: Events,
+    waker: Arc<mio::Waker>,
+    full: bool,
+}
+
+impl fmt::Debug for Mio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mio")
+            .field("poll", &self.poll)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection's token is its slab key; listeners count down from the top, below the waker.
+impl From<Source> for Token {
+    fn from(source: Source) -> Token {
+        match source {
+            Source::Connection(key) => Token(key),
+            Source::Listener(key) => Token(usize::MAX - 1 - key),
+            Source::Waker => Token(usize::MAX),
+        }
+    }
+}
+
+impl From<Token> for Source {
+    fn from(Token(token): Token) -> Source {
+        match token {
+            usize::MAX => Source::Waker,
+            token if token > usize::MAX / 2 => Source::Listener(usize::MAX - 1 - token),
+            key => Source::Connection(key),
+        }
+    }
+}
+
+impl Mio {
+    /// A selector with room for `events` events a turn.
+    pub fn new(events: usize) -> io::Result<Mio> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), Source::Waker.into())?);
+        Ok(Mio {
+            poll,
+            events: Events::with_capacity(events.max(1)),
+            waker,
+            full: false,
+        })
+    }
+
+    fn watch(&self, listener: &mut TcpListener, key: usize) -> io::Result<()> {
+        self.poll
+            .registry()
+            .register(listener, Source::Listener(key).into(), Interest::READABLE)
+    }
+}
+
+impl Kernel for Mio {
+    type Stream = Tcp;
+    type Listener = TcpListener;
+
+    fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
+        let outcome = self.poll.poll(&mut self.events, patience);
+        if outcome.is_err() {
+            self.events.clear();
+        }
+        self.full = self.events.iter().count() == self.events.capacity();
+        outcome
+    }
+
+    fn events(&self) -> impl Iterator<Item = Event> {
+        // Closed halves and errors are hints, too: they only mean "try, and the call tells".
+        self.events.iter().map(|event| Event {
+            source: event.token().into(),
+            readable: event.is_readable() || event.is_read_closed() || event.is_error(),
+            writable: event.is_writable() || event.is_write_closed() || event.is_error(),
+        })
+    }
+
+    fn is_batch_full(&self) -> bool {
+        self.full
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::clone(&self.waker) as Arc<dyn Wake>
+    }
+
+    fn listen(&mut self, addr: SocketAddr, key: usize, limits: &Limits) -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        // What is set on a listener, its connections inherit: no call per connection.
+        socket.set_tcp_nodelay(true)?;
+        if let Some(size) = limits.send_buffer {
+            socket.set_send_buffer_size(size)?;
+        }
+        if let Some(size) = limits.receive_buffer {
+            socket.set_recv_buffer_size(size)?;
+        }
+        socket.bind(&addr.into())?;
+        // std and mio would listen with a backlog of 128, or 1024.
+        socket.listen(i32::try_from(limits.backlog).unwrap_or(i32::MAX))?;
+        self.adopt(socket.into(), key)
+    }
+
+    fn adopt(&mut self, listener: std::net::TcpListener, key: usize) -> io::Result<TcpListener> {
+        listener.set_nonblocking(true)?;
+        let mut listener = TcpListener::from_std(listener);
+        self.watch(&mut listener, key)?;
+        Ok(listener)
+    }
+
+    fn local_addr(&self, listener: &TcpListener) -> io::Result<Address> {
+        listener.local_addr().map(Address::Inet)
+    }
+
+    fn accept(&mut self, listener: &mut TcpListener) -> io::Result<(Tcp, Address)> {
+        let (stream, peer) = listener.accept()?;
+        Ok((Tcp(stream), Address::Inet(peer)))
+    }
+
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<Tcp> {
+        TcpStream::connect(addr).map(Tcp)
+    }
+
+    fn register(&mut self, stream: &mut Tcp, key: usize, writes: bool) -> io::Result<()> {
+        let interest = if writes {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
+        };
+        self.poll
+            .registry()
+            .register(&mut stream.0, Source::Connection(key).into(), interest)
+    }
+}
+
+impl Wake for mio::Waker {
+    fn wake(&self) -> io::Result<()> {
+        mio::Waker::wake(self)
+    }
+}
+
+/// For somebody else's loop, together with [`Reactor::timeout`](crate::Reactor::timeout).
+#[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
+impl std::os::fd::AsFd for Mio {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.poll.registry().as_fd()
+    }
+}
+
+/// A TCP connection that never blocks.
+#[derive(Debug)]
+pub struct Tcp(TcpStream);
+
+impl Read for Tcp {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Tcp {
+    /// std sends with `MSG_NOSIGNAL`: no SIGPIPE, whatever the program's disposition is. Vectored
+    /// writes would not, so there are none.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Tcp {
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.0.shutdown(std::net::Shutdown::Write)
+    }
+
+    fn abort(&mut self) {
+        // Lingering for no time at all is how a reset is spelled (socket(7)). If it fails, the drop
+        // that follows ends the connection all the same.
+        let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
+    }
+
+    #[cfg(target_os = "linux")]
+    fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // MSG_MORE holds an incomplete segment back for the FIN. Inside `try_io`, so that mio's
+        // selectors that are not epoll hear of a WouldBlock.
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_MORE;
+        self.0
+            .try_io(|| SockRef::from(&self.0).send_with_flags(bytes, flags))
+    }
+
+    fn connected(&mut self) -> io::Result<bool> {
+        // A stray event can come before there is a result, so mio asks for both checks.
+        if let Some(error) = self.0.take_error()? {
+            return Err(error);
+        }
+        match self.0.peer_addr() {
+            Ok(_) => {
+                SockRef::from(&self.0).set_tcp_nodelay(true)?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}

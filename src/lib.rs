@@ -1,0 +1,25 @@
+//! Tells the time and gives back the echo, from one single-threaded readiness loop.
+#![forbid(unsafe_code)]
+#![deny(missing_docs, missing_debug_implementations)]
+
+mod clock;
+mod connection;
+mod handle;
+mod kernel;
+mod listener;
+mod outbox;
+mod protocol;
+mod reactor;
+pub mod services;
+mod timers;
+
+#[cfg(feature = "local-time")]
+pub use clock::ZoneError;
+pub use clock::{Clock, Zone};
+pub use connection::{Connection, Input, Limits, Next, Output, Stream, View, Workspace};
+pub use handle::{Handle, MailboxFull};
+pub use kernel::{Event, Kernel, Mio, Phase, Source, Tcp, Wake};
+pub use outbox::Outbox;
+pub use protocol::{Accepted, Address, CloseReason, ConnId, Protocol};
+pub use reactor::{Reactor, Stats};
+pub use services::{daytime, echo};

@@ -1,0 +1,238 @@
+//! A listener: accept until `WouldBlock`; pause and resume; what each accept error means.
+
+use std::io::{self, ErrorKind};
+
+use crate::kernel::Kernel;
+use crate::protocol::{Accepted, Address, Protocol};
+use crate::timers::Millis;
+
+/// How long to wait before trying again when descriptors or memory have run out.
+const RETRY: Millis = 100;
+/// At most one warning in this time; the next one says how many it stands for.
+const QUIET: Millis = 1000;
+
+pub(crate) type Maker = Box<dyn FnMut(&Accepted) -> Box<dyn Protocol>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    No,
+    /// The reactor is full: somebody has to go first.
+    Full,
+    /// Descriptors or memory have run out: somebody has to go first, here or elsewhere.
+    Exhausted {
+        until: Millis,
+    },
+}
+
+/// A passive socket and the maker of its protocols.
+pub(crate) struct Listener<L> {
+    inner: L,
+    pub(crate) local: Address,
+    pub(crate) make: Maker,
+    /// Cleared by `WouldBlock` only: mio promises another event only after it.
+    ready: bool,
+    pause: Pause,
+    warned: Option<Millis>,
+    unsaid: u64,
+}
+
+/// What came of asking for the next connection.
+pub(crate) enum Next<S> {
+    Newcomer(S, Address),
+    /// That peer is gone; the next one may be fine.
+    Lost,
+    /// Nobody waits.
+    Drained,
+    /// We pause.
+    Exhausted,
+    /// This listener will never accept again.
+    Broken(io::Error),
+}
+
+impl<L> Listener<L> {
+    pub(crate) fn new(inner: L, local: Address, make: Maker) -> Listener<L> {
+        Listener {
+            inner,
+            local,
+            make,
+            ready: true,
+            pause: Pause::No,
+            warned: None,
+            unsaid: 0,
+        }
+    }
+
+    pub(crate) fn note_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// Whether to accept now.
+    pub(crate) fn is_accepting(&self, now: Millis) -> bool {
+        self.ready
+            && match self.pause {
+                Pause::No => true,
+                Pause::Full => false,
+                Pause::Exhausted { until } => until <= now,
+            }
+    }
+
+    /// Whether nobody waits in the backlog, as far as is known.
+    pub(crate) fn is_drained(&self) -> bool {
+        !self.ready
+    }
+
+    /// When to try again without an event.
+    pub(crate) fn retry_at(&self) -> Option<Millis> {
+        match self.pause {
+            Pause::Exhausted { until } if self.ready => Some(until),
+            _ => None,
+        }
+    }
+
+    /// The reactor has no slot: clients wait in the backlog.
+    pub(crate) fn wait_for_a_slot(&mut self) {
+        self.pause = Pause::Full;
+    }
+
+    /// A connection has gone, and with it a slot and a descriptor. No edge will tell.
+    pub(crate) fn resume(&mut self) {
+        self.pause = Pause::No;
+    }
+
+    pub(crate) fn next<K: Kernel<Listener = L>>(
+        &mut self,
+        kernel: &mut K,
+        now: Millis,
+    ) -> Next<K::Stream> {
+        let error = match kernel.accept(&mut self.inner) {
+            Ok((stream, peer)) => {
+                self.pause = Pause::No;
+                return Next::Newcomer(stream, peer);
+            }
+            Err(error) => error,
+        };
+        match class(&error) {
+            Class::Drained => {
+                self.ready = false;
+                self.pause = Pause::No;
+                Next::Drained
+            }
+            Class::Peer => {
+                log::debug!(
+                    "a connection to {} was lost before it was accepted: {error}",
+                    self.local
+                );
+                Next::Lost
+            }
+            Class::Resources => {
+                self.exhausted(&error, now);
+                Next::Exhausted
+            }
+            Class::Broken => Next::Broken(error),
+        }
+    }
+
+    /// Pauses: an edge-triggered listener gets no new edge when descriptors come free.
+    fn exhausted(&mut self, error: &io::Error, now: Millis) {
+        let transition = self.pause == Pause::No;
+        self.pause = Pause::Exhausted { until: now + RETRY };
+        if !transition || self.warned.is_some_and(|warned| now - warned < QUIET) {
+            self.unsaid += 1;
+            return;
+        }
+        self.warned = Some(now);
+        let unsaid = std::mem::take(&mut self.unsaid);
+        log::warn!(
+            "cannot accept on {}: {error}; clients wait until a descriptor is free ({unsaid} more such failures since the last warning)",
+            self.local
+        );
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Drained,
+    Peer,
+    Resources,
+    Broken,
+}
+
+/// What an error of accept(2) means. Its page lists network errors that are already pending on the
+/// new socket and asks to treat them as `WouldBlock` by trying again: they are one peer's.
+fn class(error: &io::Error) -> Class {
+    match error.kind() {
+        ErrorKind::WouldBlock => return Class::Drained,
+        ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset => {
+            return Class::Peer;
+        }
+        _ => {}
+    }
+    #[cfg(unix)]
+    match error.raw_os_error() {
+        Some(
+            libc::EPROTO
+            | libc::ENETDOWN
+            | libc::ENETUNREACH
+            | libc::EHOSTDOWN
+            | libc::EHOSTUNREACH
+            | libc::ENOPROTOOPT
+            | libc::EOPNOTSUPP
+            | libc::ETIMEDOUT
+            | libc::EPERM,
+        ) => return Class::Peer,
+        #[cfg(target_os = "linux")]
+        Some(libc::ENONET) => return Class::Peer,
+        Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EFAULT) => return Class::Broken,
+        _ => {}
+    }
+    // EMFILE, ENFILE, ENOBUFS, ENOMEM; and what nobody has named, for which a pause is harmless
+    // while trying at once could spin.
+    Class::Resources
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_errno_has_its_class() {
+        use Class::*;
+        let table = [
+            (Drained, &[libc::EAGAIN][..]),
+            (
+                Peer,
+                &[
+                    libc::EINTR,
+                    libc::ECONNABORTED,
+                    libc::EPROTO,
+                    libc::ENETDOWN,
+                    libc::ENETUNREACH,
+                    libc::EHOSTDOWN,
+                    libc::EHOSTUNREACH,
+                    libc::EOPNOTSUPP,
+                    libc::EPERM,
+                ],
+            ),
+            (
+                Resources,
+                &[
+                    libc::EMFILE,
+                    libc::ENFILE,
+                    libc::ENOBUFS,
+                    libc::ENOMEM,
+                    libc::EIO,
+                ],
+            ),
+            (Broken, &[libc::EBADF, libc::EINVAL, libc::ENOTSOCK]),
+        ];
+        for (expected, errnos) in table {
+            for &errno in errnos {
+                assert_eq!(
+                    class(&io::Error::from_raw_os_error(errno)),
+                    expected,
+                    "errno {errno}"
+                );
+            }
+        }
+    }
+}

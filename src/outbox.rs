@@ -1,0 +1,464 @@
+//! What is owed to a peer: the bytes ([`SendBuffer`]) and a protocol's wishes ([`Outbox`]).
+
+use std::io::{self, ErrorKind, Write};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// How an attempt to hand bytes to the kernel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flush {
+    /// Every byte was taken.
+    Drained,
+    /// The kernel takes no more now; its next readiness event says when.
+    Blocked,
+    /// The budget is spent; the kernel might have taken more.
+    Yielded,
+}
+
+/// Writes `bytes` until they are gone, the kernel refuses or the budget is spent, and advances the
+/// slice past what was taken. This is `sendall` for a socket that never blocks: what is left stays
+/// with the caller.
+pub(crate) fn flush(
+    bytes: &mut &[u8],
+    to: &mut impl Write,
+    budget: &mut usize,
+) -> io::Result<Flush> {
+    while !bytes.is_empty() {
+        if *budget == 0 {
+            return Ok(Flush::Yielded);
+        }
+        let offer = &bytes[..bytes.len().min(*budget)];
+        match to.write(offer) {
+            // Not "nothing yet" (that is WouldBlock): a sink that takes nothing will never take more.
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            // A short write is the normal case, not an error: keep the cursor and go on.
+            Ok(taken) => {
+                *bytes = &bytes[taken.min(offer.len())..];
+                *budget -= taken.min(*budget);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Flush::Blocked),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Flush::Drained)
+}
+
+/// Bytes owed to a peer, oldest first. Invariant: `head <= bytes.len()`; what lies before `head`
+/// was sent.
+#[derive(Debug, Default)]
+pub(crate) struct SendBuffer {
+    bytes: Vec<u8>,
+    head: usize,
+}
+
+impl SendBuffer {
+    pub(crate) fn unsent(&self) -> &[u8] {
+        &self.bytes[self.head..]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.head
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Queues all of `more`. Storage stays below twice the most that was ever owed at once.
+    pub(crate) fn append(&mut self, more: &[u8]) {
+        if self.bytes.len() + more.len() > self.bytes.capacity() {
+            self.make_room(more.len());
+        }
+        self.bytes.extend_from_slice(more);
+    }
+
+    /// Drops the sent prefix, and only here: shifting after every write would be quadratic, and
+    /// never shifting would let a reader who is always a little behind make us keep everything.
+    fn make_room(&mut self, more: usize) {
+        let needed = self.len() + more;
+        if needed <= self.bytes.capacity() && self.head >= self.bytes.len() / 2 {
+            self.bytes.drain(..self.head);
+        } else {
+            let spare = if self.is_empty() { 0 } else { needed / 2 };
+            let mut bytes = Vec::with_capacity(needed + spare);
+            bytes.extend_from_slice(self.unsent());
+            self.bytes = bytes;
+        }
+        self.head = 0;
+    }
+
+    /// Hands over what the kernel takes within the budget; once drained, the storage goes back.
+    pub(crate) fn flush(&mut self, to: &mut impl Write, budget: &mut usize) -> io::Result<Flush> {
+        let mut rest = self.unsent();
+        let outcome = flush(&mut rest, to, budget);
+        self.head = self.bytes.len() - rest.len();
+        if self.is_empty() {
+            *self = SendBuffer::default();
+        }
+        outcome
+    }
+
+    /// Forgets the bytes and keeps the storage, up to `keep` bytes of it.
+    fn clear(&mut self, keep: usize) {
+        self.bytes.clear();
+        self.head = 0;
+        if self.bytes.capacity() > keep {
+            self.bytes.shrink_to(keep);
+        }
+    }
+}
+
+/// How a protocol wants its side to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Close,
+    Abort,
+}
+
+/// What a protocol wants said, closed and woken: plain data, without a socket, a lifetime or a clock.
+///
+/// The connection lends an outbox for the length of one call and grants the wishes after it, so a
+/// protocol cannot block or break the loop, and can be tested without one:
+///
+/// ```
+/// # use campanile::{Outbox, Protocol, services::Echo};
+/// let mut out = Outbox::new(std::time::Instant::now());
+/// Echo.on_data(b"Hello, world", &mut out);
+/// assert_eq!(out.queued(), b"Hello, world");
+/// ```
+#[derive(Debug)]
+pub struct Outbox {
+    now: Instant,
+    queue: SendBuffer,
+    /// The addresses of the scratch buffer that holds the data of this call.
+    lent: Range<usize>,
+    /// The part of it that was sent before anything was queued: it is written from there, uncopied.
+    uncopied: Range<usize>,
+    ahead: usize,
+    high_water: usize,
+    congested: bool,
+    ending: Option<Ending>,
+    wake: Option<Instant>,
+}
+
+impl Outbox {
+    /// An outbox of its own, to test a protocol with; its high-water mark is that of
+    /// [`Limits::default`](crate::Limits).
+    pub fn new(now: Instant) -> Outbox {
+        Outbox::with_high_water(now, 64 * 1024)
+    }
+
+    /// An outbox that is congested once `high_water` bytes are unsent.
+    pub fn with_high_water(now: Instant, high_water: usize) -> Outbox {
+        Outbox {
+            now,
+            queue: SendBuffer::default(),
+            lent: 0..0,
+            uncopied: 0..0,
+            ahead: 0,
+            high_water,
+            congested: false,
+            ending: None,
+            wake: None,
+        }
+    }
+
+    /// Queues all of `bytes`: it keeps the promise of `sendall`, without blocking. Whatever the
+    /// kernel does not take at once is kept and sent when it does. Ignored after
+    /// [`close`](Outbox::close) and [`abort`](Outbox::abort).
+    pub fn send(&mut self, bytes: &[u8]) {
+        if self.ending.is_some() {
+            return;
+        }
+        if !self.note_uncopied(bytes) {
+            self.queue.append(bytes);
+        }
+        // Noted here and not after the flush: a producer whose output fits the socket would
+        // otherwise never be called again.
+        self.congested |= self.unsent() >= self.high_water;
+    }
+
+    /// Notes a slice of the scratch buffer instead of copying it, as long as order is kept.
+    fn note_uncopied(&mut self, bytes: &[u8]) -> bool {
+        let start = bytes.as_ptr() as usize;
+        let end = start + bytes.len();
+        if start < self.lent.start || end > self.lent.end || !self.queue.is_empty() {
+            return false;
+        }
+        if self.uncopied.is_empty() {
+            self.uncopied = start..end;
+        } else if self.uncopied.end == start {
+            self.uncopied.end = end;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// How many bytes are owed to the peer: queued in this call or left from earlier ones.
+    pub fn unsent(&self) -> usize {
+        self.ahead + self.uncopied.len() + self.queue.len()
+    }
+
+    /// The bytes queued in an outbox of one's own (see [`Outbox::new`]), to be compared in a test.
+    pub fn queued(&self) -> &[u8] {
+        self.queue.unsent()
+    }
+
+    /// Whether too much is owed: a producer stops here and goes on in
+    /// [`on_drain`](crate::Protocol::on_drain). While it lasts, the peer is not read.
+    pub fn is_congested(&self) -> bool {
+        self.congested
+    }
+
+    /// Ends our half once everything queued is delivered; nothing but
+    /// [`on_close`](crate::Protocol::on_close) follows.
+    pub fn close(&mut self) {
+        self.ending.get_or_insert(Ending::Close);
+    }
+
+    /// Drops what is unsent and resets the connection at once.
+    pub fn abort(&mut self) {
+        self.ending = Some(Ending::Abort);
+    }
+
+    /// Whether [`close`](Outbox::close) or [`abort`](Outbox::abort) was asked for.
+    pub fn is_closed(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// The time of this turn of the loop, the same for every connection in it.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Asks for [`on_wake`](crate::Protocol::on_wake) once `deadline` has come. There is one such
+    /// deadline per connection; a later call replaces an earlier one.
+    pub fn wake_at(&mut self, deadline: Instant) {
+        self.wake = Some(deadline);
+    }
+
+    /// Asks for [`on_wake`](crate::Protocol::on_wake) after `delay`; one too long to be a point in
+    /// time is never.
+    pub fn wake_after(&mut self, delay: Duration) {
+        self.wake = self.now.checked_add(delay);
+    }
+
+    /// Takes the request for a wake-up back.
+    pub fn cancel_wake(&mut self) {
+        self.wake = None;
+    }
+
+    /// The deadline asked for, if any.
+    pub fn wake(&self) -> Option<Instant> {
+        self.wake
+    }
+
+    /// Makes the outbox ready for one call on a connection that owes `ahead` bytes already.
+    pub(crate) fn lend(
+        &mut self,
+        now: Instant,
+        ahead: usize,
+        congested: bool,
+        wake: Option<Instant>,
+    ) {
+        self.now = now;
+        self.ahead = ahead;
+        self.congested = congested;
+        self.wake = wake;
+        self.ending = None;
+        self.lent = 0..0;
+        self.uncopied = 0..0;
+        self.queue.clear(self.high_water);
+    }
+
+    /// Tells which buffer holds the data of this call, so that what is sent on need not be copied.
+    pub(crate) fn lend_scratch(&mut self, scratch: &[u8]) {
+        let start = scratch.as_ptr() as usize;
+        self.lent = start..start + scratch.len();
+    }
+
+    /// The two parts that this call asked to be sent, in order: one still in scratch, one copied.
+    pub(crate) fn parts<'a>(&'a self, scratch: &'a [u8]) -> [&'a [u8]; 2] {
+        let uncopied = if self.uncopied.is_empty() {
+            &[]
+        } else {
+            let start = self.uncopied.start - self.lent.start;
+            &scratch[start..start + self.uncopied.len()]
+        };
+        [uncopied, self.queue.unsent()]
+    }
+
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.ending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes `chunk` bytes a call and refuses after `room` bytes.
+    struct Sink {
+        taken: Vec<u8>,
+        chunk: usize,
+        room: usize,
+    }
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.chunk).min(self.room);
+            if n == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.room -= n;
+            self.taken.extend_from_slice(&bytes[..n]);
+            Ok(n)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn pattern(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i * 7 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn every_size_of_append_and_of_write_delivers_the_same_bytes() {
+        let bytes = pattern(97);
+        for piece in 1..=bytes.len() {
+            for chunk in 1..=bytes.len() {
+                let mut buffer = SendBuffer::default();
+                let mut sink = Sink {
+                    taken: Vec::new(),
+                    chunk,
+                    room: 0,
+                };
+                for part in bytes.chunks(piece) {
+                    buffer.append(part);
+                    sink.room = piece / 2 + 1;
+                    buffer.flush(&mut sink, &mut usize::MAX).unwrap();
+                }
+                sink.room = usize::MAX;
+                assert_eq!(
+                    buffer.flush(&mut sink, &mut usize::MAX).unwrap(),
+                    Flush::Drained
+                );
+                assert_eq!(sink.taken, bytes, "append {piece}, write {chunk}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_always_a_little_behind_never_makes_us_keep_twice_what_is_owed() {
+        let mut buffer = SendBuffer::default();
+        let mut sink = Sink {
+            taken: Vec::new(),
+            chunk: usize::MAX,
+            room: 0,
+        };
+        let piece = pattern(16 * 1024);
+        let (mut sent, mut most_owed) = (0, 0);
+        buffer.append(&pattern(37 * 1024));
+        while sent < 100 << 20 {
+            buffer.append(&piece);
+            most_owed = most_owed.max(buffer.len());
+            assert!(
+                buffer.bytes.capacity() < 2 * most_owed,
+                "{}",
+                buffer.bytes.capacity()
+            );
+            sink.room = piece.len();
+            sink.taken.clear();
+            assert_eq!(
+                buffer.flush(&mut sink, &mut usize::MAX).unwrap(),
+                Flush::Blocked
+            );
+            sent += piece.len();
+        }
+    }
+
+    #[test]
+    fn storage_is_given_back_once_everything_is_sent() {
+        let mut buffer = SendBuffer::default();
+        buffer.append(&pattern(50_000));
+        let mut sink = Sink {
+            taken: Vec::new(),
+            chunk: 1000,
+            room: usize::MAX,
+        };
+        assert_eq!(
+            buffer.flush(&mut sink, &mut usize::MAX).unwrap(),
+            Flush::Drained
+        );
+        assert_eq!(buffer.bytes.capacity(), 0);
+    }
+
+    #[test]
+    fn a_spent_budget_yields_and_a_zero_write_is_an_error() {
+        let mut buffer = SendBuffer::default();
+        buffer.append(&pattern(10));
+        let mut sink = Sink {
+            taken: Vec::new(),
+            chunk: 4,
+            room: usize::MAX,
+        };
+        let mut budget = 7;
+        assert_eq!(
+            buffer.flush(&mut sink, &mut budget).unwrap(),
+            Flush::Yielded
+        );
+        assert_eq!((buffer.len(), budget), (3, 0));
+        let error = buffer.flush(&mut &mut [][..], &mut usize::MAX).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WriteZero);
+    }
+
+    #[test]
+    fn slices_of_the_lent_scratch_are_noted_in_order_and_others_copied() {
+        let scratch = pattern(100);
+        let mut out = Outbox::new(Instant::now());
+        out.lend_scratch(&scratch);
+        out.send(&scratch[10..20]);
+        out.send(&scratch[20..30]);
+        assert_eq!(out.parts(&scratch), [&scratch[10..30], &[]]);
+        out.send(b"between");
+        out.send(&scratch[30..40]);
+        let mut copied = b"between".to_vec();
+        copied.extend_from_slice(&scratch[30..40]);
+        assert_eq!(out.parts(&scratch), [&scratch[10..30], &copied[..]]);
+        assert_eq!(out.unsent(), 37);
+    }
+
+    #[test]
+    fn a_gap_between_two_noted_slices_is_copied_not_sent() {
+        let scratch = pattern(100);
+        let mut out = Outbox::new(Instant::now());
+        out.lend_scratch(&scratch);
+        out.send(&scratch[0..10]);
+        out.send(&scratch[50..60]);
+        assert_eq!(out.parts(&scratch), [&scratch[0..10], &scratch[50..60]]);
+    }
+
+    #[test]
+    fn nothing_is_queued_after_the_end_and_an_abort_outranks_a_close() {
+        let mut out = Outbox::new(Instant::now());
+        out.send(b"kept");
+        out.close();
+        out.send(b"dropped");
+        assert_eq!(out.queued(), b"kept");
+        out.abort();
+        out.close();
+        assert_eq!(out.ending(), Some(Ending::Abort));
+    }
+
+    #[test]
+    fn congestion_is_noted_inside_send() {
+        let mut out = Outbox::with_high_water(Instant::now(), 8);
+        out.send(b"1234567");
+        assert!(!out.is_congested());
+        out.send(b"8");
+        assert!(out.is_congested());
+    }
+}

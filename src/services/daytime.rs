@@ -1,0 +1,133 @@
+//! Daytime, RFC 867: one line with the time, said without being asked, and the end.
+
+use std::cell::RefCell;
+use std::fmt::Write;
+use std::rc::Rc;
+
+use chrono::Datelike;
+
+use crate::clock::Clock;
+use crate::outbox::Outbox;
+use crate::protocol::{Accepted, Protocol};
+
+/// Sends one line as `ctime(3)` would write it, with CR LF, and closes. What the client says is
+/// read and thrown away.
+#[derive(Debug, Clone)]
+pub struct Daytime {
+    line: Rc<RefCell<Line>>,
+}
+
+impl Daytime {
+    /// A service that reads `clock`. Its clones share the line, which is formatted once a second.
+    pub fn new(clock: Clock) -> Daytime {
+        let line = Line {
+            clock,
+            second: None,
+            text: String::with_capacity(32),
+        };
+        Daytime {
+            line: Rc::new(RefCell::new(line)),
+        }
+    }
+}
+
+impl Protocol for Daytime {
+    fn on_open(&mut self, out: &mut Outbox) {
+        out.send(self.line.borrow_mut().text().as_bytes());
+        out.close();
+    }
+
+    fn on_data(&mut self, _data: &[u8], _out: &mut Outbox) {}
+}
+
+/// Makes a [`Daytime`] for every connection: `reactor.listen(addr, daytime(Clock::system()))`.
+pub fn daytime(clock: Clock) -> impl FnMut(&Accepted) -> Daytime {
+    let service = Daytime::new(clock);
+    move |_| service.clone()
+}
+
+/// The line of the current second.
+#[derive(Debug)]
+struct Line {
+    clock: Clock,
+    second: Option<i64>,
+    text: String,
+}
+
+impl Line {
+    fn text(&mut self) -> &str {
+        let second = self.clock.unix_seconds();
+        if self.second != Some(second) {
+            let time = self.clock.local_time(second);
+            self.text.clear();
+            // The year as a plain number: chrono's %Y writes +10000 and 0100 where ctime(3) writes
+            // 10000 and 100. Writing into a String does not fail.
+            let _ = write!(
+                self.text,
+                "{} {}\r\n",
+                time.format("%a %b %e %H:%M:%S"),
+                time.year()
+            );
+            self.second = Some(second);
+        }
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(second: i64) -> String {
+        let mut line = Line {
+            clock: Clock::fixed(second),
+            second: None,
+            text: String::new(),
+        };
+        line.text().to_owned()
+    }
+
+    #[test]
+    fn the_line_is_that_of_the_tutorial() {
+        assert_eq!(line(1_391_022_855), "Wed Jan 29 19:14:15 2014\r\n");
+    }
+
+    #[test]
+    fn the_day_is_padded_with_a_space_and_the_year_is_a_plain_number() {
+        assert_eq!(line(1_388_820_000), "Sat Jan  4 07:20:00 2014\r\n");
+        assert_eq!(line(253_402_300_800), "Sat Jan  1 00:00:00 10000\r\n");
+        assert_eq!(line(-59_011_459_200), "Fri Jan  1 00:00:00 100\r\n");
+    }
+
+    #[test]
+    fn no_second_makes_it_panic() {
+        let edges = [
+            0,
+            -1,
+            i64::MIN,
+            i64::MAX,
+            i64::MIN + 1,
+            i64::MAX - 1,
+            1 << 40,
+            -(1 << 40),
+        ];
+        for second in edges
+            .into_iter()
+            .chain((0..63).flat_map(|bit| [1 << bit, -1 << bit]))
+        {
+            let text = line(second);
+            assert!(
+                text.ends_with("\r\n") && text.len() >= 24,
+                "{second}: {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_protocol_is_tested_without_a_loop() {
+        let mut out = Outbox::new(std::time::Instant::now());
+        Daytime::new(Clock::fixed(1_391_022_855)).on_open(&mut out);
+        assert_eq!(out.queued(), b"Wed Jan 29 19:14:15 2014\r\n");
+        assert!(out.is_closed());
+    }
+}

@@ -1,0 +1,166 @@
+//! Deadlines: when to look at a slot again.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+/// Milliseconds since the reactor began.
+pub(crate) type Millis = u64;
+
+/// `duration` in milliseconds, rounded up: a deadline may come late, never early. One too long to
+/// count (49 days and more) is as good as never, and `None`.
+pub(crate) fn millis(duration: Duration) -> Option<u32> {
+    let rounded = duration.checked_add(Duration::from_nanos(999_999))?;
+    let millis = rounded.as_secs().checked_mul(1000)? + u64::from(rounded.subsec_millis());
+    u32::try_from(millis).ok()
+}
+
+const NEVER: u32 = u32::MAX;
+const KEY_BITS: u32 = 24;
+
+/// The most slots that can have a deadline.
+pub(crate) const SLOTS_MAX: usize = 1 << KEY_BITS;
+
+/// For each slot the next time to look at it. A deadline says only "look": whoever looks judges,
+/// and arms the slot again. So activity never touches the heap; an entry that comes too early is
+/// simply armed anew (the libev manual, "Be smart about timeouts", calls this the best way).
+///
+/// Invariant: the heap holds `(armed[key], key)` for every armed key. Other entries are superseded;
+/// they never outnumber the slots by more than a constant.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    /// `deadline << KEY_BITS | key`: one word each, ordered by time. 40 bits of milliseconds last
+    /// for 34 years.
+    heap: BinaryHeap<Reverse<u64>>,
+    /// The low bits of each slot's deadline, or `NEVER`.
+    armed: Vec<u32>,
+}
+
+impl Timers {
+    /// Looks at `key` at `deadline` at the latest. An earlier look that is planned already stays.
+    pub(crate) fn arm(&mut self, key: usize, deadline: Millis) {
+        debug_assert!(key < SLOTS_MAX);
+        if key >= self.armed.len() {
+            self.grow(key);
+        }
+        let armed = self.armed[key];
+        if armed != NEVER && (low(deadline).wrapping_sub(armed) as i32) >= 0 {
+            return;
+        }
+        if self.heap.len() >= 2 * self.armed.len() + 64 {
+            self.forget_superseded();
+        }
+        self.armed[key] = low(deadline);
+        if self.heap.len() == self.heap.capacity() {
+            self.heap.reserve_exact(self.heap.len() / 8 + 8);
+        }
+        self.heap.push(Reverse(deadline << KEY_BITS | key as u64));
+    }
+
+    /// When the next look is due. It may find a slot that is gone.
+    pub(crate) fn next(&self) -> Option<Millis> {
+        self.heap.peek().map(|entry| entry.0 >> KEY_BITS)
+    }
+
+    /// Takes one slot whose deadline has come.
+    pub(crate) fn pop_due(&mut self, now: Millis) -> Option<usize> {
+        while self.next().is_some_and(|deadline| deadline <= now) {
+            let Reverse(entry) = self.heap.pop()?;
+            let key = (entry & (SLOTS_MAX as u64 - 1)) as usize;
+            if self.is_current(entry) {
+                self.armed[key] = NEVER;
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    fn is_current(&self, entry: u64) -> bool {
+        self.armed[(entry & (SLOTS_MAX as u64 - 1)) as usize] == low(entry >> KEY_BITS)
+    }
+
+    fn forget_superseded(&mut self) {
+        let mut entries = std::mem::take(&mut self.heap).into_vec();
+        entries.retain(|entry| self.is_current(entry.0));
+        self.heap = entries.into();
+    }
+
+    /// By an eighth, not by doubling: an idle connection's share of spare room is memory, too.
+    fn grow(&mut self, key: usize) {
+        if key >= self.armed.capacity() {
+            self.armed
+                .reserve_exact(key + 1 + key / 8 + 8 - self.armed.len());
+        }
+        self.armed.resize(key + 1, NEVER);
+    }
+}
+
+/// The low bits of a deadline, never the mark of an unarmed slot.
+fn low(deadline: Millis) -> u32 {
+    (deadline as u32).min(NEVER - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(timers: &mut Timers, now: Millis) -> Vec<usize> {
+        std::iter::from_fn(|| timers.pop_due(now)).collect()
+    }
+
+    #[test]
+    fn slots_come_due_in_the_order_of_their_deadlines_and_once() {
+        let mut timers = Timers::default();
+        for (key, deadline) in [(0, 30), (1, 10), (2, 20)] {
+            timers.arm(key, deadline);
+        }
+        assert_eq!(timers.next(), Some(10));
+        assert_eq!(due(&mut timers, 9), []);
+        assert_eq!(due(&mut timers, 20), [1, 2]);
+        assert_eq!(due(&mut timers, 1000), [0]);
+        assert_eq!((timers.next(), due(&mut timers, 2000)), (None, vec![]));
+    }
+
+    #[test]
+    fn the_earlier_of_two_deadlines_holds() {
+        let mut timers = Timers::default();
+        timers.arm(7, 50);
+        timers.arm(7, 90);
+        timers.arm(7, 20);
+        assert_eq!(due(&mut timers, 20), [7]);
+        assert_eq!(due(&mut timers, 100), []);
+        timers.arm(7, 110);
+        assert_eq!(due(&mut timers, 110), [7]);
+    }
+
+    #[test]
+    fn superseded_deadlines_do_not_pile_up() {
+        let mut timers = Timers::default();
+        for now in 0..100_000 {
+            timers.arm(0, now + 300_000);
+            timers.arm(0, now + 1);
+            assert_eq!(due(&mut timers, now + 1), [0]);
+        }
+        assert!(timers.heap.len() <= 2 + 64, "{}", timers.heap.len());
+    }
+
+    #[test]
+    fn deadlines_go_on_when_the_low_bits_wrap() {
+        let mut timers = Timers::default();
+        let wrap = u64::from(u32::MAX);
+        for (key, deadline) in [(0, wrap - 1), (1, wrap), (2, wrap + 1), (3, wrap + 70)] {
+            timers.arm(key, deadline);
+        }
+        timers.arm(3, wrap - 5);
+        assert_eq!(due(&mut timers, wrap + 100), [3, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_length_is_rounded_up_and_an_endless_one_is_never() {
+        assert_eq!(millis(Duration::ZERO), Some(0));
+        assert_eq!(millis(Duration::from_nanos(1)), Some(1));
+        assert_eq!(millis(Duration::from_millis(7)), Some(7));
+        assert_eq!(millis(Duration::from_micros(7_001)), Some(8));
+        assert_eq!(millis(Duration::MAX), None);
+    }
+}
