@@ -24,18 +24,12 @@ enum Source {
 impl Clock {
     /// The system's clock, in UTC unless [`in_zone`](Clock::in_zone) says otherwise.
     pub fn system() -> Clock {
-        Clock {
-            source: Source::System,
-            zone: Zone::utc(),
-        }
+        Clock { source: Source::System, zone: Zone::utc() }
     }
 
     /// A clock that stands still at so many seconds since 1970.
     pub fn fixed(unix_seconds: i64) -> Clock {
-        Clock {
-            source: Source::Fixed(unix_seconds),
-            zone: Zone::utc(),
-        }
+        Clock { source: Source::Fixed(unix_seconds), zone: Zone::utc() }
     }
 
     /// A clock set by hand, in seconds since 1970, from any thread.
@@ -48,10 +42,7 @@ impl Clock {
     /// assert_eq!(clock.unix_seconds(), 1_391_022_855);
     /// ```
     pub fn manual(hand: Arc<AtomicI64>) -> Clock {
-        Clock {
-            source: Source::Manual(hand),
-            zone: Zone::utc(),
-        }
+        Clock { source: Source::Manual(hand), zone: Zone::utc() }
     }
 
     /// The same clock, showing the time of `zone`.
@@ -108,9 +99,7 @@ enum Kind {
 impl Zone {
     /// Coordinated universal time.
     pub fn utc() -> Zone {
-        Zone(Kind::Fixed(
-            FixedOffset::east_opt(0).expect("zero is an offset"),
-        ))
+        Zone(Kind::Fixed(FixedOffset::east_opt(0).expect("zero is an offset")))
     }
 
     /// So many seconds east of Greenwich; west is negative. `None` for a day and more.
@@ -169,11 +158,7 @@ mod local {
                 }
             };
             let offset = FixedOffset::east_opt(0).expect("zero is an offset");
-            let mut local = Local {
-                file,
-                last_good: offset,
-                lost: false,
-            };
+            let mut local = Local { file, last_good: offset, lost: false };
             // chrono reads the file at its first use: here, and not in the middle of the loop.
             local.offset(&chrono::DateTime::UNIX_EPOCH.naive_utc());
             Ok(Zone(Kind::Local(local)))
@@ -192,20 +177,13 @@ mod local {
 
     impl ZoneError {
         fn new(name: &str, error: io::Error) -> ZoneError {
-            ZoneError {
-                name: name.to_owned(),
-                error,
-            }
+            ZoneError { name: name.to_owned(), error }
         }
     }
 
     impl fmt::Display for ZoneError {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(
-                f,
-                "cannot use {:?} as the local time zone: {}",
-                self.name, self.error
-            )
+            write!(f, "cannot use {:?} as the local time zone: {}", self.name, self.error)
         }
     }
 
@@ -254,11 +232,7 @@ mod local {
             }
         }
         // chrono reads a name behind a colon as a file only.
-        if !tz.starts_with(':') && super::posix::is_rule(name) {
-            Ok(None)
-        } else {
-            Err(not_found)
-        }
+        if !tz.starts_with(':') && super::posix::is_rule(name) { Ok(None) } else { Err(not_found) }
     }
 
     /// A device or a pipe would block the loop for ever: only regular files are opened.
@@ -266,10 +240,7 @@ mod local {
         if fs::metadata(path)?.is_file() {
             Ok(())
         } else {
-            Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a regular file",
-            ))
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
         }
     }
 
@@ -280,10 +251,7 @@ mod local {
         if magic == *b"TZif" {
             Ok(())
         } else {
-            Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "not a TZif file (RFC 8536)",
-            ))
+            Err(io::Error::new(io::ErrorKind::InvalidData, "not a TZif file (RFC 8536)"))
         }
     }
 }
@@ -303,11 +271,7 @@ mod posix {
         }
         let rest = name(rest)?;
         // The offset of summer time may be left out.
-        let rest = if rest.starts_with(',') {
-            rest
-        } else {
-            offset(rest)?
-        };
+        let rest = if rest.starts_with(',') { rest } else { offset(rest)? };
         let rest = date(rest.strip_prefix(',')?)?;
         date(rest.strip_prefix(',')?)
     }

@@ -33,11 +33,7 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     pub(crate) fn new(capacity: usize, waker: Arc<dyn Wake>) -> Arc<Mailbox> {
-        Arc::new(Mailbox {
-            mail: Mutex::default(),
-            capacity,
-            waker,
-        })
+        Arc::new(Mailbox { mail: Mutex::default(), capacity, waker })
     }
 
     /// Takes everything that was asked.

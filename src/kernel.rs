@@ -12,7 +12,8 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::connection::{Limits, Stream, View};
+use crate::connection::{Stream, View};
+use crate::limits::Limits;
 use crate::protocol::{Address, ConnId};
 
 /// Whom an event is for.
@@ -40,6 +41,7 @@ pub struct Event {
 /// The steps of a turn, for whoever watches the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Phase {
     Sleep,
     NoteReadiness,
@@ -128,9 +130,7 @@ pub struct Mio {
 
 impl fmt::Debug for Mio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mio")
-            .field("poll", &self.poll)
-            .finish_non_exhaustive()
+        f.debug_struct("Mio").field("poll", &self.poll).finish_non_exhaustive()
     }
 }
 
@@ -160,18 +160,11 @@ impl Mio {
     pub fn new(events: usize) -> io::Result<Mio> {
         let poll = Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), Source::Waker.into())?);
-        Ok(Mio {
-            poll,
-            events: Events::with_capacity(events.max(1)),
-            waker,
-            full: false,
-        })
+        Ok(Mio { poll, events: Events::with_capacity(events.max(1)), waker, full: false })
     }
 
     fn watch(&self, listener: &mut TcpListener, key: usize) -> io::Result<()> {
-        self.poll
-            .registry()
-            .register(listener, Source::Listener(key).into(), Interest::READABLE)
+        self.poll.registry().register(listener, Source::Listener(key).into(), Interest::READABLE)
     }
 }
 
@@ -248,14 +241,9 @@ impl Kernel for Mio {
     }
 
     fn register(&mut self, stream: &mut Tcp, key: usize, writes: bool) -> io::Result<()> {
-        let interest = if writes {
-            Interest::READABLE | Interest::WRITABLE
-        } else {
-            Interest::READABLE
-        };
-        self.poll
-            .registry()
-            .register(&mut stream.0, Source::Connection(key).into(), interest)
+        let interest =
+            if writes { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.poll.registry().register(&mut stream.0, Source::Connection(key).into(), interest)
     }
 }
 
@@ -311,8 +299,7 @@ impl Stream for Tcp {
         // MSG_MORE holds an incomplete segment back for the FIN. Inside `try_io`, so that mio's
         // selectors that are not epoll hear of a WouldBlock.
         let flags = libc::MSG_NOSIGNAL | libc::MSG_MORE;
-        self.0
-            .try_io(|| SockRef::from(&self.0).send_with_flags(bytes, flags))
+        self.0.try_io(|| SockRef::from(&self.0).send_with_flags(bytes, flags))
     }
 
     fn connected(&mut self) -> io::Result<bool> {

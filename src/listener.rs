@@ -51,15 +51,7 @@ pub(crate) enum Next<S> {
 
 impl<L> Listener<L> {
     pub(crate) fn new(inner: L, local: Address, make: Maker) -> Listener<L> {
-        Listener {
-            inner,
-            local,
-            make,
-            ready: true,
-            pause: Pause::No,
-            warned: None,
-            unsaid: 0,
-        }
+        Listener { inner, local, make, ready: true, pause: Pause::No, warned: None, unsaid: 0 }
     }
 
     pub(crate) fn note_ready(&mut self) {
@@ -213,25 +205,12 @@ mod tests {
                     libc::EPERM,
                 ],
             ),
-            (
-                Resources,
-                &[
-                    libc::EMFILE,
-                    libc::ENFILE,
-                    libc::ENOBUFS,
-                    libc::ENOMEM,
-                    libc::EIO,
-                ],
-            ),
+            (Resources, &[libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EIO]),
             (Broken, &[libc::EBADF, libc::EINVAL, libc::ENOTSOCK]),
         ];
         for (expected, errnos) in table {
             for &errno in errnos {
-                assert_eq!(
-                    class(&io::Error::from_raw_os_error(errno)),
-                    expected,
-                    "errno {errno}"
-                );
+                assert_eq!(class(&io::Error::from_raw_os_error(errno)), expected, "errno {errno}");
             }
         }
     }

@@ -331,21 +331,14 @@ mod tests {
         for piece in 1..=bytes.len() {
             for chunk in 1..=bytes.len() {
                 let mut buffer = SendBuffer::default();
-                let mut sink = Sink {
-                    taken: Vec::new(),
-                    chunk,
-                    room: 0,
-                };
+                let mut sink = Sink { taken: Vec::new(), chunk, room: 0 };
                 for part in bytes.chunks(piece) {
                     buffer.append(part);
                     sink.room = piece / 2 + 1;
                     buffer.flush(&mut sink, &mut usize::MAX).unwrap();
                 }
                 sink.room = usize::MAX;
-                assert_eq!(
-                    buffer.flush(&mut sink, &mut usize::MAX).unwrap(),
-                    Flush::Drained
-                );
+                assert_eq!(buffer.flush(&mut sink, &mut usize::MAX).unwrap(), Flush::Drained);
                 assert_eq!(sink.taken, bytes, "append {piece}, write {chunk}");
             }
         }
@@ -354,28 +347,17 @@ mod tests {
     #[test]
     fn a_reader_always_a_little_behind_never_makes_us_keep_twice_what_is_owed() {
         let mut buffer = SendBuffer::default();
-        let mut sink = Sink {
-            taken: Vec::new(),
-            chunk: usize::MAX,
-            room: 0,
-        };
+        let mut sink = Sink { taken: Vec::new(), chunk: usize::MAX, room: 0 };
         let piece = pattern(16 * 1024);
         let (mut sent, mut most_owed) = (0, 0);
         buffer.append(&pattern(37 * 1024));
         while sent < 100 << 20 {
             buffer.append(&piece);
             most_owed = most_owed.max(buffer.len());
-            assert!(
-                buffer.bytes.capacity() < 2 * most_owed,
-                "{}",
-                buffer.bytes.capacity()
-            );
+            assert!(buffer.bytes.capacity() < 2 * most_owed, "{}", buffer.bytes.capacity());
             sink.room = piece.len();
             sink.taken.clear();
-            assert_eq!(
-                buffer.flush(&mut sink, &mut usize::MAX).unwrap(),
-                Flush::Blocked
-            );
+            assert_eq!(buffer.flush(&mut sink, &mut usize::MAX).unwrap(), Flush::Blocked);
             sent += piece.len();
         }
     }
@@ -384,15 +366,8 @@ mod tests {
     fn storage_is_given_back_once_everything_is_sent() {
         let mut buffer = SendBuffer::default();
         buffer.append(&pattern(50_000));
-        let mut sink = Sink {
-            taken: Vec::new(),
-            chunk: 1000,
-            room: usize::MAX,
-        };
-        assert_eq!(
-            buffer.flush(&mut sink, &mut usize::MAX).unwrap(),
-            Flush::Drained
-        );
+        let mut sink = Sink { taken: Vec::new(), chunk: 1000, room: usize::MAX };
+        assert_eq!(buffer.flush(&mut sink, &mut usize::MAX).unwrap(), Flush::Drained);
         assert_eq!(buffer.bytes.capacity(), 0);
     }
 
@@ -400,16 +375,9 @@ mod tests {
     fn a_spent_budget_yields_and_a_zero_write_is_an_error() {
         let mut buffer = SendBuffer::default();
         buffer.append(&pattern(10));
-        let mut sink = Sink {
-            taken: Vec::new(),
-            chunk: 4,
-            room: usize::MAX,
-        };
+        let mut sink = Sink { taken: Vec::new(), chunk: 4, room: usize::MAX };
         let mut budget = 7;
-        assert_eq!(
-            buffer.flush(&mut sink, &mut budget).unwrap(),
-            Flush::Yielded
-        );
+        assert_eq!(buffer.flush(&mut sink, &mut budget).unwrap(), Flush::Yielded);
         assert_eq!((buffer.len(), budget), (3, 0));
         let error = buffer.flush(&mut &mut [][..], &mut usize::MAX).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WriteZero);

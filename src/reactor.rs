@@ -1,71 +1,29 @@
 //! The loop. Read [`Reactor::turn`] first: it is the list of what happens, in order.
 
+mod admission;
+mod shutdown;
+mod stats;
+
 use std::any::Any;
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
 
-use crate::connection::{Connection, Limits, Next, Stream, Workspace};
+use self::admission::Peers;
+use self::shutdown::Ending;
+pub use self::stats::Stats;
+use crate::connection::{Connection, Next};
 use crate::handle::{Command, Handle, Mailbox};
 use crate::kernel::{Kernel, Mio, Phase, Source};
-use crate::listener::{self, Listener, Maker};
-use crate::protocol::{Accepted, Address, CloseReason, ConnId, Protocol};
-use crate::timers::{Millis, SLOTS_MAX, Timers, millis};
-
-/// After the grace of a shutdown, who owes nothing has this long to end its half.
-const FAREWELL: Millis = 1000;
+use crate::limits::{Limits, Workspace};
+use crate::listener::Listener;
+use crate::protocol::{Address, CloseReason, ConnId};
+use crate::timers::{Millis, SLOTS_MAX, Timers};
 
 /// How far ahead a deadline is looked at; a later one is found out about on the way.
 const HORIZON: Millis = 1 << 30;
-
-/// What a reactor has done so far, as counts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Turns of the loop.
-    pub turns: u64,
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Outgoing connections begun.
-    pub connecting: u64,
-    /// Connections closed, for whatever reason.
-    pub closed: u64,
-    /// Of those, how many the peer reset.
-    pub peer_resets: u64,
-    /// Of those, how many we reset because a bound was reached or the protocol asked for it.
-    pub our_resets: u64,
-    /// Protocols that panicked.
-    pub panics: u64,
-    /// Connections refused because their peer had too many.
-    pub refused: u64,
-    /// Errors of accept(2) other than that nobody waits.
-    pub accept_errors: u64,
-    /// Commands to connections that were gone.
-    pub gone: u64,
-    /// Bytes read.
-    pub bytes_in: u64,
-    /// Bytes the kernel took.
-    pub bytes_out: u64,
-}
-
-/// How far the end of the reactor has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    No,
-    /// Who waits in a backlog is served, conversations finish.
-    Grace {
-        until: Millis,
-    },
-    /// Whoever owed nothing was sent a FIN.
-    Farewell {
-        until: Millis,
-    },
-}
 
 /// Listeners, connections and the loop that turns them: single-threaded, and without a lock.
 ///
@@ -84,7 +42,7 @@ pub struct Reactor<K: Kernel = Mio> {
     timers: Timers,
     mailbox: Arc<Mailbox>,
     has_mail: bool,
-    per_peer: HashMap<IpAddr, usize>,
+    peers: Peers,
     ordinal: u64,
     ending: Ending,
     failure: Option<io::Error>,
@@ -130,7 +88,7 @@ impl<K: Kernel> Reactor<K> {
             timers: Timers::default(),
             mailbox,
             has_mail: false,
-            per_peer: HashMap::new(),
+            peers: Peers::default(),
             ordinal: 0,
             ending: Ending::No,
             failure: None,
@@ -165,13 +123,16 @@ impl<K: Kernel> Reactor<K> {
         while !self.is_finished() {
             self.turn(None)?;
         }
-        self.failure.take().map_or(Ok(()), Err)
+        match self.failure.take() {
+            Some(error) if self.ending == Ending::No => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The only place that blocks, and where the time of the turn is read.
     fn sleep(&mut self, patience: Option<Duration>) -> io::Result<()> {
         self.kernel.phase(Phase::Sleep);
-        let rest = self.rest(self.lent.now());
+        let rest = self.rest(self.lent.millis);
         let outcome = self.kernel.poll(match (rest, patience) {
             (Some(rest), Some(patience)) => Some(rest.min(patience)),
             (rest, patience) => rest.or(patience),
@@ -230,7 +191,7 @@ impl<K: Kernel> Reactor<K> {
     /// What is due becomes runnable; it is judged after its IO, so nobody is judged here.
     fn fire_timers(&mut self) {
         self.kernel.phase(Phase::FireTimers);
-        while let Some(key) = self.timers.pop_due(self.lent.now()) {
+        while let Some(key) = self.timers.pop_due(self.lent.millis) {
             if let Some(connection) = self.connections.get_mut(key) {
                 // A deadline is a hint like any event: with a full batch or after SIGCONT, bytes
                 // can be waiting of which no event has told yet.
@@ -239,8 +200,8 @@ impl<K: Kernel> Reactor<K> {
             }
         }
         match self.ending {
-            Ending::Grace { until } if until <= self.lent.now() => self.say_farewell(),
-            Ending::Farewell { until } if until <= self.lent.now() => self.end_all(|_| true),
+            Ending::Grace { until } if until <= self.lent.millis => self.say_farewell(),
+            Ending::Farewell { until } if until <= self.lent.millis => self.end_all(|_| true),
             _ => {}
         }
     }
@@ -249,7 +210,7 @@ impl<K: Kernel> Reactor<K> {
     fn accept(&mut self) {
         self.kernel.phase(Phase::Accept);
         for key in 0..self.listeners.len() {
-            let mut budget = self.lent.limits().accepts;
+            let mut budget = self.lent.limits.accepts;
             while budget > 0 && self.accept_one(key) {
                 budget -= 1;
             }
@@ -282,18 +243,14 @@ impl<K: Kernel> Reactor<K> {
                     next = Next::Close(CloseReason::Failed(error));
                 }
             }
-            let id = ConnId {
-                key: key as u32,
-                ordinal: connection.ordinal,
-            };
+            let id = ConnId { key: key as u32, ordinal: connection.ordinal };
             self.kernel.look(id, || connection.view(&self.lent));
             match next {
                 Next::Close(reason) => retire(key, connection, reason, &mut self.over),
                 Next::Again => enqueue(key, connection, &mut self.runnable),
                 Next::Wait => {
                     if let Some(deadline) = connection.deadline(&self.lent) {
-                        self.timers
-                            .arm(key, deadline.min(self.lent.now() + HORIZON));
+                        self.timers.arm(key, deadline.min(self.lent.millis + HORIZON));
                     }
                 }
             }
@@ -307,7 +264,8 @@ impl<K: Kernel> Reactor<K> {
         if self.over.is_empty() {
             return;
         }
-        for (key, reason) in self.over.drain(..) {
+        let mut over = std::mem::take(&mut self.over);
+        for (key, reason) in over.drain(..) {
             let connection = self.connections.remove(key);
             let (bytes_in, bytes_out) = connection.bytes();
             log::debug!(
@@ -316,101 +274,23 @@ impl<K: Kernel> Reactor<K> {
             );
             self.stats.count(&reason, bytes_in, bytes_out);
             if let Some(peer) = connection.peer() {
-                forget_peer(&mut self.per_peer, peer);
+                self.peers.forget(peer);
             }
             connection.end(reason, &mut self.lent);
             if let Some(panic) = self.lent.take_panic() {
-                self.stats.panics += 1;
-                log::error!("a protocol panicked; its connection was reset");
-                self.panic.get_or_insert(panic);
+                self.note_panic(panic);
             }
         }
+        self.over = over;
         for listener in self.listeners.iter_mut().flatten() {
             listener.resume();
         }
     }
 
-    /// Binds a listener and makes a protocol for each connection it accepts. Port 0 takes any free
-    /// port; the address that was bound is returned.
-    ///
-    /// # Errors
-    /// If the address cannot be resolved or bound. Of several addresses the first that can be is.
-    pub fn listen<P: Protocol + 'static>(
-        &mut self,
-        addr: impl ToSocketAddrs,
-        make: impl FnMut(&Accepted) -> P + 'static,
-    ) -> io::Result<SocketAddr> {
-        let key = self.listeners.len();
-        let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
-        for addr in addr.to_socket_addrs()? {
-            match self.kernel.listen(addr, key, self.lent.limits()) {
-                Ok(listener) => return self.add_listener(listener, make),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
-    }
-
-    /// The same on a listener that somebody else has bound, for example a service manager.
-    ///
-    /// # Errors
-    /// If it cannot be made non-blocking or registered.
-    pub fn listen_on<P: Protocol + 'static>(
-        &mut self,
-        listener: std::net::TcpListener,
-        make: impl FnMut(&Accepted) -> P + 'static,
-    ) -> io::Result<SocketAddr> {
-        let listener = self.kernel.adopt(listener, self.listeners.len())?;
-        self.add_listener(listener, make)
-    }
-
-    fn add_listener<P: Protocol + 'static>(
-        &mut self,
-        listener: K::Listener,
-        mut make: impl FnMut(&Accepted) -> P + 'static,
-    ) -> io::Result<SocketAddr> {
-        let local = self.kernel.local_addr(&listener)?;
-        let Address::Inet(addr) = local;
-        let make: Maker = Box::new(move |accepted| Box::new(make(accepted)));
-        self.listeners
-            .push(Some(Listener::new(listener, local, make)));
-        Ok(addr)
-    }
-
-    /// Begins to connect. The protocol is opened once the connection stands; if it never does, it
-    /// hears [`CloseReason::ConnectFailed`] without having been opened.
-    ///
-    /// # Errors
-    /// If it fails at once: every slot is taken, no descriptor is left, there is no route. The
-    /// protocol has heard of it, too.
-    pub fn connect<P: Protocol + 'static>(
-        &mut self,
-        addr: SocketAddr,
-        mut protocol: P,
-    ) -> io::Result<ConnId> {
-        match self.begin_connect(addr) {
-            Ok((key, stream)) => {
-                self.stats.connecting += 1;
-                let connection = Connection::connecting(stream, Box::new(protocol), &self.lent);
-                Ok(self.insert(key, connection))
-            }
-            Err(error) => {
-                let told = io::Error::new(error.kind(), error.to_string());
-                protocol.on_close(&CloseReason::ConnectFailed(told));
-                Err(error)
-            }
-        }
-    }
-
-    fn begin_connect(&mut self, addr: SocketAddr) -> io::Result<(usize, K::Stream)> {
-        if self.is_full() {
-            let full = "every connection slot is taken: raise Limits::connections";
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, full));
-        }
-        let mut stream = self.kernel.connect(addr)?;
-        let key = self.connections.vacant_key();
-        self.kernel.register(&mut stream, key, true)?;
-        Ok((key, stream))
+    fn note_panic(&mut self, panic: Box<dyn Any + Send>) {
+        self.stats.panics += 1;
+        log::error!("a protocol panicked; its connection was reset");
+        self.panic.get_or_insert(panic);
     }
 
     /// For other threads: shuts the reactor down, sends on a connection, closes one.
@@ -422,11 +302,7 @@ impl<K: Kernel> Reactor<K> {
     /// event of our descriptor; `None` for as long as it likes. Ask before every sleep: work that
     /// is left over has no event.
     pub fn timeout(&self) -> Option<Duration> {
-        let now = self
-            .lent
-            .deadline(self.kernel.now())
-            .saturating_sub(1)
-            .max(self.lent.now());
+        let now = self.lent.deadline(self.kernel.now()).saturating_sub(1).max(self.lent.millis);
         self.rest(now)
     }
 
@@ -442,10 +318,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Where the listeners are bound, in the order they were made.
     pub fn local_addrs(&self) -> impl Iterator<Item = &Address> {
-        self.listeners
-            .iter()
-            .flatten()
-            .map(|listener| &listener.local)
+        self.listeners.iter().flatten().map(|listener| &listener.local)
     }
 
     /// What was done so far.
@@ -478,114 +351,8 @@ impl<K: Kernel> Reactor<K> {
             Ending::Grace { until } | Ending::Farewell { until } => Some(until),
         };
         let retry = listeners().filter_map(Listener::retry_at).min();
-        let next = [self.timers.next(), retry, ending]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let next = [self.timers.next(), retry, ending].into_iter().flatten().min()?;
         Some(Duration::from_millis(next.saturating_sub(now)))
-    }
-
-    /// Asks one listener for one connection; false if it has none, or may not have one.
-    fn accept_one(&mut self, key: usize) -> bool {
-        let (now, is_full) = (self.lent.now(), self.is_full());
-        let Some(listener) = &mut self.listeners[key] else {
-            return false;
-        };
-        if !listener.is_accepting(now) {
-            return false;
-        }
-        if is_full {
-            listener.wait_for_a_slot();
-            return false;
-        }
-        match listener.next(&mut self.kernel, now) {
-            listener::Next::Newcomer(stream, peer) => {
-                self.admit(key, stream, peer);
-                return true;
-            }
-            listener::Next::Drained => return false,
-            listener::Next::Lost => {}
-            listener::Next::Exhausted => {
-                self.stats.accept_errors += 1;
-                return false;
-            }
-            listener::Next::Broken(error) => {
-                log::error!(
-                    "the listener on {} is broken and was removed: {error}",
-                    listener.local
-                );
-                self.listeners[key] = None;
-                self.failure = Some(error);
-            }
-        }
-        self.stats.accept_errors += 1;
-        true
-    }
-
-    /// Gives a newcomer a protocol, a slot and a place on the run queue.
-    fn admit(&mut self, listener: usize, mut stream: K::Stream, peer: Address) {
-        let counted = peer.ip().filter(|_| self.lent.limits().per_peer.is_some());
-        if let (Some(ip), Some(max)) = (counted, self.lent.limits().per_peer) {
-            let count = self.per_peer.entry(ip).or_default();
-            if *count >= max {
-                self.stats.refused += 1;
-                return;
-            }
-            *count += 1;
-        }
-        let key = self.connections.vacant_key();
-        let id = ConnId {
-            key: key as u32,
-            ordinal: self.ordinal + 1,
-        };
-        let Some(listener) = &mut self.listeners[listener] else {
-            return;
-        };
-        let accepted = Accepted {
-            id,
-            peer,
-            local: listener.local.clone(),
-        };
-        let make = &mut listener.make;
-        match catch_unwind(AssertUnwindSafe(|| make(&accepted))) {
-            Ok(protocol) => {
-                self.stats.accepted += 1;
-                let mut connection = Connection::new(stream, protocol, &self.lent);
-                if let Some(ip) = counted {
-                    connection.set_peer(ip);
-                }
-                self.insert(key, connection);
-            }
-            Err(panic) => {
-                stream.abort();
-                self.stats.panics += 1;
-                self.panic.get_or_insert(panic);
-                if let Some(ip) = counted {
-                    forget_peer(&mut self.per_peer, ip);
-                }
-            }
-        }
-    }
-
-    fn insert(&mut self, key: usize, mut connection: Connection<K::Stream>) -> ConnId {
-        self.ordinal += 1;
-        connection.ordinal = self.ordinal;
-        // By an eighth, not by doubling: spare room is every idle connection's memory.
-        if self.connections.len() == self.connections.capacity() {
-            self.connections
-                .reserve_exact(self.connections.len() / 8 + 8);
-        }
-        enqueue(key, &mut connection, &mut self.runnable);
-        let inserted = self.connections.insert(connection);
-        debug_assert_eq!(inserted, key);
-        ConnId {
-            key: key as u32,
-            ordinal: self.ordinal,
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.connections.len() >= self.lent.limits().connections
     }
 
     fn command(&mut self, id: ConnId, what: impl FnOnce(&mut crate::outbox::Outbox)) {
@@ -598,48 +365,6 @@ impl<K: Kernel> Reactor<K> {
                 }
             }
             _ => self.stats.gone += 1,
-        }
-    }
-
-    fn begin_shutdown(&mut self, grace: Duration) {
-        let until = self.lent.now() + millis(grace).map_or(Millis::MAX / 2, Millis::from);
-        self.ending = match self.ending {
-            Ending::No => Ending::Grace { until },
-            Ending::Grace { until: before } => Ending::Grace {
-                until: before.min(until),
-            },
-            farewell => farewell,
-        };
-        // Once more, to WouldBlock: whoever is connected by now is served, not reset.
-        for listener in self.listeners.iter_mut().flatten() {
-            listener.note_ready();
-            listener.resume();
-        }
-    }
-
-    /// The grace is over: who owes nothing gets a FIN and a moment, the rest is reset.
-    fn say_farewell(&mut self) {
-        self.listeners.clear();
-        self.end_all(|connection| connection.wants_write());
-        for (key, connection) in &mut self.connections {
-            if connection.is_over() {
-                continue;
-            }
-            match connection.command(&mut self.lent, |out| out.close()) {
-                Ok(()) => enqueue(key, connection, &mut self.runnable),
-                Err(reason) => retire(key, connection, reason, &mut self.over),
-            }
-        }
-        self.ending = Ending::Farewell {
-            until: self.lent.now() + FAREWELL,
-        };
-    }
-
-    fn end_all(&mut self, which: impl Fn(&Connection<K::Stream>) -> bool) {
-        for (key, connection) in &mut self.connections {
-            if which(connection) {
-                retire(key, connection, CloseReason::Shutdown, &mut self.over);
-            }
         }
     }
 }
@@ -655,16 +380,6 @@ impl std::os::fd::AsFd for Reactor {
 impl std::os::fd::AsRawFd for Reactor {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         std::os::fd::AsFd::as_fd(self).as_raw_fd()
-    }
-}
-
-impl Stats {
-    fn count(&mut self, reason: &CloseReason, bytes_in: u64, bytes_out: u64) {
-        self.closed += 1;
-        self.peer_resets += u64::from(reason.is_peer_reset());
-        self.our_resets += u64::from(reason.wants_reset());
-        self.bytes_in += bytes_in;
-        self.bytes_out += bytes_out;
     }
 }
 
@@ -685,14 +400,5 @@ fn retire<S>(
 ) {
     if connection.retire() {
         over.push((key, reason));
-    }
-}
-
-fn forget_peer(per_peer: &mut HashMap<IpAddr, usize>, peer: IpAddr) {
-    if let Some(count) = per_peer.get_mut(&peer) {
-        *count -= 1;
-        if *count == 0 {
-            per_peer.remove(&peer);
-        }
     }
 }

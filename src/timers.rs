@@ -88,8 +88,7 @@ impl Timers {
     /// By an eighth, not by doubling: an idle connection's share of spare room is memory, too.
     fn grow(&mut self, key: usize) {
         if key >= self.armed.capacity() {
-            self.armed
-                .reserve_exact(key + 1 + key / 8 + 8 - self.armed.len());
+            self.armed.reserve_exact(key + 1 + key / 8 + 8 - self.armed.len());
         }
         self.armed.resize(key + 1, NEVER);
     }

@@ -20,14 +20,8 @@ pub struct Daytime {
 impl Daytime {
     /// A service that reads `clock`. Its clones share the line, which is formatted once a second.
     pub fn new(clock: Clock) -> Daytime {
-        let line = Line {
-            clock,
-            second: None,
-            text: String::with_capacity(32),
-        };
-        Daytime {
-            line: Rc::new(RefCell::new(line)),
-        }
+        let line = Line { clock, second: None, text: String::with_capacity(32) };
+        Daytime { line: Rc::new(RefCell::new(line)) }
     }
 }
 
@@ -62,12 +56,7 @@ impl Line {
             self.text.clear();
             // The year as a plain number: chrono's %Y writes +10000 and 0100 where ctime(3) writes
             // 10000 and 100. Writing into a String does not fail.
-            let _ = write!(
-                self.text,
-                "{} {}\r\n",
-                time.format("%a %b %e %H:%M:%S"),
-                time.year()
-            );
+            let _ = write!(self.text, "{} {}\r\n", time.format("%a %b %e %H:%M:%S"), time.year());
             self.second = Some(second);
         }
         &self.text
@@ -79,11 +68,7 @@ mod tests {
     use super::*;
 
     fn line(second: i64) -> String {
-        let mut line = Line {
-            clock: Clock::fixed(second),
-            second: None,
-            text: String::new(),
-        };
+        let mut line = Line { clock: Clock::fixed(second), second: None, text: String::new() };
         line.text().to_owned()
     }
 
@@ -101,25 +86,10 @@ mod tests {
 
     #[test]
     fn no_second_makes_it_panic() {
-        let edges = [
-            0,
-            -1,
-            i64::MIN,
-            i64::MAX,
-            i64::MIN + 1,
-            i64::MAX - 1,
-            1 << 40,
-            -(1 << 40),
-        ];
-        for second in edges
-            .into_iter()
-            .chain((0..63).flat_map(|bit| [1 << bit, -1 << bit]))
-        {
+        let edges = [0, -1, i64::MIN, i64::MAX, i64::MIN + 1, i64::MAX - 1, 1 << 40, -(1 << 40)];
+        for second in edges.into_iter().chain((0..63).flat_map(|bit| [1 << bit, -1 << bit])) {
             let text = line(second);
-            assert!(
-                text.ends_with("\r\n") && text.len() >= 24,
-                "{second}: {text}"
-            );
+            assert!(text.ends_with("\r\n") && text.len() >= 24, "{second}: {text}");
         }
     }
 

@@ -1,0 +1,66 @@
+//! How long a connection may take: which bound runs, whether it has passed, when to look again.
+
+use std::io::ErrorKind;
+use std::time::Instant;
+
+use super::{Connection, Output, Stage, Stream};
+use crate::limits::Workspace;
+use crate::protocol::CloseReason;
+use crate::timers::Millis;
+
+impl<S: Stream> Connection<S> {
+    /// The bound that runs now, and what it is to have reached it.
+    fn bound(&self, lent: &Workspace) -> (Option<u32>, CloseReason) {
+        if self.stage == Stage::Connecting {
+            (lent.connecting, CloseReason::ConnectFailed(ErrorKind::TimedOut.into()))
+        } else if self.output == Output::Shut {
+            (lent.linger, CloseReason::Lingered)
+        } else if self.owed.is_empty() {
+            (lent.idle, CloseReason::Idle)
+        } else {
+            (lent.stall, CloseReason::Stalled)
+        }
+    }
+
+    pub(super) fn overdue(&self, lent: &Workspace) -> Option<CloseReason> {
+        let (limit, reason) = self.bound(lent);
+        if limit.is_some_and(|limit| self.elapsed(lent) >= limit) {
+            return Some(reason);
+        }
+        self.expires(lent).is_some_and(|at| at <= lent.millis).then_some(CloseReason::Expired)
+    }
+
+    fn elapsed(&self, lent: &Workspace) -> u32 {
+        (lent.millis as u32).wrapping_sub(self.progress)
+    }
+
+    fn expires(&self, lent: &Workspace) -> Option<Millis> {
+        Some(self.rare.as_ref()?.born? + u64::from(lent.lifetime?))
+    }
+
+    /// When to look at this connection again if no event comes before.
+    pub(crate) fn deadline(&self, lent: &Workspace) -> Option<Millis> {
+        let bound = self.bound(lent).0.map(|limit| {
+            let due = lent.millis + u64::from(limit.saturating_sub(self.elapsed(lent)));
+            // Idle connections share their wake-ups; lingering ones hold a slot and do not wait.
+            let grain = if self.output == Output::Shut { 1 } else { u64::from(limit / 5).max(1) };
+            due.next_multiple_of(grain)
+        });
+        let wake = self.wake().map(|at| lent.deadline(at));
+        let retry = self.stream.retry_at().map(|at| lent.deadline(at));
+        [bound, self.expires(lent), wake, retry].into_iter().flatten().min()
+    }
+
+    fn wake(&self) -> Option<Instant> {
+        if self.output == Output::Open { self.rare.as_ref()?.wake } else { None }
+    }
+
+    /// True once for a wake-up that is due.
+    pub(super) fn take_wake(&mut self, lent: &Workspace) -> bool {
+        let due = self.wake().is_some_and(|at| at <= lent.now);
+        if due {
+            self.rare().wake = None;
+        }
+        due
+    }
+}

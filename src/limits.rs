@@ -1,0 +1,152 @@
+//! [`Limits`], and the [`Workspace`] that the loop lends to one connection after the other.
+
+use std::any::Any;
+use std::time::{Duration, Instant};
+
+use crate::outbox::Outbox;
+use crate::timers::{Millis, millis};
+
+/// Bounds of a reactor and of each of its connections.
+///
+/// A length of 49 days or more counts as never. `None` is never, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once; beyond it, clients wait in the backlog. 10,000.
+    pub connections: usize,
+    /// Connections at once of one address; beyond it, that peer is refused. Not bounded.
+    pub per_peer: Option<usize>,
+    /// No byte in either direction for this long: reset. 5 minutes. It is found out within a fifth
+    /// of the time more, so that many idle connections share their wake-ups.
+    pub idle: Option<Duration>,
+    /// Bytes owed, and none taken for this long: reset. As `idle` unless set.
+    pub stall: Option<Duration>,
+    /// How long a peer may take to end its half after ours. 2 seconds.
+    pub linger: Duration,
+    /// How many bytes are read and discarded meanwhile. 1 MiB.
+    pub linger_bytes: usize,
+    /// A connection's whole life. Not bounded.
+    pub lifetime: Option<Duration>,
+    /// How long an outgoing connection may take to be made. 10 seconds.
+    pub connecting: Duration,
+    /// Bytes a connection may owe its peer; more is a reset ([`CloseReason::Overflow`](crate::CloseReason::Overflow)). 1 MiB.
+    pub unsent: usize,
+    /// Bytes owed at which a peer is no longer read. 64 KiB.
+    pub high_water: usize,
+    /// Bytes owed at which it is read again. 16 KiB.
+    pub low_water: usize,
+    /// Bytes read, and bytes written, for one connection in one turn; the rest waits for the next.
+    /// 256 KiB.
+    pub budget: usize,
+    /// Connections accepted from one listener in one turn. 256.
+    pub accepts: usize,
+    /// Readiness events taken from the kernel in one turn. 1024.
+    pub events: usize,
+    /// Size of the one buffer all connections read into. 32 KiB.
+    pub scratch: usize,
+    /// The kernel's send buffer per connection (`SO_SNDBUF`). The system's choice.
+    pub send_buffer: Option<usize>,
+    /// The kernel's receive buffer per connection (`SO_RCVBUF`). The system's choice.
+    pub receive_buffer: Option<usize>,
+    /// Connections that may wait to be accepted (`listen(2)`). 4096.
+    pub backlog: u32,
+    /// Commands that may wait in the mailbox of a [`Handle`](crate::Handle). 1024.
+    pub mailbox: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 10_000,
+            per_peer: None,
+            idle: Some(Duration::from_secs(300)),
+            stall: None,
+            linger: Duration::from_secs(2),
+            linger_bytes: 1 << 20,
+            lifetime: None,
+            connecting: Duration::from_secs(10),
+            unsent: 1 << 20,
+            high_water: 64 << 10,
+            low_water: 16 << 10,
+            budget: 256 << 10,
+            accepts: 256,
+            events: 1024,
+            scratch: 32 << 10,
+            send_buffer: None,
+            receive_buffer: None,
+            backlog: 4096,
+            mailbox: 1024,
+        }
+    }
+}
+
+/// What the loop lends to one connection after the other: the buffer to read into, the outbox, the
+/// limits and the time of the turn.
+#[derive(Debug)]
+pub struct Workspace {
+    pub(crate) limits: Limits,
+    pub(crate) idle: Option<u32>,
+    pub(crate) stall: Option<u32>,
+    pub(crate) linger: Option<u32>,
+    pub(crate) lifetime: Option<u32>,
+    pub(crate) connecting: Option<u32>,
+    began: Instant,
+    pub(crate) now: Instant,
+    pub(crate) millis: Millis,
+    pub(crate) scratch: Box<[u8]>,
+    pub(crate) outbox: Outbox,
+    pub(crate) panic: Option<Box<dyn Any + Send>>,
+}
+
+impl Workspace {
+    /// A workspace whose time begins at `now`. Limits of zero that would stop everything count as
+    /// one.
+    pub fn new(limits: Limits, now: Instant) -> Workspace {
+        let limits = Limits {
+            high_water: limits.high_water.max(1),
+            low_water: limits.low_water.min(limits.high_water.max(1) - 1),
+            budget: limits.budget.max(1),
+            accepts: limits.accepts.max(1),
+            events: limits.events.max(1),
+            scratch: limits.scratch.max(1),
+            ..limits
+        };
+        Workspace {
+            idle: limits.idle.and_then(millis),
+            stall: limits.stall.or(limits.idle).and_then(millis),
+            linger: millis(limits.linger),
+            lifetime: limits.lifetime.and_then(millis),
+            connecting: millis(limits.connecting),
+            began: now,
+            now,
+            millis: 0,
+            scratch: vec![0; limits.scratch].into(),
+            outbox: Outbox::with_high_water(now, limits.high_water),
+            panic: None,
+            limits,
+        }
+    }
+
+    /// Begins a turn at `now`; a monotonic clock that goes back is not believed.
+    pub fn begin_turn(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        let since = self.now.duration_since(self.began);
+        self.millis = since.as_secs() * 1000 + u64::from(since.subsec_millis());
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What a protocol panicked with, if one did since the last call.
+    pub fn take_panic(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.panic.take()
+    }
+
+    /// The same deadline in milliseconds since the loop began, rounded up.
+    pub(crate) fn deadline(&self, at: Instant) -> Millis {
+        let since = at.saturating_duration_since(self.began);
+        let rounded = since.saturating_add(Duration::from_nanos(999_999));
+        rounded.as_secs().saturating_mul(1000).saturating_add(u64::from(rounded.subsec_millis()))
+    }
+}

@@ -1,0 +1,66 @@
+//! How a reactor ends: who waits is served, conversations finish, what is left is reset.
+
+use std::time::Duration;
+
+use super::{Reactor, enqueue, retire};
+use crate::connection::Connection;
+use crate::kernel::Kernel;
+use crate::protocol::CloseReason;
+use crate::timers::{Millis, millis};
+
+/// After the grace, who owes nothing has this long to end its half.
+const FAREWELL: Millis = 1000;
+
+/// How far the end of the reactor has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    No,
+    /// Who waits in a backlog is served, conversations finish.
+    Grace {
+        until: Millis,
+    },
+    /// Whoever owed nothing was sent a FIN.
+    Farewell {
+        until: Millis,
+    },
+}
+
+impl<K: Kernel> Reactor<K> {
+    pub(super) fn begin_shutdown(&mut self, grace: Duration) {
+        let until = self.lent.millis + millis(grace).map_or(Millis::MAX / 2, Millis::from);
+        self.ending = match self.ending {
+            Ending::No => Ending::Grace { until },
+            Ending::Grace { until: before } => Ending::Grace { until: before.min(until) },
+            farewell => farewell,
+        };
+        // Once more, to WouldBlock: whoever is connected by now is served, not reset.
+        for listener in self.listeners.iter_mut().flatten() {
+            listener.note_ready();
+            listener.resume();
+        }
+    }
+
+    /// The grace is over: who owes nothing gets a FIN and a moment, the rest is reset.
+    pub(super) fn say_farewell(&mut self) {
+        self.listeners.clear();
+        self.end_all(|connection| connection.wants_write());
+        for (key, connection) in &mut self.connections {
+            if connection.is_over() {
+                continue;
+            }
+            match connection.command(&mut self.lent, |out| out.close()) {
+                Ok(()) => enqueue(key, connection, &mut self.runnable),
+                Err(reason) => retire(key, connection, reason, &mut self.over),
+            }
+        }
+        self.ending = Ending::Farewell { until: self.lent.millis + FAREWELL };
+    }
+
+    pub(super) fn end_all(&mut self, which: impl Fn(&Connection<K::Stream>) -> bool) {
+        for (key, connection) in &mut self.connections {
+            if which(connection) {
+                retire(key, connection, CloseReason::Shutdown, &mut self.over);
+            }
+        }
+    }
+}
