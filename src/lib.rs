@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 
+mod background;
 mod clock;
 mod connection;
 mod handle;
@@ -16,6 +17,7 @@ mod timers;
 
 #[cfg(feature = "local-time")]
 pub use clock::ZoneError;
+pub use background::Background;
 pub use clock::{Clock, Zone};
 pub use connection::{Connection, Input, Next, Output, Stream, View};
 pub use handle::{Handle, MailboxFull};

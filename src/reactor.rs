@@ -316,6 +316,13 @@ impl<K: Kernel> Reactor<K> {
         self.connections.len()
     }
 
+    /// The identities of the connections, for a [`Handle`].
+    pub fn ids(&self) -> impl Iterator<Item = ConnId> {
+        self.connections
+            .iter()
+            .map(|(key, connection)| ConnId { key: key as u32, ordinal: connection.ordinal })
+    }
+
     /// Where the listeners are bound, in the order they were made.
     pub fn local_addrs(&self) -> impl Iterator<Item = &Address> {
         self.listeners.iter().flatten().map(|listener| &listener.local)

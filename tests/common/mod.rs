@@ -7,10 +7,9 @@ pub mod script;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use campanile::{Handle, Limits, Reactor};
+use campanile::{Background, Limits};
 
 /// The only deadline of the tests: far beyond what a busy machine needs.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -19,73 +18,26 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub const TUTORIAL: i64 = 1_391_022_855;
 pub const TUTORIAL_LINE: &[u8] = b"Wed Jan 29 19:14:15 2014\r\n";
 
-/// A reactor on a thread of its own, ended and joined on drop.
-pub struct Running {
-    pub handle: Handle,
-    pub addrs: Vec<SocketAddr>,
-    thread: Option<JoinHandle<io::Result<campanile::Stats>>>,
+/// Both services in the background: daytime at the tutorial's second, and echo.
+pub struct Both {
+    pub server: Background,
+    pub daytime: SocketAddr,
+    pub echo: SocketAddr,
 }
 
-impl Running {
-    /// Listens on port 0 with whatever `listen` sets up.
-    pub fn start(
-        limits: Limits,
-        listen: impl FnOnce(&mut Reactor) -> io::Result<Vec<SocketAddr>> + Send + 'static,
-    ) -> Running {
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let mut reactor = Reactor::with_limits(limits)?;
-            let addrs = listen(&mut reactor)?;
-            ready.send((reactor.handle(), addrs)).expect("the test waits");
-            reactor.run()?;
-            Ok(reactor.stats().clone())
-        });
-        let (handle, addrs) = is_ready.recv_timeout(DEADLINE).expect("the reactor starts");
-        Running { handle, addrs, thread: Some(thread) }
-    }
-
-    /// Daytime at the tutorial's second, and echo.
-    pub fn both(limits: Limits) -> Running {
-        Running::start(limits, |reactor| {
+impl Both {
+    pub fn start(limits: Limits) -> Both {
+        let (server, (daytime, echo)) = Background::start(limits, |reactor| {
             let clock = campanile::Clock::fixed(TUTORIAL);
             let daytime = reactor.listen("127.0.0.1:0", campanile::daytime(clock))?;
-            let echo = reactor.listen("127.0.0.1:0", campanile::echo())?;
-            Ok(vec![daytime, echo])
+            Ok((daytime, reactor.listen("127.0.0.1:0", campanile::echo())?))
         })
+        .expect("the server starts");
+        Both { server, daytime, echo }
     }
 
-    pub fn daytime(&self) -> TcpStream {
-        connect(self.addrs[0])
-    }
-
-    pub fn echo(&self) -> TcpStream {
-        connect(self.addrs[1])
-    }
-
-    /// Ends the reactor politely and tells what it did.
-    pub fn finish(mut self) -> campanile::Stats {
-        self.handle.shutdown(DEADLINE);
-        self.join().expect("the reactor ends well")
-    }
-
-    fn join(&mut self) -> io::Result<campanile::Stats> {
-        let thread = self.thread.take().expect("joined once");
-        match thread.join() {
-            Ok(outcome) => outcome,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.thread.is_some() {
-            self.handle.shutdown(Duration::ZERO);
-            let joined = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.join()));
-            if !std::thread::panicking() {
-                joined.expect("no panic on the reactor's thread").expect("the reactor ends well");
-            }
-        }
+    pub fn finish(self) -> campanile::Stats {
+        self.server.shutdown(DEADLINE).expect("the server ends well")
     }
 }
 
@@ -124,4 +76,9 @@ pub fn pattern(len: usize) -> Vec<u8> {
             (state >> 56) as u8
         })
         .collect()
+}
+
+/// Makes the drop of `client` a reset.
+pub fn reset(client: &TcpStream) {
+    socket2::SockRef::from(client).set_linger(Some(Duration::ZERO)).expect("set SO_LINGER");
 }

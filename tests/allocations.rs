@@ -1,0 +1,166 @@
+//! What is allocated, counted: nothing per message, one small block per daytime connection, and at
+//! most 128 bytes of live heap for an idle echo connection.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use campanile::{Clock, Limits, Reactor, daytime, echo};
+use common::{TUTORIAL, TUTORIAL_LINE, connect, read_all, read_exactly};
+
+thread_local! {
+    static COUNTS: Cell<(usize, usize, isize)> = const { Cell::new((0, 0, 0)) };
+}
+
+/// Counts allocations, their largest size, and the bytes that live, of each thread.
+struct Counting;
+
+fn count(calls: usize, size: usize, live: isize) {
+    // A thread that is ending has no counts any more, and nobody asks for them.
+    let _ = COUNTS.try_with(|counts| {
+        let (before, largest, alive) = counts.get();
+        counts.set((before + calls, largest.max(size), alive + live));
+    });
+}
+
+// SAFETY: every call is handed to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(1, layout.size(), layout.size() as isize);
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count(0, 0, -(layout.size() as isize));
+        unsafe { System.dealloc(block, layout) }
+    }
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(1, size, size as isize - layout.size() as isize);
+        unsafe { System.realloc(block, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Allocations and the largest of them since the last call, and what lives.
+fn take_counts() -> (usize, usize, isize) {
+    COUNTS.with(|counts| {
+        let (calls, largest, live) = counts.get();
+        counts.set((0, 0, live));
+        (calls, largest, live)
+    })
+}
+
+/// Turns until the loop would sleep and `done`.
+fn turn_until(reactor: &mut Reactor, mut done: impl FnMut(&Reactor) -> bool) {
+    while !done(reactor) {
+        reactor.turn(Some(Duration::from_secs(30))).unwrap();
+    }
+}
+
+#[test]
+fn an_echoed_message_allocates_nothing_once_warm() {
+    let mut reactor = Reactor::new().unwrap();
+    let addr = reactor.listen("127.0.0.1:0", echo()).unwrap();
+    let mut client = connect(addr);
+    for round in 0..1_100 {
+        if round == 100 {
+            take_counts();
+        }
+        client.write_all(b"Hello, world").unwrap();
+        let before = reactor.stats().turns;
+        turn_until(&mut reactor, |reactor| {
+            client.set_nonblocking(true).unwrap();
+            let is_back = client.peek(&mut [0; 12]).is_ok();
+            client.set_nonblocking(false).unwrap();
+            is_back && reactor.stats().turns > before
+        });
+        assert_eq!(read_exactly_small(&mut client), *b"Hello, world");
+    }
+    assert_eq!(take_counts().0, 0, "in a thousand messages");
+}
+
+fn read_exactly_small(client: &mut TcpStream) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    std::io::Read::read_exact(client, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_daytime_connection_allocates_one_small_block() {
+    let mut reactor = Reactor::new().unwrap();
+    let clock = Clock::fixed(TUTORIAL);
+    let addr = reactor.listen("127.0.0.1:0", daytime(clock)).unwrap();
+    let (mut calls, mut largest) = (0, 0);
+    for round in 0..300 {
+        let mut client = connect(addr);
+        take_counts();
+        turn_until(&mut reactor, |reactor| reactor.connections() == 1);
+        let (accepting, size, _) = take_counts();
+        assert_eq!(read_all(&mut client).unwrap(), TUTORIAL_LINE);
+        drop(client);
+        take_counts();
+        turn_until(&mut reactor, |reactor| reactor.connections() == 0);
+        let (closing, _, _) = take_counts();
+        if round >= 100 {
+            (calls, largest) = (calls + accepting + closing, size.max(largest));
+        }
+    }
+    assert!(calls <= 200, "{calls} allocations in 200 connections");
+    assert!(largest <= 16, "{largest} bytes");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_idle_echo_connection_is_at_most_128_bytes_of_live_heap() {
+    const COUNT: usize = 10_000;
+    // The clients are another process, so that only the server's heap is counted, and each side has
+    // its descriptors for itself.
+    let script = "import socket, sys\n\
+        open_ = []\n\
+        for i in range(int(sys.argv[2])):\n\
+        \x20   s = socket.socket()\n\
+        \x20   s.bind(('127.0.0.%d' % (2 + i % 50), 0))\n\
+        \x20   s.connect(('127.0.0.1', int(sys.argv[1])))\n\
+        \x20   s.sendall(b'Hello, world')\n\
+        \x20   n = 0\n\
+        \x20   while n < 12: n += len(s.recv(12 - n))\n\
+        \x20   open_.append(s)\n\
+        print('open', flush=True)\n\
+        sys.stdin.read()\n";
+    let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    if (limit as usize) < COUNT + 100 {
+        eprintln!("SKIPPED: only {limit} descriptors are allowed here");
+        return;
+    }
+    let mut reactor = Reactor::with_limits(Limits { connections: 20_000, ..Limits::default() }).unwrap();
+    let addr = reactor.listen("127.0.0.1:0", echo()).unwrap();
+    let clients = std::process::Command::new("python3")
+        .args(["-c", script, &addr.port().to_string(), &COUNT.to_string()])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let Ok(mut clients) = clients else {
+        eprintln!("SKIPPED: python3 is not here");
+        return;
+    };
+    let before = take_counts().2;
+    // Each client waits for its answer before the next one connects: the loop is never busy, so its
+    // queues stay short, as those of an idle server are.
+    turn_until(&mut reactor, |reactor| reactor.connections() == COUNT);
+    let mut turns = 0;
+    while turns < 3 {
+        reactor.turn(Some(Duration::from_millis(100))).unwrap();
+        turns += 1;
+    }
+    let each = (take_counts().2 - before) as f64 / COUNT as f64;
+    drop(clients.stdin.take());
+    clients.wait().unwrap();
+    println!("{each:.1} bytes per idle connection");
+    assert!(each <= 128.0, "{each:.1} bytes per idle connection");
+    let _ = read_exactly;
+}
