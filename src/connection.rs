@@ -1,19 +1,19 @@
 //! One conversation: a stream, a protocol and what is owed between them.
 
+mod calls;
 mod deadlines;
 mod stream;
+mod transfer;
 mod view;
 
-use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 pub use self::stream::Stream;
-use self::stream::Writer;
+use self::transfer::Budget;
 pub use self::view::View;
-use crate::limits::{Limits, Workspace};
-use crate::outbox::{self, Ending, Flush, Outbox, SendBuffer};
+use crate::limits::Workspace;
+use crate::outbox::SendBuffer;
 use crate::protocol::{CloseReason, Protocol};
 use crate::timers::Millis;
 
@@ -21,8 +21,10 @@ use crate::timers::Millis;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Input {
-    /// Bytes may come.
+    /// The protocol hears what comes.
     Open,
+    /// The protocol has closed: what comes is read and discarded.
+    Discarded,
     /// The peer's EOF was read.
     Ended,
 }
@@ -33,7 +35,7 @@ pub enum Input {
 pub enum Output {
     /// The protocol may send.
     Open,
-    /// The protocol has closed; the rest is being delivered.
+    /// The protocol has said everything; the rest is being delivered.
     Flushing,
     /// Our half has ended: the FIN is sent.
     Shut,
@@ -64,19 +66,6 @@ pub enum Next {
     Close(CloseReason),
 }
 
-/// How many bytes may still be moved in this run, either way.
-#[derive(Debug)]
-struct Budget {
-    input: usize,
-    output: usize,
-}
-
-impl Budget {
-    fn of(limits: &Limits) -> Budget {
-        Budget { input: limits.budget, output: limits.budget }
-    }
-}
-
 /// What few connections need.
 #[derive(Debug, Default)]
 struct Rare {
@@ -90,8 +79,9 @@ struct Rare {
 ///
 /// | input \ output | Open | Flushing | Shut |
 /// |---|---|---|---|
-/// | Open  | conversation | finishing; input is read and discarded | lingering: FIN sent, discard until EOF or the linger bound |
-/// | Ended | the peer has finished, we may still talk | deliver the rest | closed |
+/// | Open      | conversation | we have finished, the rest is being delivered | we have finished, the peer may still talk |
+/// | Discarded | | finishing: deliver the rest, discard what comes | lingering: FIN sent, discard until EOF or the linger bound |
+/// | Ended     | the peer has finished, we may still talk | deliver the rest | closed |
 ///
 /// *Readiness* is what the kernel told us: set by events, cleared by `WouldBlock` only. *Interest*
 /// is what our state wants: computed, never stored. Work is their intersection.
@@ -105,6 +95,7 @@ pub struct Connection<S> {
     readable: bool,
     writable: bool,
     congested: bool,
+    paused: bool,
     /// Whether the connection is on the run queue: the loop's mark, kept here to save a table.
     pub(crate) queued: bool,
     protocol: Option<Box<dyn Protocol>>,
@@ -140,6 +131,11 @@ impl<S> Connection<S> {
         std::mem::replace(&mut self.stage, Stage::Over) != Stage::Over
     }
 
+    /// Whether the protocol has not closed: it may be called.
+    fn is_talking(&self) -> bool {
+        self.stage == Stage::Opened && (self.input == Input::Open || self.output == Output::Open)
+    }
+
     /// Whether something may be written yet, now or later.
     pub(crate) fn may_write(&self) -> bool {
         self.output != Output::Shut
@@ -159,6 +155,7 @@ impl<S: Stream> Connection<S> {
             readable: true,
             writable: true,
             congested: false,
+            paused: false,
             queued: false,
             protocol: Some(protocol),
             owed: SendBuffer::default(),
@@ -192,8 +189,11 @@ impl<S: Stream> Connection<S> {
     /// What we want of the peer: the half is open and there is room for what it says.
     pub fn wants_read(&self, lent: &Workspace) -> bool {
         self.stage == Stage::Opened
-            && self.input == Input::Open
-            && (self.output != Output::Open || self.room(lent) > 0)
+            && match self.input {
+                Input::Open => !self.paused && self.room(lent) > 0,
+                Input::Discarded => true,
+                Input::Ended => false,
+            }
     }
 
     /// What we want of the kernel: to take what is owed, or to tell whether we are connected.
@@ -268,218 +268,14 @@ impl<S: Stream> Connection<S> {
         self.call(lent, 0, budget, |protocol, _, out| protocol.on_open(out))?;
         // A newcomer is readable by guess, for those who answer. Whoever has said everything waits
         // for a FIN, which is hardly ever there so soon: registration will tell.
-        if is_guess && self.output != Output::Open {
+        if is_guess && self.input == Input::Discarded {
             self.readable = false;
         }
         Ok(true)
     }
 
-    fn room(&self, lent: &Workspace) -> usize {
-        if self.congested { 0 } else { lent.limits.high_water.saturating_sub(self.owed.len()) }
-    }
-
     fn is_relieved(&self, lent: &Workspace) -> bool {
         self.congested && self.output == Output::Open && self.owed.len() <= lent.limits.low_water
-    }
-
-    fn read(&mut self, lent: &mut Workspace, budget: &mut Budget) -> Result<(), CloseReason> {
-        let mut size = lent.scratch.len().min(budget.input);
-        if self.output == Output::Open {
-            size = size.min(self.room(lent));
-        }
-        match self.stream.read(&mut lent.scratch[..size]) {
-            // Zero bytes is not "nothing yet" (that is WouldBlock): it is the peer's goodbye.
-            Ok(0) => {
-                self.input = Input::Ended;
-                if self.output == Output::Open {
-                    self.call(lent, 0, budget, |protocol, _, out| protocol.on_eof(out))?;
-                }
-                Ok(())
-            }
-            // Still readable, also after a short read: data and FIN can share one edge, and mio
-            // promises another event only after WouldBlock.
-            Ok(count) => {
-                let count = count.min(size);
-                budget.input -= count;
-                self.bytes_in += count as u64;
-                if self.output != Output::Open {
-                    return self.discard(count, lent);
-                }
-                self.progress = lent.millis as u32;
-                self.call(lent, count, budget, |protocol, data, out| protocol.on_data(data, out))
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.readable = false;
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(CloseReason::Failed(error)),
-        }
-    }
-
-    /// What comes after our end must be read, or closing would reset the connection and could
-    /// destroy what the peer has not read yet (RFC 1122, 4.2.2.13).
-    fn discard(&mut self, count: usize, lent: &Workspace) -> Result<(), CloseReason> {
-        if self.output == Output::Shut {
-            let rare = self.rare();
-            rare.discarded += count;
-            if rare.discarded > lent.limits.linger_bytes {
-                return Err(CloseReason::Lingered);
-            }
-        }
-        Ok(())
-    }
-
-    /// Calls the protocol, with the first `count` bytes of scratch, and grants its wishes.
-    fn call(
-        &mut self,
-        lent: &mut Workspace,
-        count: usize,
-        budget: &mut Budget,
-        what: impl FnOnce(&mut dyn Protocol, &[u8], &mut Outbox),
-    ) -> Result<(), CloseReason> {
-        let Some(protocol) = &mut self.protocol else {
-            return Ok(());
-        };
-        let wake = self.rare.as_ref().and_then(|rare| rare.wake);
-        lent.outbox.lend(lent.now, self.owed.len(), self.congested, wake);
-        let (data, out) = (&lent.scratch[..count], &mut lent.outbox);
-        out.lend_scratch(data);
-        // Whatever a panic leaves behind belongs to this protocol and goes with it.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(&mut **protocol, data, out))) {
-            lent.panic.get_or_insert(panic);
-            self.drop_protocol(lent);
-            return Err(CloseReason::Panicked);
-        }
-        self.grant(lent, wake, budget)
-    }
-
-    fn grant(
-        &mut self,
-        lent: &mut Workspace,
-        wake: Option<Instant>,
-        budget: &mut Budget,
-    ) -> Result<(), CloseReason> {
-        match lent.outbox.ending() {
-            Some(Ending::Abort) => return Err(CloseReason::Aborted),
-            Some(Ending::Close) => self.output = Output::Flushing,
-            None => {}
-        }
-        self.congested = lent.outbox.is_congested();
-        if lent.outbox.wake() != wake {
-            self.rare().wake = lent.outbox.wake();
-        }
-        let [mut first, mut second] = lent.outbox.parts(&lent.scratch);
-        // Try the write now; wait for writability only for what is left.
-        if self.owed.is_empty() {
-            self.transmit(&mut first, second.is_empty(), lent.millis, budget)?;
-            if first.is_empty() {
-                self.transmit(&mut second, true, lent.millis, budget)?;
-            }
-        }
-        if first.len() + second.len() > 0 {
-            self.owed.append(first);
-            self.owed.append(second);
-            if self.owed.len() > lent.limits.unsent {
-                return Err(CloseReason::Overflow);
-            }
-        }
-        Ok(())
-    }
-
-    /// Offers bytes that were never queued; `last` if nothing is queued behind them.
-    fn transmit(
-        &mut self,
-        bytes: &mut &[u8],
-        last: bool,
-        now: Millis,
-        budget: &mut Budget,
-    ) -> Result<(), CloseReason> {
-        if bytes.is_empty() || !self.writable {
-            return Ok(());
-        }
-        let before = bytes.len();
-        let mut writer =
-            Writer { last: last && self.output == Output::Flushing, to: &mut self.stream };
-        let outcome = outbox::flush(bytes, &mut writer, &mut budget.output);
-        self.note_flush(before - bytes.len(), outcome, now)
-    }
-
-    /// Offers what is owed.
-    fn flush(&mut self, now: Millis, budget: &mut Budget) -> Result<(), CloseReason> {
-        if self.owed.is_empty() || !self.writable {
-            return Ok(());
-        }
-        let before = self.owed.len();
-        let mut writer = Writer { last: self.output == Output::Flushing, to: &mut self.stream };
-        let outcome = self.owed.flush(&mut writer, &mut budget.output);
-        self.note_flush(before - self.owed.len(), outcome, now)
-    }
-
-    fn note_flush(
-        &mut self,
-        taken: usize,
-        outcome: io::Result<Flush>,
-        now: Millis,
-    ) -> Result<(), CloseReason> {
-        if taken > 0 {
-            self.bytes_out += taken as u64;
-            self.progress = now as u32;
-        }
-        match outcome {
-            Ok(Flush::Blocked) => self.writable = false,
-            Ok(Flush::Drained | Flush::Yielded) => {}
-            Err(error) => return Err(CloseReason::Failed(error)),
-        }
-        Ok(())
-    }
-
-    /// Everything is delivered: says so to the peer, and starts the clock of lingering.
-    fn end_output(&mut self, now: Millis) -> Result<(), CloseReason> {
-        self.output = Output::Shut;
-        self.progress = now as u32;
-        match self.stream.shutdown_write() {
-            // The peer has reset the connection already; the next read says so.
-            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
-            Err(error) => Err(CloseReason::Failed(error)),
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// Lets somebody else than the protocol ask for something, as the protocol would.
-    pub(crate) fn command(
-        &mut self,
-        lent: &mut Workspace,
-        what: impl FnOnce(&mut Outbox),
-    ) -> Result<(), CloseReason> {
-        if self.output != Output::Open {
-            return Ok(());
-        }
-        let mut budget = Budget::of(&lent.limits);
-        self.call(lent, 0, &mut budget, |_, _, out| what(out))
-    }
-
-    /// Ends the connection: the protocol hears why, the stream too, and both are dropped.
-    pub fn end(mut self, reason: CloseReason, lent: &mut Workspace) {
-        if reason.wants_reset() {
-            self.stream.abort();
-        }
-        if let Some(protocol) = &mut self.protocol {
-            let told = catch_unwind(AssertUnwindSafe(|| protocol.on_close(&reason)));
-            if let Err(panic) = told {
-                lent.panic.get_or_insert(panic);
-            }
-            self.drop_protocol(lent);
-        }
-        self.stream.ended(&reason);
-    }
-
-    /// A panic in a protocol's drop is that protocol's, too.
-    fn drop_protocol(&mut self, lent: &mut Workspace) {
-        let protocol = self.protocol.take();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(protocol))) {
-            lent.panic.get_or_insert(panic);
-        }
     }
 
     fn rare(&mut self) -> &mut Rare {

@@ -13,6 +13,7 @@ use crate::protocol::ConnId;
 pub(crate) enum Command {
     Send(ConnId, Vec<u8>),
     Close(ConnId),
+    Wake(ConnId),
 }
 
 /// What was asked since the loop last looked.
@@ -103,6 +104,15 @@ impl Handle {
     pub(crate) fn stop(&self) {
         self.mailbox.lock().stop = true;
         self.mailbox.wake();
+    }
+
+    /// Calls [`on_wake`](crate::Protocol::on_wake) of a connection's protocol, so that it can do what
+    /// somebody else made possible.
+    ///
+    /// # Errors
+    /// The mailbox is full; try again.
+    pub fn wake_connection(&self, id: ConnId) -> Result<(), MailboxFull> {
+        self.post(Command::Wake(id))
     }
 
     /// Makes the loop turn once.

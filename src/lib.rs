@@ -3,6 +3,7 @@
 #![deny(missing_docs, missing_debug_implementations)]
 
 mod background;
+pub mod client;
 mod clock;
 mod connection;
 mod handle;
@@ -15,9 +16,9 @@ mod reactor;
 pub mod services;
 mod timers;
 
+pub use background::Background;
 #[cfg(feature = "local-time")]
 pub use clock::ZoneError;
-pub use background::Background;
 pub use clock::{Clock, Zone};
 pub use connection::{Connection, Input, Next, Output, Stream, View};
 pub use handle::{Handle, MailboxFull};

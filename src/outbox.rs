@@ -110,10 +110,20 @@ impl SendBuffer {
 }
 
 /// How a protocol wants its side to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Ending {
+    HalfClose,
     Close,
     Abort,
+}
+
+/// What a connection remembers of a protocol's wishes from call to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    pub(crate) congested: bool,
+    pub(crate) paused: bool,
+    pub(crate) ending: Option<Ending>,
+    pub(crate) wake: Option<Instant>,
 }
 
 /// What a protocol wants said, closed and woken: plain data, without a socket, a lifetime or a clock.
@@ -139,6 +149,7 @@ pub struct Outbox {
     high_water: usize,
     congested: bool,
     ending: Option<Ending>,
+    paused: bool,
     wake: Option<Instant>,
 }
 
@@ -160,13 +171,14 @@ impl Outbox {
             high_water,
             congested: false,
             ending: None,
+            paused: false,
             wake: None,
         }
     }
 
     /// Queues all of `bytes`: it keeps the promise of `sendall`, without blocking. Whatever the
     /// kernel does not take at once is kept and sent when it does. Ignored after
-    /// [`close`](Outbox::close) and [`abort`](Outbox::abort).
+    /// [`close`](Outbox::close), [`half_close`](Outbox::half_close) and [`abort`](Outbox::abort).
     pub fn send(&mut self, bytes: &[u8]) {
         if self.ending.is_some() {
             return;
@@ -215,7 +227,13 @@ impl Outbox {
     /// Ends our half once everything queued is delivered; nothing but
     /// [`on_close`](crate::Protocol::on_close) follows.
     pub fn close(&mut self) {
-        self.ending.get_or_insert(Ending::Close);
+        self.ending = self.ending.max(Some(Ending::Close));
+    }
+
+    /// Ends our half once everything queued is delivered, and goes on listening: the peer reads EOF
+    /// and may still answer, as after `shutdown(2)` with `SHUT_WR`. Nothing can be sent any more.
+    pub fn half_close(&mut self) {
+        self.ending = self.ending.max(Some(Ending::HalfClose));
     }
 
     /// Drops what is unsent and resets the connection at once.
@@ -225,7 +243,23 @@ impl Outbox {
 
     /// Whether [`close`](Outbox::close) or [`abort`](Outbox::abort) was asked for.
     pub fn is_closed(&self) -> bool {
-        self.ending.is_some()
+        self.ending >= Some(Ending::Close)
+    }
+
+    /// Stops reading the peer until [`resume`](Outbox::resume), for a protocol whose data has
+    /// nowhere to go: the peer feels it as back-pressure. Its EOF is not read meanwhile, either.
+    pub fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// Reads the peer again.
+    pub fn resume(&mut self) {
+        self.paused = false;
+    }
+
+    /// Whether the peer is not read because of [`pause`](Outbox::pause).
+    pub fn is_paused(&self) -> bool {
+        self.paused
     }
 
     /// The time of this turn of the loop, the same for every connection in it.
@@ -256,18 +290,13 @@ impl Outbox {
     }
 
     /// Makes the outbox ready for one call on a connection that owes `ahead` bytes already.
-    pub(crate) fn lend(
-        &mut self,
-        now: Instant,
-        ahead: usize,
-        congested: bool,
-        wake: Option<Instant>,
-    ) {
+    pub(crate) fn lend(&mut self, now: Instant, ahead: usize, before: Wishes) {
         self.now = now;
         self.ahead = ahead;
-        self.congested = congested;
-        self.wake = wake;
-        self.ending = None;
+        self.congested = before.congested;
+        self.paused = before.paused;
+        self.ending = before.ending;
+        self.wake = before.wake;
         self.lent = 0..0;
         self.uncopied = 0..0;
         self.queue.clear(self.high_water);
@@ -290,8 +319,14 @@ impl Outbox {
         [uncopied, self.queue.unsent()]
     }
 
-    pub(crate) fn ending(&self) -> Option<Ending> {
-        self.ending
+    /// What is wished for beside the bytes.
+    pub(crate) fn wishes(&self) -> Wishes {
+        Wishes {
+            congested: self.congested,
+            paused: self.paused,
+            ending: self.ending,
+            wake: self.wake,
+        }
     }
 }
 
@@ -335,10 +370,10 @@ mod tests {
                 for part in bytes.chunks(piece) {
                     buffer.append(part);
                     sink.room = piece / 2 + 1;
-                    buffer.flush(&mut sink, &mut usize::MAX).unwrap();
+                    buffer.flush(&mut sink, &mut { usize::MAX }).unwrap();
                 }
                 sink.room = usize::MAX;
-                assert_eq!(buffer.flush(&mut sink, &mut usize::MAX).unwrap(), Flush::Drained);
+                assert_eq!(buffer.flush(&mut sink, &mut { usize::MAX }).unwrap(), Flush::Drained);
                 assert_eq!(sink.taken, bytes, "append {piece}, write {chunk}");
             }
         }
@@ -357,7 +392,7 @@ mod tests {
             assert!(buffer.bytes.capacity() < 2 * most_owed, "{}", buffer.bytes.capacity());
             sink.room = piece.len();
             sink.taken.clear();
-            assert_eq!(buffer.flush(&mut sink, &mut usize::MAX).unwrap(), Flush::Blocked);
+            assert_eq!(buffer.flush(&mut sink, &mut { usize::MAX }).unwrap(), Flush::Blocked);
             sent += piece.len();
         }
     }
@@ -367,7 +402,7 @@ mod tests {
         let mut buffer = SendBuffer::default();
         buffer.append(&pattern(50_000));
         let mut sink = Sink { taken: Vec::new(), chunk: 1000, room: usize::MAX };
-        assert_eq!(buffer.flush(&mut sink, &mut usize::MAX).unwrap(), Flush::Drained);
+        assert_eq!(buffer.flush(&mut sink, &mut { usize::MAX }).unwrap(), Flush::Drained);
         assert_eq!(buffer.bytes.capacity(), 0);
     }
 
@@ -379,7 +414,7 @@ mod tests {
         let mut budget = 7;
         assert_eq!(buffer.flush(&mut sink, &mut budget).unwrap(), Flush::Yielded);
         assert_eq!((buffer.len(), budget), (3, 0));
-        let error = buffer.flush(&mut &mut [][..], &mut usize::MAX).unwrap_err();
+        let error = buffer.flush(&mut &mut [][..], &mut { usize::MAX }).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WriteZero);
     }
 
@@ -418,7 +453,7 @@ mod tests {
         assert_eq!(out.queued(), b"kept");
         out.abort();
         out.close();
-        assert_eq!(out.ending(), Some(Ending::Abort));
+        assert_eq!(out.wishes().ending, Some(Ending::Abort));
     }
 
     #[test]

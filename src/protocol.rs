@@ -13,7 +13,8 @@ use crate::outbox::Outbox;
 /// open (data | drain | wake)* eof? (drain | wake)* (close | panic)
 /// ```
 ///
-/// Nothing but [`on_close`](Protocol::on_close) follows [`Outbox::close`] or [`Outbox::abort`]. A
+/// Nothing but [`on_close`](Protocol::on_close) follows [`Outbox::close`] or [`Outbox::abort`];
+/// after [`Outbox::half_close`] the peer is still heard. A
 /// connection that could not be made is closed without having been opened. A protocol that panics
 /// is not called again: its connection is reset and every other one goes on.
 ///
@@ -46,7 +47,8 @@ pub trait Protocol {
     /// The outbox was congested and has fallen to the low-water mark: produce again.
     fn on_drain(&mut self, out: &mut Outbox) {}
 
-    /// The deadline asked for with [`Outbox::wake_at`] has come; it is spent.
+    /// The deadline asked for with [`Outbox::wake_at`] has come, and is spent; or somebody asked for
+    /// it with [`Handle::wake_connection`](crate::Handle::wake_connection).
     fn on_wake(&mut self, out: &mut Outbox) {}
 
     /// The conversation is over. Comes exactly once, on every path but a panic of this protocol.

@@ -1,6 +1,7 @@
 //! The loop. Read [`Reactor::turn`] first: it is the list of what happens, in order.
 
 mod admission;
+mod embedding;
 mod shutdown;
 mod stats;
 
@@ -15,11 +16,12 @@ use self::admission::Peers;
 use self::shutdown::Ending;
 pub use self::stats::Stats;
 use crate::connection::{Connection, Next};
-use crate::handle::{Command, Handle, Mailbox};
+use crate::handle::{Command, Mailbox};
 use crate::kernel::{Kernel, Mio, Phase, Source};
 use crate::limits::{Limits, Workspace};
 use crate::listener::Listener;
-use crate::protocol::{Address, CloseReason, ConnId};
+use crate::outbox::Outbox;
+use crate::protocol::{CloseReason, ConnId, Protocol};
 use crate::timers::{Millis, SLOTS_MAX, Timers};
 
 /// How far ahead a deadline is looked at; a later one is found out about on the way.
@@ -179,8 +181,9 @@ impl<K: Kernel> Reactor<K> {
         }
         for command in mail.commands {
             match command {
-                Command::Send(id, bytes) => self.command(id, |out| out.send(&bytes)),
-                Command::Close(id) => self.command(id, |out| out.close()),
+                Command::Send(id, bytes) => self.command(id, |_, out| out.send(&bytes)),
+                Command::Close(id) => self.command(id, |_, out| out.close()),
+                Command::Wake(id) => self.command(id, |protocol, out| protocol.on_wake(out)),
             }
         }
         if let Some(grace) = mail.shutdown {
@@ -293,56 +296,6 @@ impl<K: Kernel> Reactor<K> {
         self.panic.get_or_insert(panic);
     }
 
-    /// For other threads: shuts the reactor down, sends on a connection, closes one.
-    pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.mailbox))
-    }
-
-    /// How long somebody else's loop may sleep before it calls [`turn`](Reactor::turn) without an
-    /// event of our descriptor; `None` for as long as it likes. Ask before every sleep: work that
-    /// is left over has no event.
-    pub fn timeout(&self) -> Option<Duration> {
-        let now = self.lent.deadline(self.kernel.now()).saturating_sub(1).max(self.lent.millis);
-        self.rest(now)
-    }
-
-    /// Whether neither a listener nor a connection is left.
-    pub fn is_finished(&self) -> bool {
-        self.connections.is_empty() && self.listeners.iter().all(Option::is_none)
-    }
-
-    /// How many connections there are.
-    pub fn connections(&self) -> usize {
-        self.connections.len()
-    }
-
-    /// The identities of the connections, for a [`Handle`].
-    pub fn ids(&self) -> impl Iterator<Item = ConnId> {
-        self.connections
-            .iter()
-            .map(|(key, connection)| ConnId { key: key as u32, ordinal: connection.ordinal })
-    }
-
-    /// Where the listeners are bound, in the order they were made.
-    pub fn local_addrs(&self) -> impl Iterator<Item = &Address> {
-        self.listeners.iter().flatten().map(|listener| &listener.local)
-    }
-
-    /// What was done so far.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
-    }
-
-    /// The kernel beneath the loop.
-    pub fn kernel(&self) -> &K {
-        &self.kernel
-    }
-
-    /// What the first protocol that panicked panicked with, to be raised where somebody sees it.
-    pub fn take_panic(&mut self) -> Option<Box<dyn Any + Send>> {
-        self.panic.take()
-    }
-
     /// How long nothing needs to be done, unless something happens.
     fn rest(&self, now: Millis) -> Option<Duration> {
         let listeners = || self.listeners.iter().flatten();
@@ -362,7 +315,7 @@ impl<K: Kernel> Reactor<K> {
         Some(Duration::from_millis(next.saturating_sub(now)))
     }
 
-    fn command(&mut self, id: ConnId, what: impl FnOnce(&mut crate::outbox::Outbox)) {
+    fn command(&mut self, id: ConnId, what: impl FnOnce(&mut dyn Protocol, &mut Outbox)) {
         let key = id.key as usize;
         match self.connections.get_mut(key) {
             Some(connection) if connection.ordinal == id.ordinal && !connection.is_over() => {
@@ -373,20 +326,6 @@ impl<K: Kernel> Reactor<K> {
             }
             _ => self.stats.gone += 1,
         }
-    }
-}
-
-#[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
-impl std::os::fd::AsFd for Reactor {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.kernel.as_fd()
-    }
-}
-
-#[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
-impl std::os::fd::AsRawFd for Reactor {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        std::os::fd::AsFd::as_fd(self).as_raw_fd()
     }
 }
 

@@ -137,7 +137,8 @@ fn an_idle_echo_connection_is_at_most_128_bytes_of_live_heap() {
         eprintln!("SKIPPED: only {limit} descriptors are allowed here");
         return;
     }
-    let mut reactor = Reactor::with_limits(Limits { connections: 20_000, ..Limits::default() }).unwrap();
+    let mut reactor =
+        Reactor::with_limits(Limits { connections: 20_000, ..Limits::default() }).unwrap();
     let addr = reactor.listen("127.0.0.1:0", echo()).unwrap();
     let clients = std::process::Command::new("python3")
         .args(["-c", script, &addr.port().to_string(), &COUNT.to_string()])

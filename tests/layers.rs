@@ -31,7 +31,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("socket2", &["kernel"]),
     ("slab", &["reactor"]),
     ("chrono", &["clock", "services/daytime", "cli"]),
-    ("libc", &["kernel", "listener"]),
+    ("libc", &["kernel", "listener", "cli"]),
     ("log", &["clock", "kernel", "handle", "listener", "reactor", "background", "cli", "main"]),
 ];
 
@@ -122,7 +122,8 @@ fn modules_import_only_from_the_layers_below() {
         let Some(at) = place(module) else { continue };
         for line in code(&text) {
             for (other, _) in LAYERS {
-                if has_path(line, &format!("crate::{other}")) || line.contains(&format!("crate::{other};"))
+                if has_path(line, &format!("crate::{other}"))
+                    || line.contains(&format!("crate::{other};"))
                 {
                     let allowed = LAYERS[at].1.contains(other) || *other == module;
                     assert!(allowed, "{name} may not use {other}: {line}");
@@ -142,9 +143,9 @@ fn every_crate_has_its_place() {
             for line in code(&text) {
                 let line = line.trim_start();
                 if has_path(line, crate_name) || line == format!("use {crate_name};") {
-                    let is_allowed = places.iter().any(|place| {
-                        name == *place || name.starts_with(&format!("{place}/"))
-                    });
+                    let is_allowed = places
+                        .iter()
+                        .any(|place| name == *place || name.starts_with(&format!("{place}/")));
                     assert!(is_allowed, "{name} may not use {crate_name}: {line}");
                     seen = true;
                 }
@@ -156,7 +157,8 @@ fn every_crate_has_its_place() {
 
 #[test]
 fn the_core_does_not_know_what_hangs_on_its_seams() {
-    let forbidden = ["fault", "faults", "Fault", "Faulty", "ledger", "Ledger", "record", "Recorded"];
+    let forbidden =
+        ["fault", "faults", "Fault", "Faulty", "ledger", "Ledger", "record", "Recorded"];
     let core = ["reactor", "connection", "outbox", "timers", "protocol", "limits", "listener"];
     for (name, text) in sources() {
         if core.contains(&name.split('/').next().unwrap()) {

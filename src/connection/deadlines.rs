@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Instant;
 
-use super::{Connection, Output, Stage, Stream};
+use super::{Connection, Input, Output, Stage, Stream};
 use crate::limits::Workspace;
 use crate::protocol::CloseReason;
 use crate::timers::Millis;
@@ -13,7 +13,7 @@ impl<S: Stream> Connection<S> {
     fn bound(&self, lent: &Workspace) -> (Option<u32>, CloseReason) {
         if self.stage == Stage::Connecting {
             (lent.connecting, CloseReason::ConnectFailed(ErrorKind::TimedOut.into()))
-        } else if self.output == Output::Shut {
+        } else if self.is_lingering() {
             (lent.linger, CloseReason::Lingered)
         } else if self.owed.is_empty() {
             (lent.idle, CloseReason::Idle)
@@ -30,6 +30,11 @@ impl<S: Stream> Connection<S> {
         self.expires(lent).is_some_and(|at| at <= lent.millis).then_some(CloseReason::Expired)
     }
 
+    /// Everything is said and delivered; only the peer's end is missing.
+    pub(super) fn is_lingering(&self) -> bool {
+        (self.input, self.output) == (Input::Discarded, Output::Shut)
+    }
+
     fn elapsed(&self, lent: &Workspace) -> u32 {
         (lent.millis as u32).wrapping_sub(self.progress)
     }
@@ -43,7 +48,7 @@ impl<S: Stream> Connection<S> {
         let bound = self.bound(lent).0.map(|limit| {
             let due = lent.millis + u64::from(limit.saturating_sub(self.elapsed(lent)));
             // Idle connections share their wake-ups; lingering ones hold a slot and do not wait.
-            let grain = if self.output == Output::Shut { 1 } else { u64::from(limit / 5).max(1) };
+            let grain = if self.is_lingering() { 1 } else { u64::from(limit / 5).max(1) };
             due.next_multiple_of(grain)
         });
         let wake = self.wake().map(|at| lent.deadline(at));
@@ -52,7 +57,7 @@ impl<S: Stream> Connection<S> {
     }
 
     fn wake(&self) -> Option<Instant> {
-        if self.output == Output::Open { self.rare.as_ref()?.wake } else { None }
+        if self.is_talking() { self.rare.as_ref()?.wake } else { None }
     }
 
     /// True once for a wake-up that is due.
