@@ -2,8 +2,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+
+#[cfg(loom)]
+use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(loom))]
+use std::sync::{Mutex, MutexGuard};
 
 use crate::kernel::Wake;
 use crate::protocol::ConnId;
@@ -34,7 +39,7 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     pub(crate) fn new(capacity: usize, waker: Arc<dyn Wake>) -> Arc<Mailbox> {
-        Arc::new(Mailbox { mail: Mutex::default(), capacity, waker })
+        Arc::new(Mailbox { mail: Mutex::new(Mail::default()), capacity, waker })
     }
 
     /// Takes everything that was asked.
@@ -146,3 +151,75 @@ impl fmt::Display for MailboxFull {
 }
 
 impl std::error::Error for MailboxFull {}
+
+/// Every interleaving of two posters and the loop: `RUSTFLAGS="--cfg loom" cargo test --lib loom`.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::{Condvar, Mutex};
+    use loom::thread;
+
+    /// A poll and its waker: wake-ups are merged, as an eventfd merges them.
+    struct Bell(Mutex<bool>, Condvar);
+
+    impl Bell {
+        fn sleep(&self) {
+            let mut rung = self.0.lock().unwrap();
+            while !*rung {
+                rung = self.1.wait(rung).unwrap();
+            }
+            *rung = false;
+        }
+    }
+
+    impl Wake for Bell {
+        fn wake(&self) -> std::io::Result<()> {
+            *self.0.lock().unwrap() = true;
+            self.1.notify_one();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn loom_no_command_and_no_shutdown_waits_for_an_event_by_chance() {
+        loom::model(|| {
+            let bell = Arc::new(Bell(Mutex::new(false), Condvar::new()));
+            let mailbox = Mailbox::new(8, bell.clone());
+            let id = ConnId { key: 0, ordinal: 1 };
+            let posters = [true, false].map(|ends| {
+                let handle = Handle::new(mailbox.clone());
+                thread::spawn(move || {
+                    if ends {
+                        handle.shutdown(Duration::ZERO);
+                    } else {
+                        handle.send(id, *b"x").unwrap();
+                    }
+                })
+            });
+            let (mut commands, mut shutdown) = (0, false);
+            while commands < 1 || !shutdown {
+                bell.sleep();
+                let mail = mailbox.take();
+                commands += mail.commands.len();
+                shutdown |= mail.shutdown.is_some();
+            }
+            let _ = posters.map(|poster| poster.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn loom_of_two_that_race_for_the_last_place_one_is_told() {
+        loom::model(|| {
+            let bell = Arc::new(Bell(Mutex::new(false), Condvar::new()));
+            let mailbox = Mailbox::new(1, bell);
+            let id = ConnId { key: 0, ordinal: 1 };
+            let posters = [0; 2].map(|_| {
+                let handle = Handle::new(mailbox.clone());
+                thread::spawn(move || handle.close(id).is_ok())
+            });
+            let taken = posters.map(|poster| poster.join().unwrap());
+            assert_eq!(taken.iter().filter(|taken| **taken).count(), 1);
+            assert_eq!(mailbox.take().commands.len(), 1);
+        });
+    }
+}

@@ -418,3 +418,71 @@ fn a_callback_gets_the_time_of_the_turn() {
     settle(&mut reactor);
     assert_eq!(client.received(), b"3s");
 }
+
+/// Says something, ends its half, and goes on listening.
+struct Caller;
+impl Protocol for Caller {
+    fn on_open(&mut self, out: &mut Outbox) {
+        out.send(b"question");
+        out.half_close();
+        out.send(b"too late");
+    }
+    fn on_data(&mut self, _: &[u8], out: &mut Outbox) {
+        assert!(!out.is_closed());
+        out.send(b"too late, too");
+    }
+}
+
+#[test]
+fn whoever_half_closes_goes_on_listening_and_is_not_called_lingering() {
+    let (world, diary) = (World::new(), Diary::default());
+    let mut reactor = Reactor::with_kernel(world.kernel(), Limits::default());
+    let kept = diary.clone();
+    reactor.listen("127.0.0.1:0", move |_: &Accepted| kept.of(Caller)).unwrap();
+    let client = world.connect(0);
+    settle(&mut reactor);
+    assert_eq!((client.received(), client.saw_eof()), (b"question".to_vec(), true));
+    world.advance(Duration::from_secs(60));
+    client.send(b"answer");
+    settle(&mut reactor);
+    assert_eq!(diary.letters(), "od");
+    assert_eq!(client.received(), b"");
+    client.end();
+    settle(&mut reactor);
+    assert_eq!(diary.letters(), "odec");
+    assert_eq!(diary.reason().as_deref(), Some("finished"));
+    assert!(!client.saw_reset());
+}
+
+#[test]
+fn a_paused_peer_is_not_read_until_it_is_resumed() {
+    /// Hears one piece, and the next when it is woken.
+    struct Choosy(u32);
+    impl Protocol for Choosy {
+        fn on_data(&mut self, _: &[u8], out: &mut Outbox) {
+            self.0 += 1;
+            out.pause();
+            assert!(out.is_paused());
+        }
+        fn on_wake(&mut self, out: &mut Outbox) {
+            out.send(&[self.0 as u8]);
+            out.resume();
+        }
+    }
+    let world = World::new();
+    let limits = Limits { scratch: 10, ..Limits::default() };
+    let mut reactor = Reactor::with_kernel(world.kernel(), limits);
+    reactor.listen("127.0.0.1:0", |_: &Accepted| Choosy(0)).unwrap();
+    let client = world.connect(0);
+    client.send(&pattern(30));
+    client.end();
+    for heard in 1..=3 {
+        settle(&mut reactor);
+        assert_eq!(client.unread(), 30 - heard * 10);
+        let id = reactor.ids().next().unwrap();
+        reactor.handle().wake_connection(id).unwrap();
+        settle(&mut reactor);
+        assert_eq!(client.received(), [heard as u8]);
+    }
+    assert!(client.is_gone(), "and then its EOF is read");
+}

@@ -1,0 +1,109 @@
+//! One bounded queue to one writer thread, so that no reader of ours, slow, stuck or gone, ever
+//! holds up the loop.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Lines that may wait to be written; more are dropped, and counted.
+const CAPACITY: usize = 1024;
+
+/// Where a line goes.
+#[derive(Debug, Clone, Copy)]
+pub enum Sink {
+    Stdout,
+    Stderr,
+}
+
+/// The way to stdout and stderr. Never blocks, never fails.
+#[derive(Debug, Clone)]
+pub struct Output(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    lines: VecDeque<(Sink, String)>,
+    /// How many lines were lost since the last one that was not.
+    dropped: u64,
+    is_writing: bool,
+}
+
+impl Output {
+    pub fn start() -> io::Result<Output> {
+        let output = Output(Arc::default());
+        let shared = Arc::clone(&output.0);
+        thread::Builder::new().name("output".into()).spawn(move || shared.write_for_ever())?;
+        Ok(output)
+    }
+
+    /// Has whole lines written, unless the queue is full.
+    pub fn say(&self, sink: Sink, lines: String) {
+        let mut queue = self.0.lock();
+        if queue.lines.len() >= CAPACITY {
+            queue.dropped += 1;
+            return;
+        }
+        if let Some(note) = queue.take_note() {
+            queue.lines.push_back(note);
+        }
+        queue.lines.push_back((sink, lines));
+        drop(queue);
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until everything is written, but not for ever: nobody may be reading.
+    pub fn finish(&self, patience: Duration) {
+        let is_busy =
+            |queue: &mut Queue| queue.is_writing || !queue.lines.is_empty() || queue.dropped > 0;
+        // Whether it was in time or not, this is the end.
+        let _ = self.0.changed.wait_timeout_while(self.0.lock(), patience, is_busy);
+    }
+}
+
+impl Queue {
+    fn take_note(&mut self) -> Option<(Sink, String)> {
+        let dropped = std::mem::take(&mut self.dropped);
+        (dropped > 0).then(|| (Sink::Stderr, format!("{dropped} lines were dropped here\n")))
+    }
+}
+
+impl Shared {
+    fn write_for_ever(&self) {
+        loop {
+            let (sink, line) = self.next();
+            // Closed or full: that line is lost, and the service goes on.
+            let _ = match sink {
+                Sink::Stdout => {
+                    let mut stdout = io::stdout();
+                    stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush())
+                }
+                Sink::Stderr => io::stderr().write_all(line.as_bytes()),
+            };
+        }
+    }
+
+    fn next(&self) -> (Sink, String) {
+        let mut queue = self.lock();
+        queue.is_writing = false;
+        self.changed.notify_all();
+        loop {
+            // If no line comes after those that were lost, the note stands at the end.
+            if let Some(line) = queue.lines.pop_front().or_else(|| queue.take_note()) {
+                queue.is_writing = true;
+                return line;
+            }
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

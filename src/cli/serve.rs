@@ -1,0 +1,152 @@
+//! `campanile serve`: both services from one loop.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use campanile::services::{Daytime, Echo};
+use campanile::{Accepted, Clock, Limits, Reactor};
+
+use super::address::Place;
+use super::args::Serve;
+use super::failure::{FAILED, Failure, USAGE};
+use super::listen::listen;
+use super::output::{Output, Sink};
+use super::ready::ReadyFile;
+use super::{logging, signals};
+
+/// Descriptors kept for whatever is not a connection.
+const SPARE_FILES: u64 = 32;
+/// How long what is queued may take to be written at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+pub fn serve(args: &Serve) -> ExitCode {
+    let output = match Output::start() {
+        Ok(output) => output,
+        Err(error) => {
+            let what = format!("cannot start a thread: {error}");
+            let failure = Failure::new(FAILED, what, "the limit may be reached: ulimit -u");
+            let _ = write!(io::stderr(), "{failure}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    logging::start(args, &output);
+    let code = match run(args, &output) {
+        Ok(()) => 0,
+        Err(failure) => {
+            output.say(Sink::Stderr, failure.to_string());
+            failure.code
+        }
+    };
+    output.finish(LAST_WORDS);
+    ExitCode::from(code)
+}
+
+fn run(args: &Serve, output: &Output) -> Result<(), Failure> {
+    check(args)?;
+    let mut reactor = Reactor::with_limits(limits(args)).map_err(|error| {
+        let advice = "the limit of open files may be reached: ulimit -n 1024";
+        Failure::new(FAILED, format!("cannot make a loop: {error}"), advice)
+    })?;
+    signals::watch(reactor.handle(), args.grace).map_err(|error| {
+        let advice = "the limits of open files or threads may be reached: see ulimit -a";
+        Failure::new(FAILED, format!("cannot watch for signals: {error}"), advice)
+    })?;
+    let mut ready_file = args.ready_file.as_deref().map(ReadyFile::prepare).transpose()?;
+    let lines = bind(&mut reactor, args)?;
+    if let Some(file) = &mut ready_file {
+        file.write(&lines)?;
+    }
+    output.say(Sink::Stdout, lines);
+    if let Some(time) = &args.clock {
+        log::info!("the clock stands still at {}", time.text);
+    }
+    reactor.run().map_err(|error| {
+        Failure::new(FAILED, format!("the loop failed: {error}"), "start it again")
+    })?;
+    if let Some(file) = ready_file {
+        file.remove();
+    }
+    Ok(())
+}
+
+/// What clap cannot see: how the words go together.
+fn check(args: &Serve) -> Result<(), Failure> {
+    let is_off = |places: &[Place]| places.contains(&Place::Off);
+    for (service, places) in [("daytime", &args.daytime), ("echo", &args.echo)] {
+        if is_off(places) && places.len() > 1 {
+            let what = format!("--{service} off stands alone, without other addresses");
+            return Err(Failure::new(USAGE, what, format!("say --{service} off, or drop the off")));
+        }
+    }
+    if args.quiet && args.verbose > 0 {
+        let advice = "say one of them, here or in the environment";
+        return Err(Failure::new(USAGE, "--quiet and --verbose cannot both be meant", advice));
+    }
+    if is_off(&args.daytime) && is_off(&args.echo) {
+        let advice = "say --daytime off or --echo off, or neither";
+        return Err(Failure::new(USAGE, "both services are off: nothing to serve", advice));
+    }
+    Ok(())
+}
+
+/// Binds every listener, and returns the address lines.
+fn bind(reactor: &mut Reactor, args: &Serve) -> Result<String, Failure> {
+    let mut lines = String::new();
+    let mut add = |service: &str, bound: Vec<SocketAddr>| {
+        for addr in bound {
+            lines.push_str(&format!("{service} {addr}\n"));
+        }
+    };
+    if args.daytime != [Place::Off] {
+        let daytime = Daytime::new(clock(args)?);
+        let make = move |new: &Accepted| {
+            log::info!("Got a connection from {}", new.peer);
+            daytime.clone()
+        };
+        add("daytime", listen(reactor, "daytime", &args.daytime, make)?);
+    }
+    let make = |new: &Accepted| {
+        log::info!("Connected by {}", new.peer);
+        Echo
+    };
+    add("echo", listen(reactor, "echo", &args.echo, make)?);
+    Ok(lines)
+}
+
+fn clock(args: &Serve) -> Result<Clock, Failure> {
+    let zone = args.zone.zone().map_err(|error| {
+        let advice = "set TZ to a name such as Europe/Berlin or a rule such as CET-1CEST,M3.5.0,M10.5.0/3; or say --zone utc";
+        Failure::new(FAILED, error.to_string(), advice)
+    })?;
+    let clock = args.clock.as_ref().map_or_else(Clock::system, |time| time.clock());
+    Ok(clock.in_zone(zone))
+}
+
+fn limits(args: &Serve) -> Limits {
+    let defaults = Limits::default();
+    Limits {
+        connections: connections(args.max_connections, defaults.connections),
+        per_peer: args.max_per_peer.0,
+        idle: args.idle.0,
+        linger: args.linger,
+        backlog: args.backlog,
+        ..defaults
+    }
+}
+
+/// As many connections as was asked for, or as there are descriptors for.
+fn connections(asked: Option<usize>, default: usize) -> usize {
+    let wanted = asked.unwrap_or(default);
+    let Ok(files) = rlimit::increase_nofile_limit(u64::MAX) else {
+        return wanted;
+    };
+    let open = std::fs::read_dir("/dev/fd").map_or(3, Iterator::count) as u64;
+    let room = files.saturating_sub(open + SPARE_FILES).max(1);
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    if asked.is_some() && wanted > room {
+        log::warn!("{files} files may be open at once: {room} connections instead of {wanted}");
+    }
+    wanted.min(room)
+}
