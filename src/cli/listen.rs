@@ -42,7 +42,8 @@ pub fn listen<P: Protocol + 'static>(
                 return Err(cannot_listen(reactor, service, addr, &error));
             }
             Some((addr, error)) => {
-                log::warn!("{place}: {addr} was skipped, this machine lacks its kind ({error})");
+                let ip = addr.ip();
+                log::warn!("{place}: {ip} was skipped, this machine lacks its kind: {error}");
             }
             None => {}
         }
