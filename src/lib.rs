@@ -96,3 +96,8 @@ pub use outbox::Outbox;
 pub use protocol::{Accepted, Address, CloseReason, ConnId, Protocol};
 pub use reactor::{Reactor, Stats};
 pub use services::{daytime, echo};
+
+/// The README's Rust blocks are tests, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

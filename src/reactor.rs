@@ -116,7 +116,8 @@ impl<K: Kernel> Reactor<K> {
         Ok(())
     }
 
-    /// Turns until nothing is left to do: after a [`Handle::shutdown`], or when there is neither a
+    /// Turns until nothing is left to do: after a
+    /// [`Handle::shutdown`](crate::Handle::shutdown), or when there is neither a
     /// listener nor a connection.
     ///
     /// # Errors

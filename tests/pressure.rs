@@ -185,8 +185,7 @@ fn clients_that_reset_at_any_moment_leave_no_trace() {
     let server = Server::start(&["-q"]);
     // The first conversation settles what the server opens once.
     ping(&mut connect(server.echo()), b"warm");
-    let descriptors =
-        || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
     let at_rest = eventually("at rest", || {
         let first = descriptors();
         ping(&mut connect(server.echo()), b"x");

@@ -1,0 +1,91 @@
+//! What the README shows is what happens: its console blocks are run, its counts are counted.
+#![cfg(all(feature = "cli", unix))]
+
+mod common;
+#[allow(dead_code)]
+#[path = "cli/program.rs"]
+mod program;
+
+use std::path::Path;
+use std::process::Command;
+
+use program::Server;
+
+const README: &str = include_str!("../README.md");
+
+/// The console blocks: each command with what it prints.
+fn commands() -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for block in README.split("```console\n").skip(1) {
+        for line in block.split("```").next().unwrap().lines() {
+            match line.strip_prefix("$ ") {
+                Some(command) => found.push((command.into(), String::new())),
+                None => found.last_mut().unwrap().1 += &format!("{line}\n"),
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_console_blocks_of_the_readme_print_what_they_say() {
+    let clock = ["--clock", "2014-01-29T19:14:15Z", "--zone", "utc"];
+    let server = Server::start(&clock);
+    let (mut served, mut run) = (false, 0);
+    for (command, expected) in commands() {
+        if command == "cargo run --release -- serve" {
+            // The one already running, on ports that are free.
+            let lines = format!("daytime {}\necho {}\n", server.daytime(), server.echo());
+            assert_eq!(lines, server.lines);
+            assert_eq!(expected, "daytime 127.0.0.1:9999\necho 127.0.0.1:12345\n");
+            served = true;
+            continue;
+        }
+        let program = command.split_whitespace().next().unwrap();
+        let is_here = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
+        if program != "campanile" && is_here.unwrap().stdout.is_empty() {
+            println!("SKIPPED: {program} is not here");
+            continue;
+        }
+        let (daytime, echo) = (server.daytime(), server.echo());
+        let shell = command
+            .replace("nc 127.0.0.1 9999", &format!("nc 127.0.0.1 {}", daytime.port()))
+            .replace("campanile daytime", &format!("campanile daytime {daytime}"))
+            .replace("campanile echo", &format!("campanile echo {echo}"));
+        let folder = Path::new(env!("CARGO_BIN_EXE_campanile")).parent().unwrap();
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+        let ended = program::run(Command::new("sh").args(["-c", &shell]).env("PATH", path));
+        let said = ended.stdout.replace('\r', "");
+        assert_eq!(said, expected, "{shell}: {}", ended.stderr);
+        run += 1;
+    }
+    assert!(served && run >= 3, "{run} commands were run");
+}
+
+#[test]
+fn the_readme_is_as_short_as_it_promises_and_counts_right() {
+    assert!(README.lines().count() <= 180);
+    let first = README.lines().position(|line| line.starts_with("## ")).unwrap();
+    assert!(first <= 30, "the first screen has {first} lines");
+    let mut checked = 0;
+    for row in README.lines().filter(|line| line.starts_with("| `src/")) {
+        let mut cells = row.split('|').map(str::trim).skip(1);
+        let file = cells.next().unwrap().trim_matches('`');
+        let stated: usize = cells.next().unwrap().parse().unwrap();
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+        let text = text.unwrap_or_else(|error| panic!("{file}: {error}"));
+        let body = text.split("\n#[cfg(test)]").next().unwrap();
+        let body = body.split("\n#[cfg(all(test").next().unwrap();
+        let lines = body.lines().count();
+        assert!(lines.abs_diff(stated) <= lines / 8, "{file} has {lines} lines, not {stated}");
+        checked += 1;
+    }
+    assert!(checked >= 8);
+}
+
+#[test]
+fn every_test_the_readme_names_is_there() {
+    for word in README.split('`').filter(|word| word.starts_with("tests/")) {
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(word).exists(), "{word} is missing");
+    }
+}
