@@ -2,6 +2,7 @@
 
 mod calls;
 mod deadlines;
+mod readiness;
 mod stream;
 mod transfer;
 mod view;
@@ -9,8 +10,8 @@ mod view;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use self::readiness::Readiness;
 pub use self::stream::Stream;
-use self::transfer::Budget;
 pub use self::view::View;
 use crate::limits::Workspace;
 use crate::outbox::SendBuffer;
@@ -23,6 +24,8 @@ use crate::timers::Millis;
 pub enum Input {
     /// The protocol hears what comes.
     Open,
+    /// The protocol wants to hear nothing for now.
+    Paused,
     /// The protocol has closed: what comes is read and discarded.
     Discarded,
     /// The peer's EOF was read.
@@ -92,10 +95,11 @@ pub struct Connection<S> {
     stage: Stage,
     input: Input,
     output: Output,
-    readable: bool,
-    writable: bool,
+    ready: Readiness,
     congested: bool,
-    paused: bool,
+    /// Whether its deadline may have moved forward, or has come: to be judged and planned anew.
+    /// Mere activity only puts it off, which is found out when it comes.
+    unplanned: bool,
     /// Whether the connection is on the run queue: the loop's mark, kept here to save a table.
     pub(crate) queued: bool,
     protocol: Option<Box<dyn Protocol>>,
@@ -131,9 +135,14 @@ impl<S> Connection<S> {
         std::mem::replace(&mut self.stage, Stage::Over) != Stage::Over
     }
 
-    /// Whether the protocol has not closed: it may be called.
+    /// Whether the protocol has something left to say or to hear: it may be called.
     fn is_talking(&self) -> bool {
-        self.stage == Stage::Opened && (self.input == Input::Open || self.output == Output::Open)
+        self.stage == Stage::Opened
+            && match self.input {
+                Input::Open | Input::Paused => true,
+                Input::Discarded => false,
+                Input::Ended => self.output == Output::Open,
+            }
     }
 
     /// Whether something may be written yet, now or later.
@@ -152,10 +161,9 @@ impl<S: Stream> Connection<S> {
             stage: Stage::New,
             input: Input::Open,
             output: Output::Open,
-            readable: true,
-            writable: true,
+            ready: Readiness::BOTH,
             congested: false,
-            paused: false,
+            unplanned: true,
             queued: false,
             protocol: Some(protocol),
             owed: SendBuffer::default(),
@@ -175,24 +183,30 @@ impl<S: Stream> Connection<S> {
     pub fn connecting(stream: S, protocol: Box<dyn Protocol>, lent: &Workspace) -> Connection<S> {
         let mut connection = Connection::new(stream, protocol, lent);
         connection.stage = Stage::Connecting;
-        connection.readable = false;
-        connection.writable = false;
+        connection.ready = Readiness::NONE;
         connection
     }
 
-    /// Notes what the kernel said. It is a hint: the next call tells.
-    pub fn note(&mut self, readable: bool, writable: bool) {
-        self.readable |= readable;
-        self.writable |= writable;
+    /// Notes what the kernel said. It is a hint: the next call tells. Whether it is plain says
+    /// [`Event::is_plain`](crate::Event::is_plain).
+    pub fn note(&mut self, readable: bool, writable: bool, is_plain: bool) {
+        self.ready.note(readable, writable, is_plain);
+    }
+
+    /// Notes that its deadline has come, which is a hint like any event: with a full batch or after
+    /// SIGCONT, bytes can be waiting of which no event has told yet.
+    pub fn note_deadline(&mut self) {
+        self.ready.hint(true, true);
+        self.unplanned = true;
     }
 
     /// What we want of the peer: the half is open and there is room for what it says.
     pub fn wants_read(&self, lent: &Workspace) -> bool {
         self.stage == Stage::Opened
             && match self.input {
-                Input::Open => !self.paused && self.room(lent) > 0,
+                Input::Open => self.room(lent) > 0,
                 Input::Discarded => true,
-                Input::Ended => false,
+                Input::Paused | Input::Ended => false,
             }
     }
 
@@ -204,9 +218,9 @@ impl<S: Stream> Connection<S> {
     /// Does everything that can be done without blocking, within one budget; then judges whether a
     /// deadline has passed. In this order, so that whoever has bytes waiting is not called idle.
     pub fn run(&mut self, lent: &mut Workspace) -> Next {
-        let mut budget = Budget::of(&lent.limits);
-        match self.work(lent, &mut budget) {
-            Ok(Next::Wait) => match self.overdue(lent) {
+        lent.renew_budget();
+        match self.work(lent) {
+            Ok(Next::Wait) if self.is_unplanned() => match self.overdue(lent) {
                 Some(reason) => Next::Close(reason),
                 None => Next::Wait,
             },
@@ -215,35 +229,35 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    fn work(&mut self, lent: &mut Workspace, budget: &mut Budget) -> Result<Next, CloseReason> {
-        if self.stage != Stage::Opened && !self.open(lent, budget)? {
+    fn work(&mut self, lent: &mut Workspace) -> Result<Next, CloseReason> {
+        if self.stage != Stage::Opened && !self.open(lent)? {
             return Ok(Next::Wait);
         }
         let mut woken = false;
         loop {
-            self.flush(lent.millis, budget)?;
+            self.flush(lent)?;
             if self.output == Output::Flushing && self.owed.is_empty() {
                 self.end_output(lent.millis)?;
             }
             if (self.input, self.output) == (Input::Ended, Output::Shut) {
                 return Ok(Next::Close(CloseReason::Finished));
             }
-            if self.writable && !self.owed.is_empty() {
+            if self.ready.is_writable() && !self.owed.is_empty() {
                 return Ok(Next::Again);
             } else if self.is_relieved(lent) {
-                if budget.output == 0 {
+                if lent.budget.output == 0 {
                     return Ok(Next::Again);
                 }
                 self.congested = false;
-                self.call(lent, 0, budget, |protocol, _, out| protocol.on_drain(out))?;
-            } else if self.readable && self.wants_read(lent) {
-                if budget.input == 0 {
+                self.call(lent, 0, |protocol, _, out| protocol.on_drain(out))?;
+            } else if self.ready.is_readable() && self.wants_read(lent) {
+                if lent.budget.input == 0 {
                     return Ok(Next::Again);
                 }
-                self.read(lent, budget)?;
+                self.read(lent)?;
             } else if !woken && self.take_wake(lent) {
                 woken = true;
-                self.call(lent, 0, budget, |protocol, _, out| protocol.on_wake(out))?;
+                self.call(lent, 0, |protocol, _, out| protocol.on_wake(out))?;
             } else {
                 return Ok(Next::Wait);
             }
@@ -251,25 +265,26 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Tells the protocol that the peer is there; false while it is not known.
-    fn open(&mut self, lent: &mut Workspace, budget: &mut Budget) -> Result<bool, CloseReason> {
+    fn open(&mut self, lent: &mut Workspace) -> Result<bool, CloseReason> {
         if self.stage == Stage::Connecting {
-            if !self.writable {
+            if !self.ready.is_writable() {
                 return Ok(false);
             }
             if !self.stream.connected().map_err(CloseReason::ConnectFailed)? {
-                self.writable = false;
+                self.ready.clear_writable();
                 return Ok(false);
             }
-            self.readable = true;
+            self.ready.hint(true, false);
         }
         let is_guess = self.stage == Stage::New;
         self.stage = Stage::Opened;
+        self.unplanned = true;
         self.progress = lent.millis as u32;
-        self.call(lent, 0, budget, |protocol, _, out| protocol.on_open(out))?;
+        self.call(lent, 0, |protocol, _, out| protocol.on_open(out))?;
         // A newcomer is readable by guess, for those who answer. Whoever has said everything waits
         // for a FIN, which is hardly ever there so soon: registration will tell.
         if is_guess && self.input == Input::Discarded {
-            self.readable = false;
+            self.ready.clear_readable();
         }
         Ok(true)
     }

@@ -36,6 +36,9 @@ pub struct Event {
     pub readable: bool,
     /// A write may be taken.
     pub writable: bool,
+    /// Nothing but data or room: no closed half, no error, no urgent byte; and a selector that tells
+    /// of each of these. While all events of a stream are plain, a short read means that it is empty.
+    pub is_plain: bool,
 }
 
 /// The steps of a turn, for whoever watches the loop.
@@ -78,8 +81,8 @@ pub trait Kernel: Sized {
     /// The batch that was fetched last.
     fn events(&self) -> impl Iterator<Item = Event>;
 
-    /// Whether the batch was full, so that more may be waiting.
-    fn is_batch_full(&self) -> bool;
+    /// How many events fit into a batch. After a full one, more may be waiting.
+    fn capacity(&self) -> usize;
 
     /// A monotonic clock.
     fn now(&self) -> Instant;
@@ -125,7 +128,6 @@ pub struct Mio {
     poll: Poll,
     events: Events,
     waker: Arc<mio::Waker>,
-    full: bool,
 }
 
 impl fmt::Debug for Mio {
@@ -133,6 +135,9 @@ impl fmt::Debug for Mio {
         f.debug_struct("Mio").field("poll", &self.poll).finish_non_exhaustive()
     }
 }
+
+/// Whether the selector is epoll, which tells of a FIN and of an urgent byte with the data.
+const EPOLL: bool = cfg!(all(target_os = "linux", not(mio_unsupported_force_poll_poll)));
 
 /// A connection's token is its slab key; listeners count down from the top, below the waker.
 impl From<Source> for Token {
@@ -160,7 +165,7 @@ impl Mio {
     pub fn new(events: usize) -> io::Result<Mio> {
         let poll = Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), Source::Waker.into())?);
-        Ok(Mio { poll, events: Events::with_capacity(events.max(1)), waker, full: false })
+        Ok(Mio { poll, events: Events::with_capacity(events.max(1)), waker })
     }
 
     fn watch(&self, listener: &mut TcpListener, key: usize) -> io::Result<()> {
@@ -177,21 +182,24 @@ impl Kernel for Mio {
         if outcome.is_err() {
             self.events.clear();
         }
-        self.full = self.events.iter().count() == self.events.capacity();
         outcome
     }
 
     fn events(&self) -> impl Iterator<Item = Event> {
         // Closed halves and errors are hints, too: they only mean "try, and the call tells".
-        self.events.iter().map(|event| Event {
-            source: event.token().into(),
-            readable: event.is_readable() || event.is_read_closed() || event.is_error(),
-            writable: event.is_writable() || event.is_write_closed() || event.is_error(),
+        self.events.iter().map(|event| {
+            let (is_error, is_read_closed) = (event.is_error(), event.is_read_closed());
+            Event {
+                source: event.token().into(),
+                readable: event.is_readable() || is_read_closed || is_error,
+                writable: event.is_writable() || event.is_write_closed() || is_error,
+                is_plain: EPOLL && !is_read_closed && !is_error && !event.is_priority(),
+            }
         })
     }
 
-    fn is_batch_full(&self) -> bool {
-        self.full
+    fn capacity(&self) -> usize {
+        self.events.capacity()
     }
 
     fn now(&self) -> Instant {
@@ -241,8 +249,15 @@ impl Kernel for Mio {
     }
 
     fn register(&mut self, stream: &mut Tcp, key: usize, writes: bool) -> io::Result<()> {
-        let interest =
-            if writes { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        let mut interest = Interest::READABLE;
+        if writes {
+            interest |= Interest::WRITABLE;
+        }
+        // An urgent byte ends a read early, so a short read can only be believed if we hear of one.
+        #[cfg(target_os = "linux")]
+        {
+            interest |= Interest::PRIORITY;
+        }
         self.poll.registry().register(&mut stream.0, Source::Connection(key).into(), interest)
     }
 }

@@ -95,6 +95,14 @@ pub struct Workspace {
     pub(crate) scratch: Box<[u8]>,
     pub(crate) outbox: Outbox,
     pub(crate) panic: Option<Box<dyn Any + Send>>,
+    pub(crate) budget: Budget,
+}
+
+/// How many bytes may still be moved in one run of a connection, either way.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    pub(crate) input: usize,
+    pub(crate) output: usize,
 }
 
 impl Workspace {
@@ -110,6 +118,7 @@ impl Workspace {
             scratch: limits.scratch.max(1),
             ..limits
         };
+        let scratch: Box<[u8]> = vec![0; limits.scratch].into();
         Workspace {
             idle: limits.idle.and_then(millis),
             stall: limits.stall.or(limits.idle).and_then(millis),
@@ -119,9 +128,10 @@ impl Workspace {
             began: now,
             now,
             millis: 0,
-            scratch: vec![0; limits.scratch].into(),
-            outbox: Outbox::with_high_water(now, limits.high_water),
+            outbox: Outbox::lending(now, limits.high_water, &scratch),
+            scratch,
             panic: None,
+            budget: Budget { input: limits.budget, output: limits.budget },
             limits,
         }
     }
@@ -129,8 +139,13 @@ impl Workspace {
     /// Begins a turn at `now`; a monotonic clock that goes back is not believed.
     pub fn begin_turn(&mut self, now: Instant) {
         self.now = self.now.max(now);
+        self.outbox.begin_turn(self.now);
         let since = self.now.duration_since(self.began);
         self.millis = since.as_secs() * 1000 + u64::from(since.subsec_millis());
+    }
+
+    pub(crate) fn renew_budget(&mut self) {
+        self.budget = Budget { input: self.limits.budget, output: self.limits.budget };
     }
 
     /// The limits in force.

@@ -60,12 +60,7 @@ impl<L> Listener<L> {
 
     /// Whether to accept now.
     pub(crate) fn is_accepting(&self, now: Millis) -> bool {
-        self.ready
-            && match self.pause {
-                Pause::No => true,
-                Pause::Full => false,
-                Pause::Exhausted { until } => until <= now,
-            }
+        self.next_try().is_some_and(|at| at <= now)
     }
 
     /// Whether nobody waits in the backlog, as far as is known.
@@ -73,11 +68,13 @@ impl<L> Listener<L> {
         !self.ready
     }
 
-    /// When to try again without an event.
-    pub(crate) fn retry_at(&self) -> Option<Millis> {
+    /// When to try without an event; at once, if we stopped by choice.
+    pub(crate) fn next_try(&self) -> Option<Millis> {
         match self.pause {
-            Pause::Exhausted { until } if self.ready => Some(until),
-            _ => None,
+            _ if !self.ready => None,
+            Pause::No => Some(0),
+            Pause::Full => None,
+            Pause::Exhausted { until } => Some(until),
         }
     }
 

@@ -141,16 +141,14 @@ pub(crate) struct Wishes {
 pub struct Outbox {
     now: Instant,
     queue: SendBuffer,
-    /// The addresses of the scratch buffer that holds the data of this call.
+    /// The addresses of the scratch buffer that holds the data of a call.
     lent: Range<usize>,
     /// The part of it that was sent before anything was queued: it is written from there, uncopied.
     uncopied: Range<usize>,
     ahead: usize,
     high_water: usize,
-    congested: bool,
-    ending: Option<Ending>,
-    paused: bool,
-    wake: Option<Instant>,
+    wishes: Wishes,
+    has_changed: bool,
 }
 
 impl Outbox {
@@ -169,18 +167,22 @@ impl Outbox {
             uncopied: 0..0,
             ahead: 0,
             high_water,
-            congested: false,
-            ending: None,
-            paused: false,
-            wake: None,
+            wishes: Wishes { congested: false, ending: None, paused: false, wake: None },
+            has_changed: false,
         }
+    }
+
+    /// An outbox that need not copy what is sent on from `scratch`, which must not move.
+    pub(crate) fn lending(now: Instant, high_water: usize, scratch: &[u8]) -> Outbox {
+        let start = scratch.as_ptr() as usize;
+        Outbox { lent: start..start + scratch.len(), ..Outbox::with_high_water(now, high_water) }
     }
 
     /// Queues all of `bytes`: it keeps the promise of `sendall`, without blocking. Whatever the
     /// kernel does not take at once is kept and sent when it does. Ignored after
     /// [`close`](Outbox::close), [`half_close`](Outbox::half_close) and [`abort`](Outbox::abort).
     pub fn send(&mut self, bytes: &[u8]) {
-        if self.ending.is_some() {
+        if self.wishes.ending.is_some() {
             return;
         }
         if !self.note_uncopied(bytes) {
@@ -188,7 +190,9 @@ impl Outbox {
         }
         // Noted here and not after the flush: a producer whose output fits the socket would
         // otherwise never be called again.
-        self.congested |= self.unsent() >= self.high_water;
+        if self.unsent() >= self.high_water {
+            self.wish().congested = true;
+        }
     }
 
     /// Notes a slice of the scratch buffer instead of copying it, as long as order is kept.
@@ -221,45 +225,45 @@ impl Outbox {
     /// Whether too much is owed: a producer stops here and goes on in
     /// [`on_drain`](crate::Protocol::on_drain). While it lasts, the peer is not read.
     pub fn is_congested(&self) -> bool {
-        self.congested
+        self.wishes.congested
     }
 
     /// Ends our half once everything queued is delivered; nothing but
     /// [`on_close`](crate::Protocol::on_close) follows.
     pub fn close(&mut self) {
-        self.ending = self.ending.max(Some(Ending::Close));
+        self.end(Ending::Close);
     }
 
     /// Ends our half once everything queued is delivered, and goes on listening: the peer reads EOF
     /// and may still answer, as after `shutdown(2)` with `SHUT_WR`. Nothing can be sent any more.
     pub fn half_close(&mut self) {
-        self.ending = self.ending.max(Some(Ending::HalfClose));
+        self.end(Ending::HalfClose);
     }
 
     /// Drops what is unsent and resets the connection at once.
     pub fn abort(&mut self) {
-        self.ending = Some(Ending::Abort);
+        self.end(Ending::Abort);
     }
 
     /// Whether [`close`](Outbox::close) or [`abort`](Outbox::abort) was asked for.
     pub fn is_closed(&self) -> bool {
-        self.ending >= Some(Ending::Close)
+        self.wishes.ending >= Some(Ending::Close)
     }
 
     /// Stops reading the peer until [`resume`](Outbox::resume), for a protocol whose data has
     /// nowhere to go: the peer feels it as back-pressure. Its EOF is not read meanwhile, either.
     pub fn pause(&mut self) {
-        self.paused = true;
+        self.wish().paused = true;
     }
 
     /// Reads the peer again.
     pub fn resume(&mut self) {
-        self.paused = false;
+        self.wish().paused = false;
     }
 
     /// Whether the peer is not read because of [`pause`](Outbox::pause).
     pub fn is_paused(&self) -> bool {
-        self.paused
+        self.wishes.paused
     }
 
     /// The time of this turn of the loop, the same for every connection in it.
@@ -270,42 +274,47 @@ impl Outbox {
     /// Asks for [`on_wake`](crate::Protocol::on_wake) once `deadline` has come. There is one such
     /// deadline per connection; a later call replaces an earlier one.
     pub fn wake_at(&mut self, deadline: Instant) {
-        self.wake = Some(deadline);
+        self.wish().wake = Some(deadline);
     }
 
     /// Asks for [`on_wake`](crate::Protocol::on_wake) after `delay`; one too long to be a point in
     /// time is never.
     pub fn wake_after(&mut self, delay: Duration) {
-        self.wake = self.now.checked_add(delay);
+        self.wish().wake = self.now.checked_add(delay);
     }
 
     /// Takes the request for a wake-up back.
     pub fn cancel_wake(&mut self) {
-        self.wake = None;
+        self.wish().wake = None;
     }
 
     /// The deadline asked for, if any.
     pub fn wake(&self) -> Option<Instant> {
-        self.wake
+        self.wishes.wake
+    }
+
+    fn end(&mut self, how: Ending) {
+        let ending = self.wishes.ending.max(Some(how));
+        self.wish().ending = ending;
+    }
+
+    /// Beside the bytes, a wish is rare: whoever grants them looks only if there is one.
+    fn wish(&mut self) -> &mut Wishes {
+        self.has_changed = true;
+        &mut self.wishes
+    }
+
+    pub(crate) fn begin_turn(&mut self, now: Instant) {
+        self.now = now;
     }
 
     /// Makes the outbox ready for one call on a connection that owes `ahead` bytes already.
-    pub(crate) fn lend(&mut self, now: Instant, ahead: usize, before: Wishes) {
-        self.now = now;
+    pub(crate) fn lend(&mut self, ahead: usize, wishes: Wishes) {
         self.ahead = ahead;
-        self.congested = before.congested;
-        self.paused = before.paused;
-        self.ending = before.ending;
-        self.wake = before.wake;
-        self.lent = 0..0;
+        self.wishes = wishes;
+        self.has_changed = false;
         self.uncopied = 0..0;
         self.queue.clear(self.high_water);
-    }
-
-    /// Tells which buffer holds the data of this call, so that what is sent on need not be copied.
-    pub(crate) fn lend_scratch(&mut self, scratch: &[u8]) {
-        let start = scratch.as_ptr() as usize;
-        self.lent = start..start + scratch.len();
     }
 
     /// The two parts that this call asked to be sent, in order: one still in scratch, one copied.
@@ -319,14 +328,9 @@ impl Outbox {
         [uncopied, self.queue.unsent()]
     }
 
-    /// What is wished for beside the bytes.
-    pub(crate) fn wishes(&self) -> Wishes {
-        Wishes {
-            congested: self.congested,
-            paused: self.paused,
-            ending: self.ending,
-            wake: self.wake,
-        }
+    /// What is wished for beside the bytes, if the call changed it.
+    pub(crate) fn new_wishes(&self) -> Option<Wishes> {
+        self.has_changed.then_some(self.wishes)
     }
 }
 
@@ -421,8 +425,7 @@ mod tests {
     #[test]
     fn slices_of_the_lent_scratch_are_noted_in_order_and_others_copied() {
         let scratch = pattern(100);
-        let mut out = Outbox::new(Instant::now());
-        out.lend_scratch(&scratch);
+        let mut out = Outbox::lending(Instant::now(), 1000, &scratch);
         out.send(&scratch[10..20]);
         out.send(&scratch[20..30]);
         assert_eq!(out.parts(&scratch), [&scratch[10..30], &[]]);
@@ -437,8 +440,7 @@ mod tests {
     #[test]
     fn a_gap_between_two_noted_slices_is_copied_not_sent() {
         let scratch = pattern(100);
-        let mut out = Outbox::new(Instant::now());
-        out.lend_scratch(&scratch);
+        let mut out = Outbox::lending(Instant::now(), 1000, &scratch);
         out.send(&scratch[0..10]);
         out.send(&scratch[50..60]);
         assert_eq!(out.parts(&scratch), [&scratch[0..10], &scratch[50..60]]);
@@ -453,7 +455,7 @@ mod tests {
         assert_eq!(out.queued(), b"kept");
         out.abort();
         out.close();
-        assert_eq!(out.wishes().ending, Some(Ending::Abort));
+        assert_eq!(out.new_wishes().unwrap().ending, Some(Ending::Abort));
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub struct Reactor<K: Kernel = Mio> {
     timers: Timers,
     mailbox: Arc<Mailbox>,
     has_mail: bool,
+    was_full: bool,
     peers: Peers,
     ordinal: u64,
     ending: Ending,
@@ -90,6 +91,7 @@ impl<K: Kernel> Reactor<K> {
             timers: Timers::default(),
             mailbox,
             has_mail: false,
+            was_full: false,
             peers: Peers::default(),
             ordinal: 0,
             ending: Ending::No,
@@ -152,7 +154,9 @@ impl<K: Kernel> Reactor<K> {
     /// Events become bits before any slot is freed or given out, so none outlives its connection.
     fn note_readiness(&mut self) {
         self.kernel.phase(Phase::NoteReadiness);
+        let mut count = 0;
         for event in self.kernel.events() {
+            count += 1;
             match event.source {
                 Source::Waker => self.has_mail = true,
                 Source::Listener(key) => {
@@ -162,12 +166,13 @@ impl<K: Kernel> Reactor<K> {
                 }
                 Source::Connection(key) => {
                     if let Some(connection) = self.connections.get_mut(key) {
-                        connection.note(event.readable, event.writable);
+                        connection.note(event.readable, event.writable, event.is_plain);
                         enqueue(key, connection, &mut self.runnable);
                     }
                 }
             }
         }
+        self.was_full = count == self.kernel.capacity();
     }
 
     fn obey_commands(&mut self) {
@@ -197,9 +202,7 @@ impl<K: Kernel> Reactor<K> {
         self.kernel.phase(Phase::FireTimers);
         while let Some(key) = self.timers.pop_due(self.lent.millis) {
             if let Some(connection) = self.connections.get_mut(key) {
-                // A deadline is a hint like any event: with a full batch or after SIGCONT, bytes
-                // can be waiting of which no event has told yet.
-                connection.note(true, true);
+                connection.note_deadline();
                 enqueue(key, connection, &mut self.runnable);
             }
         }
@@ -253,7 +256,7 @@ impl<K: Kernel> Reactor<K> {
                 Next::Close(reason) => retire(key, connection, reason, &mut self.over),
                 Next::Again => enqueue(key, connection, &mut self.runnable),
                 Next::Wait => {
-                    if let Some(deadline) = connection.deadline(&self.lent) {
+                    if let Some(deadline) = connection.plan(&self.lent) {
                         self.timers.arm(key, deadline.min(self.lent.millis + HORIZON));
                     }
                 }
@@ -299,21 +302,18 @@ impl<K: Kernel> Reactor<K> {
 
     /// How long nothing needs to be done, unless something happens.
     fn rest(&self, now: Millis) -> Option<Duration> {
-        let listeners = || self.listeners.iter().flatten();
-        let is_busy = !self.runnable.is_empty()
-            // More events may be waiting than a nested selector would announce again.
-            || self.kernel.is_batch_full()
-            || listeners().any(|listener| listener.is_accepting(now));
-        if is_busy {
+        // More events may be waiting than a nested selector would announce again.
+        if !self.runnable.is_empty() || self.was_full {
             return Some(Duration::ZERO);
         }
-        let ending = match self.ending {
-            Ending::No => None,
-            Ending::Grace { until } | Ending::Farewell { until } => Some(until),
-        };
-        let retry = listeners().filter_map(Listener::retry_at).min();
-        let next = [self.timers.next(), retry, ending].into_iter().flatten().min()?;
-        Some(Duration::from_millis(next.saturating_sub(now)))
+        let mut next = self.timers.next().unwrap_or(Millis::MAX);
+        if let Ending::Grace { until } | Ending::Farewell { until } = self.ending {
+            next = next.min(until);
+        }
+        for listener in self.listeners.iter().flatten() {
+            next = next.min(listener.next_try().unwrap_or(Millis::MAX));
+        }
+        (next < Millis::MAX).then(|| Duration::from_millis(next.saturating_sub(now)))
     }
 
     fn command(&mut self, id: ConnId, what: impl FnOnce(&mut dyn Protocol, &mut Outbox)) {

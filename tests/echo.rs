@@ -116,3 +116,67 @@ fn a_hundred_conversations_at_once_do_not_mix() {
     let stats = server.finish();
     assert_eq!((stats.accepted, stats.bytes_in, stats.bytes_out), (100, 6000, 6000));
 }
+
+/// Turns until so many bytes have come back to a client that is on the same thread.
+fn turn_for(
+    reactor: &mut campanile::Reactor,
+    client: &mut std::net::TcpStream,
+    count: usize,
+) -> Vec<u8> {
+    let mut back = vec![0; count];
+    let mut got = 0;
+    client.set_nonblocking(true).unwrap();
+    for _ in 0..1000 {
+        reactor.turn(Some(std::time::Duration::ZERO)).unwrap();
+        match client.read(&mut back[got..]) {
+            Ok(0) => break,
+            Ok(count) => got += count,
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+        if got == count {
+            break;
+        }
+    }
+    client.set_nonblocking(false).unwrap();
+    back.truncate(got);
+    back
+}
+
+#[test]
+#[cfg(unix)]
+fn an_urgent_byte_in_the_middle_of_one_edge_hides_nothing_behind_it() {
+    let mut reactor = campanile::Reactor::new().unwrap();
+    let addr = reactor.listen("127.0.0.1:0", campanile::echo()).unwrap();
+    let mut client = connect(addr);
+    // Plain events first: from now on a short read is believed.
+    for _ in 0..3 {
+        client.write_all(b"plain").unwrap();
+        assert_eq!(turn_for(&mut reactor, &mut client, 5), b"plain");
+    }
+    client.write_all(b"abc").unwrap();
+    socket2::SockRef::from(&client).send_out_of_band(b"X").unwrap();
+    client.write_all(b"def").unwrap();
+    assert_eq!(turn_for(&mut reactor, &mut client, 6), b"abcdef");
+    client.write_all(b"more").unwrap();
+    assert_eq!(turn_for(&mut reactor, &mut client, 4), b"more");
+}
+
+#[test]
+fn data_and_fin_that_share_an_edge_are_both_noticed() {
+    let mut reactor = campanile::Reactor::new().unwrap();
+    let addr = reactor.listen("127.0.0.1:0", campanile::echo()).unwrap();
+    for _ in 0..20 {
+        let mut client = connect(addr);
+        client.write_all(b"plain").unwrap();
+        assert_eq!(turn_for(&mut reactor, &mut client, 5), b"plain");
+        client.write_all(b"last words").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(turn_for(&mut reactor, &mut client, 11), b"last words");
+        for _ in 0..1000 {
+            if reactor.connections() > 0 {
+                reactor.turn(Some(std::time::Duration::ZERO)).unwrap();
+            }
+        }
+        assert_eq!(reactor.connections(), 0, "a connection would leak for ever");
+    }
+}

@@ -39,7 +39,7 @@ fn converse(
                 read |= !std::mem::replace(&mut is_registered, true);
                 assert!(read || write, "waits, but no event will come");
                 (wire.read_blocked, wire.write_blocked) = (false, false);
-                connection.note(read, write);
+                connection.note(read, write, false);
             }
             _ => unreachable!("every outcome is handled"),
         }

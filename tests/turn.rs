@@ -486,3 +486,44 @@ fn a_paused_peer_is_not_read_until_it_is_resumed() {
     }
     assert!(client.is_gone(), "and then its EOF is read");
 }
+
+#[test]
+fn data_and_fin_in_one_edge_are_both_noticed_on_every_selector() {
+    for world in [World::new(), World::portable()] {
+        let mut reactor = reactor(&world, Limits::default());
+        let client = world.connect(1);
+        settle(&mut reactor);
+        for _ in 0..3 {
+            client.send(b"more");
+            settle(&mut reactor);
+        }
+        client.send(b"last");
+        client.end();
+        settle(&mut reactor);
+        assert_eq!(client.received(), b"moremoremorelast");
+        assert!(client.is_gone(), "a short read is not the end of what there is");
+    }
+}
+
+#[test]
+fn where_every_event_is_plain_a_short_read_spares_the_call_that_would_block() {
+    for (world, calls) in
+        [(World::new(), &["read", "write"][..]), (World::portable(), &["read", "write", "read"])]
+    {
+        let mut reactor = reactor(&world, Limits::default());
+        let client = world.connect(1);
+        client.send(b"warm");
+        settle(&mut reactor);
+        world.take_calls();
+        client.send(b"message");
+        settle(&mut reactor);
+        assert_eq!(world.take_calls(), calls);
+        // An urgent byte, or anything else out of the ordinary, ends that for good.
+        client.stray();
+        settle(&mut reactor);
+        world.take_calls();
+        client.send(b"message");
+        settle(&mut reactor);
+        assert_eq!(world.take_calls(), ["read", "write", "read"]);
+    }
+}

@@ -107,3 +107,27 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_is_said_where_it_was_lost() {
+        // Nobody writes, so that it fills up.
+        let output = Output(Arc::default());
+        for number in 0..CAPACITY + 3 {
+            output.say(Sink::Stderr, format!("{number}\n"));
+        }
+        assert_eq!(output.0.next().1, "0\n");
+        output.say(Sink::Stderr, "after\n".into());
+        let mut said: Vec<_> = (1..CAPACITY).map(|number| format!("{number}\n")).collect();
+        said.push("3 lines were dropped here\n".into());
+        said.push("after\n".into());
+        for expected in said {
+            assert_eq!(output.0.next().1, expected);
+        }
+        // The last one is being written: this comes back all the same.
+        output.finish(Duration::from_millis(1));
+    }
+}

@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::transfer::Budget;
 use super::{Connection, Input, Output, Stream};
 use crate::limits::Workspace;
 use crate::outbox::{Ending, Outbox, Wishes};
@@ -14,55 +13,46 @@ impl<S: Stream> Connection<S> {
         &mut self,
         lent: &mut Workspace,
         count: usize,
-        budget: &mut Budget,
         what: impl FnOnce(&mut dyn Protocol, &[u8], &mut Outbox),
     ) -> Result<(), CloseReason> {
-        let before = self.wishes();
-        let Some(protocol) = &mut self.protocol else {
-            return Ok(());
-        };
-        lent.outbox.lend(lent.now, self.owed.len(), before);
+        lent.outbox.lend(self.owed.len(), self.wishes());
+        let Some(protocol) = &mut self.protocol else { return Ok(()) };
         let (data, out) = (&lent.scratch[..count], &mut lent.outbox);
-        out.lend_scratch(data);
         // Whatever a panic leaves behind belongs to this protocol and goes with it.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(&mut **protocol, data, out))) {
             lent.panic.get_or_insert(panic);
             self.drop_protocol(lent);
             return Err(CloseReason::Panicked);
         }
-        self.grant(lent, before, budget)
+        if let Some(wishes) = lent.outbox.new_wishes() {
+            self.note_wishes(wishes)?;
+        }
+        self.send_off(lent)
     }
 
     fn wishes(&self) -> Wishes {
         Wishes {
             congested: self.congested,
-            paused: self.paused,
+            paused: self.input == Input::Paused,
             ending: (self.output != Output::Open).then_some(Ending::HalfClose),
             wake: self.rare.as_ref().and_then(|rare| rare.wake),
         }
     }
 
-    fn grant(
-        &mut self,
-        lent: &mut Workspace,
-        before: Wishes,
-        budget: &mut Budget,
-    ) -> Result<(), CloseReason> {
-        let wishes = lent.outbox.wishes();
-        if wishes != before {
-            self.note_wishes(wishes, before)?;
-        }
+    /// Tries the write now; only what the kernel refuses waits for writability.
+    fn send_off(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
         let [mut first, mut second] = lent.outbox.parts(&lent.scratch);
-        // Try the write now; wait for writability only for what is left.
         if self.owed.is_empty() {
-            self.transmit(&mut first, second.is_empty(), lent.millis, budget)?;
+            let is_last = second.is_empty();
+            self.transmit(&mut first, is_last, lent.millis, &mut lent.budget)?;
             if first.is_empty() {
-                self.transmit(&mut second, true, lent.millis, budget)?;
+                self.transmit(&mut second, true, lent.millis, &mut lent.budget)?;
             }
         }
         if first.len() + second.len() > 0 {
             self.owed.append(first);
             self.owed.append(second);
+            self.unplanned = true;
             if self.owed.len() > lent.limits.unsent {
                 return Err(CloseReason::Overflow);
             }
@@ -70,20 +60,24 @@ impl<S: Stream> Connection<S> {
         Ok(())
     }
 
-    fn note_wishes(&mut self, wishes: Wishes, before: Wishes) -> Result<(), CloseReason> {
-        self.congested = wishes.congested;
-        self.paused = wishes.paused;
-        if wishes.wake != before.wake {
-            self.rare().wake = wishes.wake;
-        }
+    fn note_wishes(&mut self, wishes: Wishes) -> Result<(), CloseReason> {
         if wishes.ending == Some(Ending::Abort) {
             return Err(CloseReason::Aborted);
+        }
+        self.unplanned = true;
+        self.congested = wishes.congested;
+        if wishes.wake.is_some() || self.rare.is_some() {
+            self.rare().wake = wishes.wake;
         }
         if wishes.ending.is_some() && self.output == Output::Open {
             self.output = Output::Flushing;
         }
-        if wishes.ending == Some(Ending::Close) && self.input == Input::Open {
-            self.input = Input::Discarded;
+        if self.input != Input::Ended {
+            self.input = match wishes {
+                Wishes { ending: Some(Ending::Close), .. } => Input::Discarded,
+                Wishes { paused: true, .. } => Input::Paused,
+                _ => Input::Open,
+            };
         }
         Ok(())
     }
@@ -97,8 +91,8 @@ impl<S: Stream> Connection<S> {
         if !self.is_talking() {
             return Ok(());
         }
-        let mut budget = Budget::of(&lent.limits);
-        self.call(lent, 0, &mut budget, |protocol, _, out| what(protocol, out))
+        lent.renew_budget();
+        self.call(lent, 0, |protocol, _, out| what(protocol, out))
     }
 
     /// Ends the connection: the protocol hears why, the stream too, and both are dropped.

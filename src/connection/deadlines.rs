@@ -43,8 +43,21 @@ impl<S: Stream> Connection<S> {
         Some(self.rare.as_ref()?.born? + u64::from(lent.lifetime?))
     }
 
-    /// When to look at this connection again if no event comes before.
-    pub(crate) fn deadline(&self, lent: &Workspace) -> Option<Millis> {
+    /// Whether to judge and plan: nothing else than an event can have happened otherwise.
+    pub(super) fn is_unplanned(&self) -> bool {
+        self.unplanned || self.stream.retry_at().is_some()
+    }
+
+    /// When to look at this connection again if no event comes before; `None` if that is planned.
+    pub(crate) fn plan(&mut self, lent: &Workspace) -> Option<Millis> {
+        if !self.is_unplanned() {
+            return None;
+        }
+        self.unplanned = false;
+        self.deadline(lent)
+    }
+
+    pub(super) fn deadline(&self, lent: &Workspace) -> Option<Millis> {
         let bound = self.bound(lent).0.map(|limit| {
             let due = lent.millis + u64::from(limit.saturating_sub(self.elapsed(lent)));
             // Idle connections share their wake-ups; lingering ones hold a slot and do not wait.

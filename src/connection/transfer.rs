@@ -4,23 +4,10 @@ use std::io::{self, ErrorKind};
 
 use super::stream::Writer;
 use super::{Connection, Input, Output, Stream};
-use crate::limits::{Limits, Workspace};
+use crate::limits::{Budget, Workspace};
 use crate::outbox::{self, Flush};
 use crate::protocol::CloseReason;
 use crate::timers::Millis;
-
-/// How many bytes may still be moved in this run, either way.
-#[derive(Debug)]
-pub(super) struct Budget {
-    pub(super) input: usize,
-    pub(super) output: usize,
-}
-
-impl Budget {
-    pub(super) fn of(limits: &Limits) -> Budget {
-        Budget { input: limits.budget, output: limits.budget }
-    }
-}
 
 impl<S: Stream> Connection<S> {
     /// How much the protocol may hear: its answer must fit below the high-water mark.
@@ -34,12 +21,8 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    pub(super) fn read(
-        &mut self,
-        lent: &mut Workspace,
-        budget: &mut Budget,
-    ) -> Result<(), CloseReason> {
-        let mut size = lent.scratch.len().min(budget.input);
+    pub(super) fn read(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
+        let mut size = lent.scratch.len().min(lent.budget.input);
         if self.input == Input::Open {
             size = size.min(self.room(lent));
         }
@@ -47,24 +30,26 @@ impl<S: Stream> Connection<S> {
             // Zero bytes is not "nothing yet" (that is WouldBlock): it is the peer's goodbye.
             Ok(0) => {
                 if std::mem::replace(&mut self.input, Input::Ended) == Input::Open {
-                    self.call(lent, 0, budget, |protocol, _, out| protocol.on_eof(out))?;
+                    self.call(lent, 0, |protocol, _, out| protocol.on_eof(out))?;
                 }
                 Ok(())
             }
-            // Still readable, also after a short read: data and FIN can share one edge, and mio
-            // promises another event only after WouldBlock.
             Ok(count) => {
                 let count = count.min(size);
-                budget.input -= count;
+                // Otherwise still readable: mio promises another event only after WouldBlock.
+                if count < size && self.ready.is_plain() {
+                    self.ready.clear_readable();
+                }
+                lent.budget.input -= count;
                 self.bytes_in += count as u64;
                 if self.input == Input::Discarded {
                     return self.discard(count, lent);
                 }
                 self.progress = lent.millis as u32;
-                self.call(lent, count, budget, |protocol, data, out| protocol.on_data(data, out))
+                self.call(lent, count, |protocol, data, out| protocol.on_data(data, out))
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.readable = false;
+                self.ready.clear_readable();
                 Ok(())
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
@@ -93,7 +78,7 @@ impl<S: Stream> Connection<S> {
         now: Millis,
         budget: &mut Budget,
     ) -> Result<(), CloseReason> {
-        if bytes.is_empty() || !self.writable {
+        if bytes.is_empty() || !self.ready.is_writable() {
             return Ok(());
         }
         let before = bytes.len();
@@ -104,14 +89,15 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Offers what is owed.
-    pub(super) fn flush(&mut self, now: Millis, budget: &mut Budget) -> Result<(), CloseReason> {
-        if self.owed.is_empty() || !self.writable {
+    pub(super) fn flush(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
+        if self.owed.is_empty() || !self.ready.is_writable() {
             return Ok(());
         }
+        self.unplanned = true;
         let before = self.owed.len();
         let mut writer = Writer { last: self.output == Output::Flushing, to: &mut self.stream };
-        let outcome = self.owed.flush(&mut writer, &mut budget.output);
-        self.note_flush(before - self.owed.len(), outcome, now)
+        let outcome = self.owed.flush(&mut writer, &mut lent.budget.output);
+        self.note_flush(before - self.owed.len(), outcome, lent.millis)
     }
 
     fn note_flush(
@@ -125,7 +111,7 @@ impl<S: Stream> Connection<S> {
             self.progress = now as u32;
         }
         match outcome {
-            Ok(Flush::Blocked) => self.writable = false,
+            Ok(Flush::Blocked) => self.ready.clear_writable(),
             Ok(Flush::Drained | Flush::Yielded) => {}
             Err(error) => return Err(CloseReason::Failed(error)),
         }
@@ -135,6 +121,7 @@ impl<S: Stream> Connection<S> {
     /// Everything is delivered: says so to the peer, and starts the clock of lingering.
     pub(super) fn end_output(&mut self, now: Millis) -> Result<(), CloseReason> {
         self.output = Output::Shut;
+        self.unplanned = true;
         self.progress = now as u32;
         match self.stream.shutdown_write() {
             // The peer has reset the connection already; the next read says so.

@@ -35,8 +35,8 @@ impl<S: Stream> Connection<S> {
         View {
             input: self.input,
             output: self.output,
-            readable: self.readable,
-            writable: self.writable,
+            readable: self.ready.is_readable(),
+            writable: self.ready.is_writable(),
             wants_read: self.wants_read(lent),
             wants_write: self.wants_write(),
             congested: self.congested,

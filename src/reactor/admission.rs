@@ -133,7 +133,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Gives a newcomer a protocol, a slot and a place on the run queue.
     fn admit(&mut self, listener: usize, mut stream: K::Stream, peer: Address) {
-        let counted = peer.ip().zip(self.lent.limits.per_peer);
+        let counted = self.lent.limits.per_peer.and_then(|max| Some((peer.ip()?, max)));
         if counted.is_some_and(|(ip, max)| !self.peers.admit(ip, max)) {
             self.stats.refused += 1;
             return;

@@ -48,6 +48,7 @@ struct State {
     events: VecDeque<Event>,
     batch: Vec<Event>,
     capacity: usize,
+    is_epoll: bool,
     listeners: Vec<Rc<RefCell<Queue>>>,
     connecting: VecDeque<Client>,
     calls: Vec<&'static str>,
@@ -77,6 +78,13 @@ pub struct Client {
     world: Rc<RefCell<State>>,
 }
 
+impl Pair {
+    /// As epoll would say it: nothing but data or room.
+    fn is_plain(&self) -> bool {
+        !self.client_ended && !self.reset && !self.refused && self.connected
+    }
+}
+
 impl World {
     pub fn new() -> World {
         World::with_capacity(1024)
@@ -90,6 +98,7 @@ impl World {
             events: VecDeque::new(),
             batch: Vec::new(),
             capacity,
+            is_epoll: true,
             listeners: Vec::new(),
             connecting: VecDeque::new(),
             calls: Vec::new(),
@@ -98,6 +107,13 @@ impl World {
             fail_register: false,
         };
         World(Rc::new(RefCell::new(state)), Arc::default())
+    }
+
+    /// A selector that is not epoll: no event is plain, and none comes before WouldBlock.
+    pub fn portable() -> World {
+        let world = World::new();
+        world.0.borrow_mut().is_epoll = false;
+        world
     }
 
     pub fn kernel(&self) -> Fake {
@@ -149,7 +165,8 @@ impl World {
     }
 
     fn event(&self, source: Source, readable: bool, writable: bool) {
-        push(&mut self.0.borrow_mut(), Event { source, readable, writable });
+        let event = Event { source, readable, writable, is_plain: false };
+        push(&mut self.0.borrow_mut(), event);
     }
 
     /// A client that waits in the backlog of a listener.
@@ -189,6 +206,7 @@ fn push(state: &mut State, event: Event) {
         Some(waiting) => {
             waiting.readable |= event.readable;
             waiting.writable |= event.writable;
+            waiting.is_plain &= event.is_plain;
         }
         None => state.events.push_back(event),
     }
@@ -203,12 +221,12 @@ impl Client {
     /// Ends the client's half.
     pub fn end(&self) {
         self.pair.borrow_mut().client_ended = true;
-        self.edge(true, false);
+        self.always(true, false);
     }
 
     pub fn reset(&self) {
         self.pair.borrow_mut().reset = true;
-        self.edge(true, true);
+        self.always(true, true);
     }
 
     /// Lets the kernel take so many bytes from us altogether from now on.
@@ -234,20 +252,33 @@ impl Client {
     /// An event that means nothing.
     pub fn stray(&self) {
         if let Some(key) = self.pair.borrow().key {
-            let event = Event { source: Source::Connection(key), readable: true, writable: true };
+            let source = Source::Connection(key);
+            let event = Event { source, readable: true, writable: true, is_plain: false };
             push(&mut self.world.borrow_mut(), event);
         }
+    }
+
+    /// An edge that epoll delivers whatever happened before; elsewhere one like any other.
+    fn always(&self, readable: bool, writable: bool) {
+        if self.world.borrow().is_epoll {
+            let pair = &mut *self.pair.borrow_mut();
+            (pair.read_blocked, pair.write_blocked) = (true, true);
+        }
+        self.edge(readable, writable);
     }
 
     fn edge(&self, readable: bool, writable: bool) {
         let pair = &mut *self.pair.borrow_mut();
         let (Some(key), false) = (pair.key, pair.dropped) else { return };
-        // The fewest edges the contract permits: only after WouldBlock.
+        // The fewest edges the contract permits: only after WouldBlock, or, where events are plain,
+        // after a read that emptied the stream.
         let readable = readable && std::mem::take(&mut pair.read_blocked);
         let writable = writable && std::mem::take(&mut pair.write_blocked);
         if readable || writable {
-            let event = Event { source: Source::Connection(key), readable, writable };
-            push(&mut self.world.borrow_mut(), event);
+            let source = Source::Connection(key);
+            let world = &mut *self.world.borrow_mut();
+            let is_plain = world.is_epoll && pair.is_plain();
+            push(world, Event { source, readable, writable, is_plain });
         }
     }
 
@@ -303,7 +334,10 @@ impl Kernel for Fake {
             return Err(kind.into());
         }
         if self.0.1.0.swap(false, Ordering::SeqCst) {
-            push(state, Event { source: Source::Waker, readable: true, writable: false });
+            push(
+                state,
+                Event { source: Source::Waker, readable: true, writable: false, is_plain: false },
+            );
         }
         if state.events.is_empty() {
             state.now += patience.expect("sleeps for ever: nobody will wake it");
@@ -317,9 +351,8 @@ impl Kernel for Fake {
         self.0.0.borrow().batch.clone().into_iter()
     }
 
-    fn is_batch_full(&self) -> bool {
-        let state = self.0.0.borrow();
-        state.batch.len() == state.capacity
+    fn capacity(&self) -> usize {
+        self.0.0.borrow().capacity
     }
 
     fn now(&self) -> Instant {
@@ -374,9 +407,12 @@ impl Kernel for Fake {
         pair.read_blocked = !readable;
         let writable = writes && pair.connected && pair.room > 0;
         pair.write_blocked = !writable;
+        let is_plain = self.0.0.borrow().is_epoll && pair.is_plain();
+        let source = Source::Connection(key);
         drop(pair);
         if readable || writable {
-            self.0.event(Source::Connection(key), readable, writable);
+            let event = Event { source, readable, writable, is_plain };
+            push(&mut self.0.0.borrow_mut(), event);
         }
         Ok(())
     }
@@ -399,7 +435,10 @@ impl Read for FakeStream {
             pair.read_blocked = true;
             return Err(ErrorKind::WouldBlock.into());
         }
-        pair.inbox.read(buffer)
+        let count = pair.inbox.read(buffer)?;
+        let is_plain = pair.is_plain() && self.0.world.borrow().is_epoll;
+        pair.read_blocked |= count < buffer.len() && is_plain;
+        Ok(count)
     }
 }
 
