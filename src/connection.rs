@@ -202,12 +202,19 @@ impl<S: Stream> Connection<S> {
 
     /// What we want of the peer: the half is open and there is room for what it says.
     pub fn wants_read(&self, lent: &Workspace) -> bool {
-        self.stage == Stage::Opened
-            && match self.input {
-                Input::Open => self.room(lent) > 0,
-                Input::Discarded => true,
-                Input::Paused | Input::Ended => false,
+        self.stage == Stage::Opened && self.room(lent) > 0
+    }
+
+    /// How much we want of what the peer says: the answer must fit below the high-water mark.
+    fn room(&self, lent: &Workspace) -> usize {
+        match self.input {
+            Input::Open if self.congested && self.output == Output::Open => 0,
+            Input::Open if self.output == Output::Open => {
+                lent.limits.high_water.saturating_sub(self.owed.len())
             }
+            Input::Open | Input::Discarded => lent.limits.scratch,
+            Input::Paused | Input::Ended => 0,
+        }
     }
 
     /// What we want of the kernel: to take what is owed, or to tell whether we are connected.
@@ -235,26 +242,27 @@ impl<S: Stream> Connection<S> {
         }
         let mut woken = false;
         loop {
-            self.flush(lent)?;
-            if self.output == Output::Flushing && self.owed.is_empty() {
-                self.end_output(lent.millis)?;
+            if !self.owed.is_empty() || self.output != Output::Open {
+                self.deliver(lent)?;
+                if self.input == Input::Ended && self.output == Output::Shut {
+                    return Ok(Next::Close(CloseReason::Finished));
+                }
+                if self.ready.is_writable() && !self.owed.is_empty() {
+                    return Ok(Next::Again);
+                }
             }
-            if (self.input, self.output) == (Input::Ended, Output::Shut) {
-                return Ok(Next::Close(CloseReason::Finished));
-            }
-            if self.ready.is_writable() && !self.owed.is_empty() {
-                return Ok(Next::Again);
+            let room = self.room(lent);
+            if room > 0 && self.ready.is_readable() {
+                if lent.budget.input == 0 {
+                    return Ok(Next::Again);
+                }
+                self.read(room, lent)?;
             } else if self.is_relieved(lent) {
                 if lent.budget.output == 0 {
                     return Ok(Next::Again);
                 }
                 self.congested = false;
                 self.call(lent, 0, |protocol, _, out| protocol.on_drain(out))?;
-            } else if self.ready.is_readable() && self.wants_read(lent) {
-                if lent.budget.input == 0 {
-                    return Ok(Next::Again);
-                }
-                self.read(lent)?;
             } else if !woken && self.take_wake(lent) {
                 woken = true;
                 self.call(lent, 0, |protocol, _, out| protocol.on_wake(out))?;

@@ -18,6 +18,7 @@ pub(crate) enum Flush {
 /// Writes `bytes` until they are gone, the kernel refuses or the budget is spent, and advances the
 /// slice past what was taken. This is `sendall` for a socket that never blocks: what is left stays
 /// with the caller.
+#[inline(always)]
 pub(crate) fn flush(
     bytes: &mut &[u8],
     to: &mut impl Write,

@@ -8,6 +8,7 @@ use crate::outbox::{Ending, Outbox, Wishes};
 use crate::protocol::{CloseReason, Protocol};
 
 impl<S: Stream> Connection<S> {
+    #[inline]
     /// Calls the protocol, with the first `count` bytes of scratch, and grants its wishes.
     pub(super) fn call(
         &mut self,
@@ -39,15 +40,13 @@ impl<S: Stream> Connection<S> {
         }
     }
 
+    #[inline]
     /// Tries the write now; only what the kernel refuses waits for writability.
     fn send_off(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
-        let [mut first, mut second] = lent.outbox.parts(&lent.scratch);
-        if self.owed.is_empty() {
-            let is_last = second.is_empty();
-            self.transmit(&mut first, is_last, lent.millis, &mut lent.budget)?;
-            if first.is_empty() {
-                self.transmit(&mut second, true, lent.millis, &mut lent.budget)?;
-            }
+        let [first, second] = lent.outbox.parts(&lent.scratch);
+        let (mut first, second) = if first.is_empty() { (second, first) } else { (first, second) };
+        if self.owed.is_empty() && second.is_empty() {
+            self.transmit(&mut first, lent.millis, &mut lent.budget)?;
         }
         if first.len() + second.len() > 0 {
             self.owed.append(first);

@@ -10,22 +10,9 @@ use crate::protocol::CloseReason;
 use crate::timers::Millis;
 
 impl<S: Stream> Connection<S> {
-    /// How much the protocol may hear: its answer must fit below the high-water mark.
-    pub(super) fn room(&self, lent: &Workspace) -> usize {
-        if self.output != Output::Open {
-            lent.limits.scratch
-        } else if self.congested {
-            0
-        } else {
-            lent.limits.high_water.saturating_sub(self.owed.len())
-        }
-    }
-
-    pub(super) fn read(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
-        let mut size = lent.scratch.len().min(lent.budget.input);
-        if self.input == Input::Open {
-            size = size.min(self.room(lent));
-        }
+    /// Reads once, at most `room` bytes, and tells the protocol.
+    pub(super) fn read(&mut self, room: usize, lent: &mut Workspace) -> Result<(), CloseReason> {
+        let size = room.min(lent.scratch.len()).min(lent.budget.input);
         match self.stream.read(&mut lent.scratch[..size]) {
             // Zero bytes is not "nothing yet" (that is WouldBlock): it is the peer's goodbye.
             Ok(0) => {
@@ -70,11 +57,11 @@ impl<S: Stream> Connection<S> {
         Ok(())
     }
 
-    /// Offers bytes that were never queued; `last` if nothing is queued behind them.
+    /// Offers bytes that were never queued, and advances past those that were taken.
+    #[inline]
     pub(super) fn transmit(
         &mut self,
         bytes: &mut &[u8],
-        last: bool,
         now: Millis,
         budget: &mut Budget,
     ) -> Result<(), CloseReason> {
@@ -82,24 +69,28 @@ impl<S: Stream> Connection<S> {
             return Ok(());
         }
         let before = bytes.len();
-        let mut writer =
-            Writer { last: last && self.output == Output::Flushing, to: &mut self.stream };
+        let mut writer = Writer { last: self.output == Output::Flushing, to: &mut self.stream };
         let outcome = outbox::flush(bytes, &mut writer, &mut budget.output);
         self.note_flush(before - bytes.len(), outcome, now)
     }
 
-    /// Offers what is owed.
-    pub(super) fn flush(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
-        if self.owed.is_empty() || !self.ready.is_writable() {
-            return Ok(());
+    /// Offers what is owed; when that was the last, says so to the peer.
+    pub(super) fn deliver(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
+        if !self.owed.is_empty() && self.ready.is_writable() {
+            self.unplanned = true;
+            let before = self.owed.len();
+            let last = self.output == Output::Flushing;
+            let mut writer = Writer { last, to: &mut self.stream };
+            let outcome = self.owed.flush(&mut writer, &mut lent.budget.output);
+            self.note_flush(before - self.owed.len(), outcome, lent.millis)?;
         }
-        self.unplanned = true;
-        let before = self.owed.len();
-        let mut writer = Writer { last: self.output == Output::Flushing, to: &mut self.stream };
-        let outcome = self.owed.flush(&mut writer, &mut lent.budget.output);
-        self.note_flush(before - self.owed.len(), outcome, lent.millis)
+        if self.owed.is_empty() && self.output == Output::Flushing {
+            self.end_output(lent.millis)?;
+        }
+        Ok(())
     }
 
+    #[inline]
     fn note_flush(
         &mut self,
         taken: usize,
@@ -119,7 +110,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Everything is delivered: says so to the peer, and starts the clock of lingering.
-    pub(super) fn end_output(&mut self, now: Millis) -> Result<(), CloseReason> {
+    fn end_output(&mut self, now: Millis) -> Result<(), CloseReason> {
         self.output = Output::Shut;
         self.unplanned = true;
         self.progress = now as u32;

@@ -1,0 +1,420 @@
+//! `campanile echo` against servers that are right, that lie, and that break; small and large.
+
+use std::io::{Cursor, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::Command;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use campanile::client::{self, Error, Mismatch};
+
+use crate::program::{Ended, Scripted, Server, Talking, campanile, run, run_words};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes that repeat only after a long time.
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 1u32;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..count).map(next).collect()
+}
+
+/// Gives back what it reads, changed, to the end.
+fn echo_but(mut change: impl FnMut(&mut Vec<u8>, usize) + Send + 'static) -> Scripted {
+    Scripted::once(move |mut stream| {
+        let (mut buffer, mut at) = (vec![0; 10_000], 0);
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            let mut piece = buffer[..count].to_vec();
+            change(&mut piece, at);
+            at += count;
+            if stream.write_all(&piece).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn mismatch_of(server: &Scripted, message: &[u8]) -> (u64, Mismatch) {
+    match client::echo(server.addr, message, PATIENCE) {
+        Err(Error::Mismatch { offset, kind, .. }) => (offset, kind),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn reset(stream: &TcpStream) {
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+fn says(ended: &Ended, code: i32, expected: &str) {
+    assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(code), "", expected));
+}
+
+#[test]
+fn what_came_back_is_quoted_as_python_does() {
+    let server = Server::start(&[]);
+    let addr = server.echo().to_string();
+    for (message, shown) in [
+        ("Hello, world", "'Hello, world'"),
+        ("it's", "\"it's\""),
+        ("\"it's\"", "'\"it\\'s\"'"),
+        ("say \"hi\"", "'say \"hi\"'"),
+        ("back\\slash", "'back\\\\slash'"),
+        ("a\tb\r\nc", "'a\\tb\\r\\nc'"),
+        ("\x1b\x7f\u{e9}", "'\\x1b\\x7f\\xc3\\xa9'"),
+        ("", "''"),
+        ("-x", "'-x'"),
+    ] {
+        let ended = run_words(["echo", &addr, "-m", message]);
+        assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{message:?}");
+        assert_eq!(ended.stdout, format!("Received {shown}\n"));
+    }
+    assert_eq!(run_words(["echo", &addr]).stdout, "Received 'Hello, world'\n");
+}
+
+#[test]
+fn twenty_megabytes_through_stdin_and_stdout_come_back_whole() {
+    let server = Server::start(&[]);
+    let addr = server.echo().to_string();
+    let mut client = Talking::spawn(campanile().args(["echo", &addr, "-m", "-"]));
+    let (sent, mut stdin) = (noise(20_000_000), client.stdin.take().unwrap());
+    let copy = sent.clone();
+    let feeder = thread::spawn(move || stdin.write_all(&copy).unwrap());
+    let (code, back, stderr) = client.wait();
+    feeder.join().unwrap();
+    assert_eq!((code, &*stderr), (Some(0), ""));
+    assert!(back == sent, "{} bytes came back", back.len());
+}
+
+#[test]
+fn an_input_that_pauses_is_waited_for() {
+    let server = Server::start(&[]);
+    let addr = server.echo().to_string();
+    let words = ["echo", &addr, "-m", "-", "--timeout", "100ms"];
+    let mut client = Talking::spawn(campanile().args(words));
+    for word in [&b"one"[..], b"two"] {
+        client.stdin.as_mut().unwrap().write_all(word).unwrap();
+        assert_eq!(client.read(3), word, "it comes back at once, not at the end");
+        // The pause is what is tested: three times as long as a server may be silent.
+        thread::sleep(Duration::from_millis(300));
+    }
+    drop(client.stdin.take());
+    let (code, rest, stderr) = client.wait();
+    assert_eq!((code, rest.len(), &*stderr), (Some(0), 0, ""));
+}
+
+#[test]
+fn a_server_may_be_silent_for_that_long_after_a_pause_too() {
+    let server = Scripted::once(|mut stream| {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        // Silent, but for less than two seconds; the pauses are what is tested.
+        thread::sleep(Duration::from_millis(1600));
+        stream.write_all(&all).unwrap();
+    });
+    let words = ["echo", &server.addr(), "-m", "-", "--timeout", "2s"];
+    let mut client = Talking::spawn(campanile().args(words));
+    let mut stdin = client.stdin.take().unwrap();
+    thread::sleep(Duration::from_millis(2500));
+    stdin.write_all(b"at last").unwrap();
+    drop(stdin);
+    let (code, back, stderr) = client.wait();
+    assert_eq!((code, &*back, &*stderr), (Some(0), &b"at last"[..], ""));
+}
+
+#[test]
+fn what_is_in_flight_is_bounded() {
+    let server =
+        Scripted::once(|mut stream| drop(std::io::copy(&mut stream, &mut std::io::sink())));
+    let script = "ulimit -v 400000; exec \"$0\" echo \"$1\" -m - --timeout 2s </dev/zero";
+    let mut command = Command::new("/bin/sh");
+    let ended = run(command.args(["-c", script, env!("CARGO_BIN_EXE_campanile"), &server.addr()]));
+    assert_eq!(ended.code, Some(124), "{}", ended.stderr);
+}
+
+/// An input that tells when it is dropped, which is when nobody reads it any more.
+struct Watched<R>(R, Sender<()>);
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl<R> Drop for Watched<R> {
+    fn drop(&mut self) {
+        self.1.send(()).unwrap();
+    }
+}
+
+#[test]
+fn no_thread_stays_behind() {
+    let (told, wait) = mpsc::channel();
+    // Stuck in a write; stuck because too much is in flight; done.
+    let server = Scripted::holding(|_| {});
+    let input = Watched(Cursor::new(noise(20_000_000)), told.clone());
+    let patience = Duration::from_millis(300);
+    let error = client::echo_stream(server.addr, input, std::io::sink(), patience);
+    assert!(matches!(error, Err(Error::Silent { .. })), "{error:?}");
+    wait.recv_timeout(PATIENCE).unwrap();
+    let server =
+        Scripted::once(|mut stream| drop(std::io::copy(&mut stream, &mut std::io::sink())));
+    let input = Watched(std::io::repeat(b'x'), told.clone());
+    let error = client::echo_stream(server.addr, input, std::io::sink(), patience);
+    assert!(matches!(error, Err(Error::Silent { .. })), "{error:?}");
+    wait.recv_timeout(PATIENCE).unwrap();
+    let server = echo_but(|_, _| {});
+    let input = Watched(Cursor::new(noise(1_000_000)), told);
+    let count = client::echo_stream(server.addr, input, std::io::sink(), PATIENCE);
+    assert_eq!(count.unwrap(), 1_000_000);
+    wait.try_recv().unwrap();
+}
+
+#[test]
+fn a_server_that_reads_everything_first_is_an_echo_too() {
+    let server = Scripted::once(|mut stream| {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        stream.write_all(&all).unwrap();
+    });
+    let message = noise(5_000_000);
+    assert!(client::echo(server.addr, &message, PATIENCE).unwrap() == message);
+}
+
+#[test]
+fn a_server_that_ends_without_waiting_for_our_end_is_an_echo_too() {
+    for _ in 0..50 {
+        let server = Scripted::once(|mut stream| {
+            let mut buffer = [0; 12];
+            stream.read_exact(&mut buffer).unwrap();
+            stream.write_all(&buffer).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let _ = stream.read(&mut buffer);
+        });
+        assert_eq!(client::echo(server.addr, b"Hello, world", PATIENCE).unwrap(), b"Hello, world");
+    }
+}
+
+#[test]
+fn a_lie_is_found_at_its_byte() {
+    let server = echo_but(|piece, _| piece[4] ^= 0x20);
+    let ended = run_words(["echo", &server.addr(), "-m", "Hello, world"]);
+    let expected = format!(
+        "error: the reply of {} differs from what was sent: byte 4 was 0x6f and came back as 0x4f\n  \
+         check that the port is that of an echo service (RFC 862), and what is in between\n",
+        server.addr
+    );
+    says(&ended, 3, &expected);
+
+    let message = noise(3_000_000);
+    for offset in [0usize, 1, 65_535, 65_536, 2_999_999] {
+        let server = echo_but(move |piece, at| {
+            if let Some(byte) = offset.checked_sub(at).and_then(|offset| piece.get_mut(offset)) {
+                *byte = !*byte;
+            }
+        });
+        let sent = message[offset];
+        let lie = Mismatch::Differs { sent, got: !sent };
+        assert_eq!(mismatch_of(&server, &message), (offset as u64, lie));
+    }
+}
+
+#[test]
+fn a_reply_that_is_too_short_is_a_mismatch() {
+    let server = Scripted::once(|mut stream| {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        stream.write_all(&all[..5]).unwrap();
+    });
+    let ended = run_words(["echo", &server.addr(), "-m", "Hello, world"]);
+    let expected = format!(
+        "error: the reply of {} differs from what was sent: it ends after 5 bytes, too early\n  \
+         check that the port is that of an echo service (RFC 862), and what is in between\n",
+        server.addr
+    );
+    says(&ended, 3, &expected);
+    // In the middle of a long one, while we are still sending.
+    let server = Scripted::once(|mut stream| {
+        let mut half = vec![0; 100_000];
+        stream.read_exact(&mut half).unwrap();
+        stream.write_all(&half).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    assert_eq!(mismatch_of(&server, &noise(3_000_000)), (100_000, Mismatch::Truncated));
+}
+
+#[test]
+fn a_reply_that_goes_on_is_a_mismatch() {
+    let server = echo_but(|piece, _| piece.extend(b"!?"));
+    let ended = run_words(["echo", &server.addr(), "-m", "Hello, world"]);
+    let expected = format!(
+        "error: the reply of {} differs from what was sent: it goes on after 12 bytes\n  \
+         check that the port is that of an echo service (RFC 862), and what is in between\n",
+        server.addr
+    );
+    says(&ended, 3, &expected);
+    // Also if there was nothing to give back.
+    let server = Scripted::once(|mut stream| {
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        let _ = stream.write_all(b"220 smtp.example.org ESMTP\r\n");
+    });
+    assert_eq!(mismatch_of(&server, b""), (0, Mismatch::Surplus));
+}
+
+#[test]
+fn a_silent_server_is_left_after_the_timeout() {
+    let deaf = |_: &mut TcpStream| {};
+    let dumb = |stream: &mut TcpStream| drop(stream.read_to_end(&mut Vec::new()));
+    let endless = |stream: &mut TcpStream| {
+        let mut buffer = [0; 12];
+        stream.read_exact(&mut buffer).unwrap();
+        stream.write_all(&buffer).unwrap();
+    };
+    for (count, server) in [
+        (0, Scripted::holding(deaf)),
+        (0, Scripted::holding(dumb)),
+        (12, Scripted::holding(endless)),
+    ] {
+        let ended = run_words(["echo", &server.addr(), "--timeout", "300ms"]);
+        let expected = format!(
+            "error: {} was silent for 300ms, after {count} bytes\n  check that the port is that of \
+             the right service; or allow more with --timeout 30s\n",
+            server.addr
+        );
+        says(&ended, 124, &expected);
+    }
+    // So much that the sender is stuck in a write; and more than may be in flight.
+    for count in [20_000_000, 100_000_000] {
+        let server = Scripted::holding(deaf);
+        let error = client::echo(server.addr, &noise(count), Duration::from_millis(300));
+        assert!(matches!(error, Err(Error::Silent { received: 0, .. })), "{error:?}");
+    }
+    let server =
+        Scripted::once(|mut stream| drop(std::io::copy(&mut stream, &mut std::io::sink())));
+    let endless = std::io::repeat(b'x');
+    let patience = Duration::from_millis(300);
+    let error = client::echo_stream(server.addr, endless, std::io::sink(), patience);
+    assert!(matches!(error, Err(Error::Silent { received: 0, .. })), "{error:?}");
+}
+
+#[test]
+fn a_reset_ends_it_at_once_whoever_hears_of_it() {
+    for _ in 0..50 {
+        // With unread bytes a close is a reset; the sender is in the middle of a write.
+        let server = Scripted::once(|mut stream| {
+            stream.read_exact(&mut [0; 1000]).unwrap();
+            reset(&stream);
+        });
+        let error = client::echo(server.addr, &noise(3_000_000), PATIENCE);
+        assert!(matches!(error, Err(Error::Broken { received: 0, .. })), "{error:?}");
+    }
+}
+
+#[test]
+fn a_reset_ends_it_while_the_input_is_still_open() {
+    let server = Scripted::once(|mut stream| {
+        stream.read_exact(&mut [0; 3]).unwrap();
+        stream.write_all(b"one").unwrap();
+        // The client has it: then the reset does not overtake it.
+        stream.read_exact(&mut [0; 3]).unwrap();
+        reset(&stream);
+    });
+    let mut client = Talking::spawn(campanile().args(["echo", &server.addr(), "-m", "-"]));
+    client.stdin.as_mut().unwrap().write_all(b"one").unwrap();
+    assert_eq!(client.read(3), b"one");
+    client.stdin.as_mut().unwrap().write_all(b"two").unwrap();
+    let (code, rest, stderr) = client.wait();
+    assert_eq!((code, rest.len()), (Some(1), 0));
+    let expected = format!(
+        "error: the connection to {} broke after 3 bytes: Connection reset by peer (os error 104)\n  \
+         try again; if it happens again, the server's log may say why\n",
+        server.addr
+    );
+    assert_eq!(stderr, expected);
+}
+
+#[test]
+fn an_end_while_the_input_is_still_open_is_too_early() {
+    let server = Scripted::once(|stream| stream.shutdown(Shutdown::Both).unwrap());
+    let client = Talking::spawn(campanile().args(["echo", &server.addr(), "-m", "-"]));
+    let (code, _, stderr) = client.wait();
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("it ends after 0 bytes, too early"), "{stderr}");
+}
+
+#[test]
+fn an_input_or_output_that_breaks_is_an_error() {
+    struct Broken(usize);
+    impl Read for Broken {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            match self.0.checked_sub(1) {
+                None => Err(std::io::Error::other("torn")),
+                Some(left) => {
+                    self.0 = left;
+                    buffer[0] = b'x';
+                    Ok(1)
+                }
+            }
+        }
+    }
+    impl Write for Broken {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.read(&mut [0; 1]).map(|_| bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    struct Panicking;
+    impl Read for Panicking {
+        fn read(&mut self, _buffer: &mut [u8]) -> std::io::Result<usize> {
+            std::panic::resume_unwind(Box::new("of the input"))
+        }
+    }
+    for count in 0..40 {
+        let began = Instant::now();
+        let server = echo_but(|_, _| {});
+        let error = client::echo_stream(server.addr, Broken(count % 4), std::io::sink(), PATIENCE);
+        assert_eq!(error.unwrap_err().to_string(), "cannot read the input: torn");
+        assert!(began.elapsed() < PATIENCE, "it is told at once");
+    }
+    let server = echo_but(|_, _| {});
+    let input = Cursor::new(noise(3_000_000));
+    let error = client::echo_stream(server.addr, input, Broken(3), PATIENCE);
+    assert_eq!(error.unwrap_err().to_string(), "cannot write the output: torn");
+    let server = echo_but(|_, _| {});
+    let error =
+        client::echo_stream(server.addr, Panicking, std::io::sink(), Duration::from_millis(100));
+    assert!(matches!(error, Err(Error::Input(_) | Error::Mismatch { .. })), "{error:?}");
+}
+
+#[test]
+fn as_json_it_is_one_object() {
+    let server = Server::start(&[]);
+    let addr = server.echo().to_string();
+    let ended = run_words(["echo", &addr, "--json", "-m", "a\"\\\n\u{e9}"]);
+    let expected = format!(
+        "{{\"v\":1,\"service\":\"echo\",\"addr\":\"{addr}\",\"bytes\":6,\"received\":\"a\\\"\\\\\\u000a\u{e9}\"}}\n"
+    );
+    assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(0), &*expected, ""));
+
+    let words = ["echo", &addr, "--json", "-m", "-"];
+    let mut client = Talking::spawn(campanile().args(words));
+    client.stdin.take().unwrap().write_all(b"streamed").unwrap();
+    let (code, out, _) = client.wait();
+    let expected = format!("{{\"v\":1,\"service\":\"echo\",\"addr\":\"{addr}\",\"bytes\":8}}\n");
+    assert_eq!((code, String::from_utf8(out).unwrap()), (Some(0), expected));
+
+    let server = echo_but(|piece, _| piece[0] = b'J');
+    let ended = run_words(["echo", &server.addr(), "--json"]);
+    let expected = format!(
+        "{{\"v\":1,\"service\":\"echo\",\"addr\":\"{0}\",\"error\":\"differs\",\"message\":\"the reply of {0} \
+         differs from what was sent: byte 0 was 0x48 and came back as 0x4a\",\"offset\":0}}\n",
+        server.addr
+    );
+    assert_eq!((ended.code, ended.stdout), (Some(3), expected));
+}

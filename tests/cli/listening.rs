@@ -1,0 +1,268 @@
+//! Where the server listens, how many it serves, and what it says of them.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+
+use crate::program::{Folder, Server, campanile, run, run_words};
+
+fn ask(server: &Server) -> String {
+    let mut line = String::new();
+    TcpStream::connect(server.daytime()).unwrap().read_to_string(&mut line).unwrap();
+    line
+}
+
+fn says_back(stream: &mut TcpStream, word: &[u8]) -> bool {
+    stream.write_all(word).unwrap();
+    let mut back = vec![0; word.len()];
+    stream.read_exact(&mut back).unwrap();
+    back == word
+}
+
+#[test]
+fn the_transcript_of_the_manual() {
+    let server = Server::start(&["--clock", "2014-01-29T19:14:15Z", "--zone", "utc"]);
+    let expected = format!("daytime {}\necho {}\n", server.daytime(), server.echo());
+    assert_eq!(server.lines, expected);
+
+    let daytime = run_words(["daytime", &server.daytime().to_string()]);
+    assert_eq!(daytime.stdout, "The time got from the server is Wed Jan 29 19:14:15 2014\n");
+    assert_eq!((daytime.code, &*daytime.stderr), (Some(0), ""));
+
+    let echo = format!("localhost:{}", server.echo().port());
+    let echo = run_words(["echo", &echo, "-m", "Hello, world"]);
+    assert_eq!(echo.stdout, "Received 'Hello, world'\n");
+    assert_eq!((echo.code, &*echo.stderr), (Some(0), ""));
+
+    let said = server.stop();
+    let said: Vec<_> = said.lines().map(|line| line.trim_end_matches(char::is_numeric)).collect();
+    let expected = [
+        "the clock stands still at 2014-01-29T19:14:15Z",
+        "Got a connection from 127.0.0.1:",
+        "Connected by 127.0.0.1:",
+    ];
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn the_clients_of_the_tutorial_get_what_it_shows() {
+    if Command::new("python3").arg("-V").output().is_err() {
+        eprintln!("skipped: there is no python3 here");
+        return;
+    }
+    let server = Server::start(&["--clock", "2014-01-29T19:14:15Z", "--zone", "utc"]);
+    let ask_for_the_time = format!(
+        "import socket\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)\n\
+         s.connect(('127.0.0.1', {}))\n\
+         tm = s.recv(1024)\n\
+         s.close()\n\
+         print('The time got from the server is %s' % tm.decode('ascii'))\n",
+        server.daytime().port()
+    );
+    let said = run(Command::new("python3").args(["-c", &ask_for_the_time]));
+    assert_eq!(said.stdout, "The time got from the server is Wed Jan 29 19:14:15 2014\r\n\n");
+    let send_and_receive = format!(
+        "import socket\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)\n\
+         s.connect(('127.0.0.1', {}))\n\
+         s.sendall(b'Hello, world')\n\
+         data = s.recv(1024)\n\
+         s.close()\n\
+         print('Received', repr(data))\n",
+        server.echo().port()
+    );
+    let said = run(Command::new("python3").args(["-c", &send_and_receive]));
+    assert_eq!(said.stdout, "Received b'Hello, world'\n", "{}", said.stderr);
+}
+
+#[test]
+fn a_service_that_is_off_is_not_there() {
+    let server = Server::spawn(campanile().args(["serve", "-d", "off", "-e", "0"]));
+    assert_eq!((server.daytime.len(), server.echo.len()), (0, 1));
+    let server = Server::spawn(campanile().args(["serve", "--echo", "off", "--daytime", "0"]));
+    assert_eq!((server.daytime.len(), server.echo.len()), (1, 0));
+}
+
+#[test]
+fn a_service_listens_at_every_address_it_was_given() {
+    let server = Server::start(&["-d", "127.0.0.1:0", "127.0.0.2:0"]);
+    // Those and the 0 that came first.
+    assert_eq!(server.daytime.len(), 3);
+    let mut line = String::new();
+    TcpStream::connect(server.daytime[2]).unwrap().read_to_string(&mut line).unwrap();
+    assert_eq!(line.len(), 26);
+}
+
+#[test]
+fn the_same_address_twice_is_bound_once() {
+    // A port that was free a moment ago.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = free.port().to_string();
+    let words = ["serve", "-e", "off", "-d", &port, &free.to_string()];
+    let server = Server::spawn(campanile().args(words));
+    assert_eq!(server.daytime, [free]);
+}
+
+#[test]
+fn every_address_of_a_name_gets_the_same_port() {
+    let server = Server::spawn(campanile().args(["serve", "-d", "off", "-e", "localhost:0"]));
+    let port = server.echo().port();
+    assert!(server.echo.iter().all(|addr| addr.port() == port), "{:?}", server.echo);
+    let mut seen = server.echo.clone();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), server.echo.len(), "each once: {:?}", server.echo);
+}
+
+/// The program with a network of its own, and with a name that has four addresses, two of which
+/// are the same.
+fn elsewhere(folder: &Folder, before: &str, place: &str) -> Option<Command> {
+    let hosts = folder.join("hosts");
+    std::fs::write(
+        &hosts,
+        "127.0.0.1 both\n::1 both\n127.0.0.1 both\n127.0.0.2 both\n\
+                 127.0.0.1 stray\n192.0.2.1 stray\n",
+    )
+    .unwrap();
+    let own = |last: &str| {
+        let first = "ip link set lo up && mount --bind \"$1\" /etc/hosts";
+        let script = format!("{first} && {before} && {last}");
+        let mut command = Command::new("unshare");
+        command.args(["-rnm", "/bin/sh", "-c", &script, env!("CARGO_BIN_EXE_campanile")]);
+        command.arg(&hosts).stdin(Stdio::null());
+        command
+    };
+    if !own("true").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no network of our own can be had here");
+        return None;
+    }
+    Some(own(&format!("exec \"$0\" serve -d '{place}' -e off")))
+}
+
+const WITHOUT_IPV6: &str = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6";
+
+#[test]
+fn a_name_is_every_address_it_has_once_and_at_one_port() {
+    let folder = Folder::new("both");
+    let Some(mut command) = elsewhere(&folder, "true", "both:0") else { return };
+    let server = Server::spawn(&mut command);
+    let mut ips: Vec<_> = server.daytime.iter().map(|addr| addr.ip().to_string()).collect();
+    ips.sort();
+    assert_eq!(ips, ["127.0.0.1", "127.0.0.2", "::1"]);
+    let port = server.daytime().port();
+    assert!(server.daytime.iter().all(|addr| addr.port() == port), "{}", server.lines);
+    assert_eq!(server.stop(), "");
+}
+
+#[test]
+fn a_kind_of_address_that_this_machine_lacks_is_skipped_with_a_word() {
+    let folder = Folder::new("one-kind");
+    let Some(mut command) = elsewhere(&folder, WITHOUT_IPV6, "both:0") else { return };
+    let server = Server::spawn(&mut command);
+    assert_eq!(server.daytime.len(), 2, "{}", server.lines);
+    let expected = "warning: both:0: ::1 was skipped, this machine lacks its kind: Cannot assign \
+                    requested address (os error 99)\n";
+    assert_eq!(server.stop(), expected);
+    // But not an address of another machine.
+    let Some(mut command) = elsewhere(&folder, WITHOUT_IPV6, "stray:0") else { return };
+    let ended = run(&mut command);
+    assert!(ended.stderr.starts_with("error: cannot listen on 192.0.2.1:"), "{}", ended.stderr);
+    assert_eq!((ended.code, &*ended.stdout), (Some(1), ""));
+    // And not if it is all there is.
+    let Some(mut command) = elsewhere(&folder, WITHOUT_IPV6, "[::1]:0") else { return };
+    let ended = run(&mut command);
+    let start = "error: cannot listen on [::1]:0 for daytime: Cannot assign requested address";
+    assert!(ended.stderr.starts_with(start), "{}", ended.stderr);
+    assert_eq!((ended.code, &*ended.stdout), (Some(1), ""));
+}
+
+#[test]
+fn every_flag_comes_from_the_environment_too_and_the_command_line_wins() {
+    let mut command = campanile();
+    command.env("CAMPANILE_DAYTIME", "off").env("CAMPANILE_ECHO", "127.0.0.1:0,127.0.0.2:0");
+    command.env("CAMPANILE_MAX_PER_PEER", "1").env("CAMPANILE_QUIET", "1").arg("serve");
+    let server = Server::spawn(&mut command);
+    assert_eq!((server.daytime.len(), server.echo.len()), (0, 2));
+    let mut first = TcpStream::connect(server.echo()).unwrap();
+    assert!(says_back(&mut first, b"one"));
+    let mut second = TcpStream::connect(server.echo()).unwrap();
+    let mut nothing = Vec::new();
+    assert!(!matches!(second.read_to_end(&mut nothing), Ok(count) if count > 0));
+    drop((first, second));
+    assert_eq!(server.stop(), "");
+
+    let server = Server::spawn(command.args(["-e", "off", "-d", "0"]));
+    assert_eq!((server.daytime.len(), server.echo.len()), (1, 0));
+}
+
+#[test]
+fn at_the_limit_a_client_waits_and_is_served_when_another_leaves() {
+    let server = Server::start(&["--max-connections", "1"]);
+    let mut first = TcpStream::connect(server.echo()).unwrap();
+    assert!(says_back(&mut first, b"one"));
+    let mut second = TcpStream::connect(server.echo()).unwrap();
+    second.write_all(b"two").unwrap();
+    drop(first);
+    let mut back = [0; 3];
+    second.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"two");
+}
+
+#[test]
+fn more_connections_than_descriptors_are_promised_to_nobody() {
+    let start = |words: &str| {
+        let script = format!("ulimit -n 100; exec \"$0\" serve -d 0 -e 0 {words}");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_campanile")]).env_clear();
+        Server::spawn(&mut command).stop()
+    };
+    assert_eq!(start(""), "", "nobody asked");
+    let said = start("--max-connections 5000");
+    assert!(said.starts_with("warning: 100 files may be open at once: "), "{said}");
+    assert!(said.ends_with(" connections instead of 5000\n"), "{said}");
+    assert_eq!(start("--max-connections 20"), "", "there is room");
+}
+
+#[test]
+fn idle_peers_are_reset() {
+    let server = Server::start(&["--idle", "200ms", "-v"]);
+    let mut silent = TcpStream::connect(server.echo()).unwrap();
+    let mut nothing = Vec::new();
+    assert!(silent.read_to_end(&mut nothing).is_err(), "a reset, not an end");
+    server.wait_for("closed: idle for too long");
+}
+
+#[test]
+fn the_log_says_as_much_as_was_asked_for() {
+    let talk = |words: &[&str], rust_log: Option<&str>| {
+        let mut command = campanile();
+        command.args(["serve", "-d", "0", "-e", "0"]).args(words);
+        if let Some(spec) = rust_log {
+            command.env("RUST_LOG", spec);
+        }
+        let server = Server::spawn(&mut command);
+        assert_eq!(ask(&server).len(), 26);
+        let mut stream = TcpStream::connect(server.echo()).unwrap();
+        assert!(says_back(&mut stream, b"\x1b[31m"));
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(stream.read(&mut [0; 9]).unwrap(), 0);
+        server.stop()
+    };
+    let closed = "debug: #1 closed: finished; 0 bytes in, 26 out\n";
+    let said = talk(&[], None);
+    assert_eq!(said.lines().count(), 2, "{said}");
+    let said = talk(&["-v"], None);
+    assert!(said.contains(closed), "{said}");
+    assert!(said.contains("debug: #2 closed: finished; 5 bytes in, 5 out\n"), "{said}");
+    assert!(!said.contains('\x1b'), "the client's bytes are not in the log");
+    assert_eq!(talk(&["-q"], None), "");
+    let said = talk(&[], Some("debug"));
+    assert!(said.contains(closed), "{said}");
+    let said = talk(&[], Some("campanile::reactor=debug"));
+    assert!(said.contains(closed) && !said.contains("Connected by"), "{said}");
+    assert_eq!(talk(&["-q"], Some("debug")), "", "the command line wins");
+    let said = talk(&[], Some("campanile=loud"));
+    assert!(said.starts_with("warning: RUST_LOG is not heard ("), "{said}");
+    assert_eq!(said.lines().count(), 3, "{said}");
+}

@@ -1,0 +1,13 @@
+//! The program, run as its users run it: every transcript, every wrong word, every way it ends.
+#![cfg(all(feature = "cli", unix))]
+
+mod program;
+
+mod asking;
+mod blocked_sinks;
+mod echoing;
+mod ending;
+mod listening;
+mod ready_file;
+mod wrong_words;
+mod zones;
