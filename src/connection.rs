@@ -207,11 +207,11 @@ impl<S: Stream> Connection<S> {
 
     /// How much we want of what the peer says: the answer must fit below the high-water mark.
     fn room(&self, lent: &Workspace) -> usize {
+        if self.input == Input::Open && self.output == Output::Open {
+            let room = lent.limits.high_water.saturating_sub(self.owed.len());
+            return if self.congested { 0 } else { room };
+        }
         match self.input {
-            Input::Open if self.congested && self.output == Output::Open => 0,
-            Input::Open if self.output == Output::Open => {
-                lent.limits.high_water.saturating_sub(self.owed.len())
-            }
             Input::Open | Input::Discarded => lent.limits.scratch,
             Input::Paused | Input::Ended => 0,
         }

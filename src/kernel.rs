@@ -152,10 +152,12 @@ impl From<Source> for Token {
 
 impl From<Token> for Source {
     fn from(Token(token): Token) -> Source {
-        match token {
-            usize::MAX => Source::Waker,
-            token if token > usize::MAX / 2 => Source::Listener(usize::MAX - 1 - token),
-            key => Source::Connection(key),
+        if token < usize::MAX / 2 {
+            Source::Connection(token)
+        } else if token < usize::MAX {
+            Source::Listener(usize::MAX - 1 - token)
+        } else {
+            Source::Waker
         }
     }
 }

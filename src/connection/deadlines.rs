@@ -58,15 +58,22 @@ impl<S: Stream> Connection<S> {
     }
 
     pub(super) fn deadline(&self, lent: &Workspace) -> Option<Millis> {
-        let bound = self.bound(lent).0.map(|limit| {
-            let due = lent.millis + u64::from(limit.saturating_sub(self.elapsed(lent)));
+        let mut next = Millis::MAX;
+        if let (Some(limit), _) = self.bound(lent) {
+            next = lent.millis + u64::from(limit.saturating_sub(self.elapsed(lent)));
             // Idle connections share their wake-ups; lingering ones hold a slot and do not wait.
-            let grain = if self.is_lingering() { 1 } else { u64::from(limit / 5).max(1) };
-            due.next_multiple_of(grain)
-        });
-        let wake = self.wake().map(|at| lent.deadline(at));
-        let retry = self.stream.retry_at().map(|at| lent.deadline(at));
-        [bound, self.expires(lent), wake, retry].into_iter().flatten().min()
+            if !self.is_lingering() {
+                next = next.next_multiple_of(u64::from(limit / 5).max(1));
+            }
+        }
+        if let Some(at) = self.stream.retry_at() {
+            next = next.min(lent.deadline(at));
+        }
+        if self.rare.is_some() {
+            let wake = self.wake().map_or(Millis::MAX, |at| lent.deadline(at));
+            next = next.min(wake).min(self.expires(lent).unwrap_or(Millis::MAX));
+        }
+        (next < Millis::MAX).then_some(next)
     }
 
     fn wake(&self) -> Option<Instant> {

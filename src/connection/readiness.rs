@@ -32,7 +32,7 @@ impl Readiness {
 
     /// Adds a hint that says nothing of its cause.
     pub(super) fn hint(&mut self, readable: bool, writable: bool) {
-        self.0 |= u8::from(readable) * READABLE | u8::from(writable) * WRITABLE;
+        self.0 |= (u8::from(readable) * READABLE) | (u8::from(writable) * WRITABLE);
     }
 
     /// Adds an event; one that was not plain makes us wary for good.
