@@ -4,8 +4,9 @@
 //! `echo_server`. It serves until you stop it with Ctrl-C.
 //!
 //! Look at `Pipe`: one side fills it and pauses when it is full, the other empties it as its peer
-//! reads: back-pressure goes through. And at `half_close`: the end of one direction is not the end
-//! of the other. Connecting is done between two turns, by whoever owns the reactor.
+//! reads: back-pressure goes through. At `resume`, which also means: hear the peer though it does
+//! not read; two who wait for each other would wait for ever. And at `half_close`: the end of one
+//! direction is not that of the other. Connecting is done between two turns.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -22,8 +22,10 @@ use crate::timers::Millis;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Input {
-    /// The protocol hears what comes.
+    /// The protocol hears what comes, as long as it does not owe too much.
     Open,
+    /// The protocol hears what comes whatever it owes: it governs that by itself.
+    Eager,
     /// The protocol wants to hear nothing for now.
     Paused,
     /// The protocol has closed: what comes is read and discarded.
@@ -82,7 +84,7 @@ struct Rare {
 ///
 /// | input \ output | Open | Flushing | Shut |
 /// |---|---|---|---|
-/// | Open      | conversation | we have finished, the rest is being delivered | we have finished, the peer may still talk |
+/// | Open, Eager, Paused | conversation | we have finished, the rest is being delivered | we have finished, the peer may still talk |
 /// | Discarded | | finishing: deliver the rest, discard what comes | lingering: FIN sent, discard until EOF or the linger bound |
 /// | Ended     | the peer has finished, we may still talk | deliver the rest | closed |
 ///
@@ -139,7 +141,7 @@ impl<S> Connection<S> {
     fn is_talking(&self) -> bool {
         self.stage == Stage::Opened
             && match self.input {
-                Input::Open | Input::Paused => true,
+                Input::Open | Input::Eager | Input::Paused => true,
                 Input::Discarded => false,
                 Input::Ended => self.output == Output::Open,
             }
@@ -212,7 +214,7 @@ impl<S: Stream> Connection<S> {
             return if self.congested { 0 } else { room };
         }
         match self.input {
-            Input::Open | Input::Discarded => lent.limits.scratch,
+            Input::Open | Input::Eager | Input::Discarded => lent.limits.scratch,
             Input::Paused | Input::Ended => 0,
         }
     }

@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 #[cfg(loom)]
-use loom::sync::{Mutex, MutexGuard};
+use loom::sync::{Mutex, MutexGuard, atomic::AtomicBool, atomic::Ordering};
 #[cfg(not(loom))]
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, atomic::AtomicBool, atomic::Ordering};
 
 use crate::kernel::Wake;
 use crate::protocol::ConnId;
@@ -33,18 +33,39 @@ pub(crate) struct Mail {
 
 pub(crate) struct Mailbox {
     mail: Mutex<Mail>,
+    /// Whether there is mail, for a loop that looks in every turn. The waker only ends a sleep: a
+    /// selector that is told of a new socket may swallow a wake-up that nobody has slept through
+    /// (mio's poll(2) does).
+    has_mail: AtomicBool,
     capacity: usize,
     waker: Arc<dyn Wake>,
 }
 
 impl Mailbox {
     pub(crate) fn new(capacity: usize, waker: Arc<dyn Wake>) -> Arc<Mailbox> {
-        Arc::new(Mailbox { mail: Mutex::new(Mail::default()), capacity, waker })
+        let (mail, has_mail) = (Mutex::new(Mail::default()), AtomicBool::new(false));
+        Arc::new(Mailbox { mail, has_mail, capacity, waker })
+    }
+
+    pub(crate) fn has_mail(&self) -> bool {
+        self.has_mail.load(Ordering::Acquire)
     }
 
     /// Takes everything that was asked.
     pub(crate) fn take(&self) -> Mail {
-        std::mem::take(&mut *self.lock())
+        let mut mail = self.lock();
+        self.has_mail.store(false, Ordering::Release);
+        std::mem::take(&mut *mail)
+    }
+
+    /// Adds to the mail, unless `add` finds no room, and wakes the loop in either case.
+    fn post(&self, add: impl FnOnce(&mut Mail) -> bool) -> bool {
+        let mut mail = self.lock();
+        let is_added = add(&mut mail);
+        self.has_mail.store(true, Ordering::Release);
+        drop(mail);
+        self.wake();
+        is_added
     }
 
     fn lock(&self) -> MutexGuard<'_, Mail> {
@@ -82,10 +103,10 @@ impl Handle {
     /// Ends the reactor: who waits to be accepted is served, then the listeners close and
     /// conversations have `grace` to finish. Of several calls the shortest grace counts.
     pub fn shutdown(&self, grace: Duration) {
-        let mut mail = self.mailbox.lock();
-        mail.shutdown = Some(mail.shutdown.map_or(grace, |before| before.min(grace)));
-        drop(mail);
-        self.mailbox.wake();
+        self.mailbox.post(|mail| {
+            mail.shutdown = Some(mail.shutdown.map_or(grace, |before| before.min(grace)));
+            true
+        });
     }
 
     /// Sends bytes on a connection, as its protocol would. A connection that is gone is counted in
@@ -107,8 +128,10 @@ impl Handle {
 
     /// Ends the reactor without any grace: listeners close, connections are reset.
     pub(crate) fn stop(&self) {
-        self.mailbox.lock().stop = true;
-        self.mailbox.wake();
+        self.mailbox.post(|mail| {
+            mail.stop = true;
+            true
+        });
     }
 
     /// Calls [`on_wake`](crate::Protocol::on_wake) of a connection's protocol, so that it can do what
@@ -126,17 +149,15 @@ impl Handle {
     }
 
     fn post(&self, command: Command) -> Result<(), MailboxFull> {
-        let mut mail = self.mailbox.lock();
-        if mail.commands.len() >= self.mailbox.capacity {
-            drop(mail);
-            // Full or not, the loop should look.
-            self.mailbox.wake();
-            return Err(MailboxFull);
-        }
-        mail.commands.push_back(command);
-        drop(mail);
-        self.mailbox.wake();
-        Ok(())
+        let capacity = self.mailbox.capacity;
+        let is_added = self.mailbox.post(|mail| {
+            let has_room = mail.commands.len() < capacity;
+            if has_room {
+                mail.commands.push_back(command);
+            }
+            has_room
+        });
+        if is_added { Ok(()) } else { Err(MailboxFull) }
     }
 }
 
@@ -198,7 +219,10 @@ mod loom_tests {
             });
             let (mut commands, mut shutdown) = (0, false);
             while commands < 1 || !shutdown {
-                bell.sleep();
+                // As the loop does: it looks before it sleeps.
+                if !mailbox.has_mail() {
+                    bell.sleep();
+                }
                 let mail = mailbox.take();
                 commands += mail.commands.len();
                 shutdown |= mail.shutdown.is_some();

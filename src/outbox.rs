@@ -118,11 +118,22 @@ pub(crate) enum Ending {
     Abort,
 }
 
+/// When a protocol wants to hear its peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hearing {
+    /// Whenever it does not owe too much.
+    Moderate,
+    /// Not now.
+    Paused,
+    /// Whatever it owes.
+    Eager,
+}
+
 /// What a connection remembers of a protocol's wishes from call to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wishes {
     pub(crate) congested: bool,
-    pub(crate) paused: bool,
+    pub(crate) hearing: Hearing,
     pub(crate) ending: Option<Ending>,
     pub(crate) wake: Option<Instant>,
 }
@@ -168,7 +179,12 @@ impl Outbox {
             uncopied: 0..0,
             ahead: 0,
             high_water,
-            wishes: Wishes { congested: false, ending: None, paused: false, wake: None },
+            wishes: Wishes {
+                congested: false,
+                ending: None,
+                hearing: Hearing::Moderate,
+                wake: None,
+            },
             has_changed: false,
         }
     }
@@ -224,7 +240,8 @@ impl Outbox {
     }
 
     /// Whether too much is owed: a producer stops here and goes on in
-    /// [`on_drain`](crate::Protocol::on_drain). While it lasts, the peer is not read.
+    /// [`on_drain`](crate::Protocol::on_drain). While it lasts, the peer is not read, unless
+    /// [`resume`](Outbox::resume) says otherwise.
     pub fn is_congested(&self) -> bool {
         self.wishes.congested
     }
@@ -254,17 +271,19 @@ impl Outbox {
     /// Stops reading the peer until [`resume`](Outbox::resume), for a protocol whose data has
     /// nowhere to go: the peer feels it as back-pressure. Its EOF is not read meanwhile, either.
     pub fn pause(&mut self) {
-        self.wish().paused = true;
+        self.wish().hearing = Hearing::Paused;
     }
 
-    /// Reads the peer again.
+    /// Reads the peer again, and from now on also while the outbox is congested: whoever pauses and
+    /// resumes governs by itself what it hears. A relay must, because what it hears on one connection
+    /// it says on another: two relays that wait for each other to read would wait for ever.
     pub fn resume(&mut self) {
-        self.wish().paused = false;
+        self.wish().hearing = Hearing::Eager;
     }
 
     /// Whether the peer is not read because of [`pause`](Outbox::pause).
     pub fn is_paused(&self) -> bool {
-        self.wishes.paused
+        self.wishes.hearing == Hearing::Paused
     }
 
     /// The time of this turn of the loop, the same for every connection in it.

@@ -43,7 +43,6 @@ pub struct Reactor<K: Kernel = Mio> {
     over: Vec<(usize, CloseReason)>,
     timers: Timers,
     mailbox: Arc<Mailbox>,
-    has_mail: bool,
     was_full: bool,
     peers: Peers,
     ordinal: u64,
@@ -90,7 +89,6 @@ impl<K: Kernel> Reactor<K> {
             over: Vec::new(),
             timers: Timers::default(),
             mailbox,
-            has_mail: false,
             was_full: false,
             peers: Peers::default(),
             ordinal: 0,
@@ -158,7 +156,8 @@ impl<K: Kernel> Reactor<K> {
         for event in self.kernel.events() {
             count += 1;
             match event.source {
-                Source::Waker => self.has_mail = true,
+                // It has done its work: the sleep is over. The mailbox says whether there is mail.
+                Source::Waker => {}
                 Source::Listener(key) => {
                     if let Some(Some(listener)) = self.listeners.get_mut(key) {
                         listener.note_ready();
@@ -177,7 +176,7 @@ impl<K: Kernel> Reactor<K> {
 
     fn obey_commands(&mut self) {
         self.kernel.phase(Phase::ObeyCommands);
-        if !std::mem::take(&mut self.has_mail) {
+        if !self.mailbox.has_mail() {
             return;
         }
         let mail = self.mailbox.take();
@@ -303,7 +302,7 @@ impl<K: Kernel> Reactor<K> {
     /// How long nothing needs to be done, unless something happens.
     fn rest(&self, now: Millis) -> Option<Duration> {
         // More events may be waiting than a nested selector would announce again.
-        if !self.runnable.is_empty() || self.was_full {
+        if !self.runnable.is_empty() || self.was_full || self.mailbox.has_mail() {
             return Some(Duration::ZERO);
         }
         let mut next = self.timers.next().unwrap_or(Millis::MAX);

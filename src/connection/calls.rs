@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Connection, Input, Output, Stream};
 use crate::limits::Workspace;
-use crate::outbox::{Ending, Outbox, Wishes};
+use crate::outbox::{Ending, Hearing, Outbox, Wishes};
 use crate::protocol::{CloseReason, Protocol};
 
 impl<S: Stream> Connection<S> {
@@ -34,7 +34,11 @@ impl<S: Stream> Connection<S> {
     fn wishes(&self) -> Wishes {
         Wishes {
             congested: self.congested,
-            paused: self.input == Input::Paused,
+            hearing: match self.input {
+                Input::Eager => Hearing::Eager,
+                Input::Paused => Hearing::Paused,
+                _ => Hearing::Moderate,
+            },
             ending: (self.output != Output::Open).then_some(Ending::HalfClose),
             wake: self.rare.as_ref().and_then(|rare| rare.wake),
         }
@@ -72,10 +76,11 @@ impl<S: Stream> Connection<S> {
             self.output = Output::Flushing;
         }
         if self.input != Input::Ended {
-            self.input = match wishes {
-                Wishes { ending: Some(Ending::Close), .. } => Input::Discarded,
-                Wishes { paused: true, .. } => Input::Paused,
-                _ => Input::Open,
+            self.input = match wishes.hearing {
+                _ if wishes.ending == Some(Ending::Close) => Input::Discarded,
+                Hearing::Moderate => Input::Open,
+                Hearing::Paused => Input::Paused,
+                Hearing::Eager => Input::Eager,
             };
         }
         Ok(())

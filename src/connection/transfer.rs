@@ -16,7 +16,7 @@ impl<S: Stream> Connection<S> {
         match self.stream.read(&mut lent.scratch[..size]) {
             // Zero bytes is not "nothing yet" (that is WouldBlock): it is the peer's goodbye.
             Ok(0) => {
-                if std::mem::replace(&mut self.input, Input::Ended) == Input::Open {
+                if std::mem::replace(&mut self.input, Input::Ended) != Input::Discarded {
                     self.call(lent, 0, |protocol, _, out| protocol.on_eof(out))?;
                 }
                 Ok(())
