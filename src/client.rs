@@ -13,6 +13,7 @@
 //! something may be silent. Looking up a name is the system's, and takes as long as it takes.
 
 mod error;
+mod flight;
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,11 +23,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use self::error::{Error, Mismatch};
+use self::flight::Flight;
 
 /// The longest line that is taken for a time.
 const LINE_MAX: usize = 1024;
 /// Bytes read from the input, or from the server, at once.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 16 << 10;
 /// Pieces that may be in flight; the next one waits until one has come back.
 const PIECES: usize = 1024;
 /// How long the sender has to say why the conversation broke.
@@ -77,7 +79,7 @@ pub fn echo(
 /// Sends everything that `from` gives to an echo server and writes to `to` what comes back, both
 /// at once, comparing it on the way. Returns how many bytes it was.
 ///
-/// What was sent is kept until it has come back, at most 64 MiB. An input that pauses is waited
+/// What was sent is kept until it has come back, at most 16 MiB. An input that pauses is waited
 /// for; the server's silence counts only while it owes us something.
 ///
 /// If this fails while `from` is blocked in a read, the thread that reads it ends as soon as that
@@ -96,17 +98,23 @@ pub fn echo_stream(
     let failed = |error| broken(addr.clone(), error, patience, 0);
     let half = stream.try_clone().map_err(failed)?;
     let (notes, sent) = mpsc::sync_channel(PIECES);
+    let flight = Flight::new();
     let sender = thread::Builder::new()
         .name("echo-sender".into())
-        .spawn(move || send(from, &half, &notes))
+        .spawn({
+            let flight = flight.clone();
+            move || send(from, &half, &notes, &flight)
+        })
         .map_err(failed)?;
     let owed = Owed { notes: sent, piece: Vec::new(), at: 0, ended: false, since: Instant::now() };
-    let receiver = Receiver { stream: &stream, addr, patience, owed, to, received: 0 };
+    let receiver =
+        Receiver { stream: &stream, addr, patience, owed, flight: &flight, to, received: 0 };
     let outcome = receiver.run();
     if outcome.is_ok() {
         // It has sent everything, so it is at its end.
         let _ = sender.join();
     } else {
+        flight.end();
         // Ends a write that blocks; and with the notes' receiver gone, a note that does.
         let _ = stream.shutdown(Shutdown::Both);
     }
@@ -123,7 +131,7 @@ enum Failure {
     Socket(io::Error),
 }
 
-fn send(mut from: impl Read, mut to: &TcpStream, notes: &SyncSender<Note>) {
+fn send(mut from: impl Read, mut to: &TcpStream, notes: &SyncSender<Note>, flight: &Flight) {
     let mut buffer = vec![0; PIECE];
     let failure = loop {
         let piece = match from.read(&mut buffer) {
@@ -131,11 +139,13 @@ fn send(mut from: impl Read, mut to: &TcpStream, notes: &SyncSender<Note>) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => break Failure::Input(error),
         };
+        flight.take_off(piece.len());
         // Before it is sent: the receiver must never see a byte come back of which it knows nothing.
         if notes.send(Ok((Instant::now(), piece.to_vec()))).is_err() {
             return;
         }
         if piece.is_empty() {
+            flight.touch_down();
             // If it fails, the receiver hears why.
             let _ = to.shutdown(Shutdown::Write);
             return;
@@ -154,6 +164,7 @@ struct Receiver<'a, W> {
     addr: String,
     patience: Duration,
     owed: Owed,
+    flight: &'a Flight,
     to: W,
     received: u64,
 }
@@ -194,6 +205,7 @@ impl<W: Write> Receiver<'_, W> {
             }
             self.to.write_all(&got[..count]).map_err(Error::Output)?;
             self.owed.at += count;
+            self.flight.land(count);
             self.received += count as u64;
             got = &got[count..];
         }
