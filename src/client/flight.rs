@@ -3,9 +3,10 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// What may be under way at first. Less than a pipe holds: a server that hands everything through
-/// two pipes to another program (`ncat --exec /bin/cat`) waits for itself once both are full.
-const WINDOW: usize = 32 << 10;
+/// What may be under way at first. Less than two pipes hold: a server that hands everything through
+/// two of them to another program (`ncat --exec /bin/cat`) waits for itself once both are full. Not
+/// much less, or a delayed acknowledgement on either side holds up every piece.
+const WINDOW: usize = 96 << 10;
 /// A server that says nothing for so long may be waiting for more before it answers.
 const NUDGE: Duration = Duration::from_millis(100);
 
