@@ -1,7 +1,7 @@
 //! Measures the server against the least that can be done with epoll.
 //!
 //! ```text
-//! cargo run --release -- all|cpu|calls|instructions [--quick] [--check]
+//! cargo run --release -- all|cpu|calls|instructions|sizes [--quick] [--check]
 //!                        [--program PATH | --library] [--keep]
 //! ```
 //!
@@ -11,8 +11,9 @@
 //! system calls as strace counts them, `instructions` those of user space as callgrind does: both
 //! are differences of two runs of different length, so that starting and ending cost nothing. Runs
 //! of one connection go in step with the server, which makes them the same every time; in runs of
-//! many the server finds a batch of them in nearly every turn. The goals are those of the design; with `--check` a count that is over its
-//! goal makes the exit code 1. A CPU time never does: it says something about the machine, too.
+//! many the server finds a batch of them in nearly every turn. `sizes` are those of the program and
+//! of its start. The goals are those of the design; with `--check` a count that is over its goal
+//! makes the exit code 1. A CPU time never does: it says something about the machine, too.
 //!
 //! Measured is the release build of the program, unless `--program` names another one that prints
 //! the same address lines, or `--library` asks for the loop alone. With debug information
@@ -22,6 +23,7 @@
 mod floors;
 mod load;
 mod measure;
+mod sizes;
 mod sys;
 
 use std::io::{self, Write};
@@ -67,12 +69,12 @@ fn main() -> ExitCode {
         ["floor", "plain"] => floors::plain().map(|()| false),
         ["floor", "lingering"] => floors::lingering().map(|()| false),
         ["serve-library"] => serve_library().map(|()| false),
-        [what @ ("all" | "cpu" | "calls" | "instructions"), ref options @ ..] => {
+        [what @ ("all" | "cpu" | "calls" | "instructions" | "sizes"), ref options @ ..] => {
             bench(what, options)
         }
         _ => {
             eprintln!(
-                "usage: bench all|cpu|calls|instructions [--quick] [--check] [--program PATH | --library] [--keep]"
+                "usage: bench all|cpu|calls|instructions|sizes [--quick] [--check] [--program PATH | --library] [--keep]"
             );
             return ExitCode::from(2);
         }
@@ -93,6 +95,9 @@ fn bench(what: &str, options: &[&str]) -> io::Result<bool> {
     std::fs::create_dir_all(&directory)?;
     let bench = Bench { ours: server(options)?, quick: has("--quick"), directory };
     let mut rows = Vec::new();
+    if matches!(what, "all" | "sizes") {
+        rows.extend(sizes::sizes(&bench)?);
+    }
     if matches!(what, "all" | "instructions") {
         rows.extend(instructions(&bench)?);
     }

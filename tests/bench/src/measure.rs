@@ -38,6 +38,12 @@ pub struct Server {
     pub echo: Option<SocketAddr>,
 }
 
+impl Server {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
 impl Bench {
     fn command(&self, subject: Subject) -> Vec<String> {
         let floor = |which: &str| vec![this_program(), "floor".into(), which.into()];
@@ -49,7 +55,7 @@ impl Bench {
     }
 
     /// Starts a server under a tool, or under none, and learns its addresses from its first lines.
-    fn start(&self, subject: Subject, tool: &[String]) -> io::Result<Server> {
+    pub fn start(&self, subject: Subject, tool: &[String]) -> io::Result<Server> {
         let words = [tool, &self.command(subject)].concat();
         // A child inherits where its parent may run.
         sys::pin(SERVER_CPU)?;
