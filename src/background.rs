@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::handle::Handle;
+use crate::kernel::Kernel;
 use crate::limits::Limits;
 use crate::reactor::{Reactor, Stats};
 
@@ -48,10 +49,18 @@ impl Background {
         limits: Limits,
         setup: impl FnOnce(&mut Reactor) -> io::Result<T> + Send + 'static,
     ) -> io::Result<(Background, T)> {
+        Background::start_on(move || Reactor::with_limits(limits), setup)
+    }
+
+    /// The same with a reactor on any kernel.
+    pub(crate) fn start_on<K: Kernel, T: Send + 'static>(
+        make: impl FnOnce() -> io::Result<Reactor<K>> + Send + 'static,
+        setup: impl FnOnce(&mut Reactor<K>) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<(Background, T)> {
         let (report, reported) = mpsc::sync_channel(1);
         let body = move || {
-            let prepared = Reactor::with_limits(limits)
-                .and_then(|mut reactor| setup(&mut reactor).map(|told| (reactor, told)));
+            let prepared =
+                make().and_then(|mut reactor| setup(&mut reactor).map(|told| (reactor, told)));
             // The starter waits for the report, so sending cannot fail.
             let mut reactor = match prepared {
                 Ok((reactor, told)) => {

@@ -88,8 +88,8 @@ struct Rare {
 /// | Discarded | | finishing: deliver the rest, discard what comes | lingering: FIN sent, discard until EOF or the linger bound |
 /// | Ended     | the peer has finished, we may still talk | deliver the rest | closed |
 ///
-/// *Readiness* is what the kernel told us: set by events, cleared by `WouldBlock` only. *Interest*
-/// is what our state wants: computed, never stored. Work is their intersection.
+/// *Readiness* is what the kernel told us: set by events, cleared by `WouldBlock`. *Interest* is what
+/// our state wants: computed, never stored. Work is their intersection.
 pub struct Connection<S> {
     stream: S,
     /// The low bits of the time of the last progress; once lingering, of the FIN.
@@ -101,7 +101,7 @@ pub struct Connection<S> {
     congested: bool,
     /// Whether its deadline may have moved forward, or has come: to be judged and planned anew.
     /// Mere activity only puts it off, which is found out when it comes.
-    unplanned: bool,
+    replan: bool,
     /// Whether the connection is on the run queue: the loop's mark, kept here to save a table.
     pub(crate) queued: bool,
     protocol: Option<Box<dyn Protocol>>,
@@ -138,7 +138,7 @@ impl<S> Connection<S> {
     }
 
     /// Whether the protocol has something left to say or to hear: it may be called.
-    fn is_talking(&self) -> bool {
+    pub(crate) fn is_talking(&self) -> bool {
         self.stage == Stage::Opened
             && match self.input {
                 Input::Open | Input::Eager | Input::Paused => true,
@@ -165,7 +165,7 @@ impl<S: Stream> Connection<S> {
             output: Output::Open,
             ready: Readiness::BOTH,
             congested: false,
-            unplanned: true,
+            replan: true,
             queued: false,
             protocol: Some(protocol),
             owed: SendBuffer::default(),
@@ -199,7 +199,7 @@ impl<S: Stream> Connection<S> {
     /// SIGCONT, bytes can be waiting of which no event has told yet.
     pub fn note_deadline(&mut self) {
         self.ready.hint(true, true);
-        self.unplanned = true;
+        self.replan = true;
     }
 
     /// What we want of the peer: the half is open and there is room for what it says.
@@ -207,7 +207,8 @@ impl<S: Stream> Connection<S> {
         self.stage == Stage::Opened && self.room(lent) > 0
     }
 
-    /// How much we want of what the peer says: the answer must fit below the high-water mark.
+    /// How much we want of what the peer says. As long as we may answer, the answer must fit below
+    /// the high-water mark; who has said everything, or governs its hearing, takes what there is.
     fn room(&self, lent: &Workspace) -> usize {
         if self.input == Input::Open && self.output == Output::Open {
             let room = lent.limits.high_water.saturating_sub(self.owed.len());
@@ -229,7 +230,7 @@ impl<S: Stream> Connection<S> {
     pub fn run(&mut self, lent: &mut Workspace) -> Next {
         lent.renew_budget();
         match self.work(lent) {
-            Ok(Next::Wait) if self.is_unplanned() => match self.overdue(lent) {
+            Ok(Next::Wait) if self.needs_a_plan() => match self.overdue(lent) {
                 Some(reason) => Next::Close(reason),
                 None => Next::Wait,
             },
@@ -288,7 +289,7 @@ impl<S: Stream> Connection<S> {
         }
         let is_guess = self.stage == Stage::New;
         self.stage = Stage::Opened;
-        self.unplanned = true;
+        self.replan = true;
         self.progress = lent.millis as u32;
         self.call(lent, 0, |protocol, _, out| protocol.on_open(out))?;
         // A newcomer is readable by guess, for those who answer. Whoever has said everything waits

@@ -109,8 +109,8 @@ impl Handle {
         });
     }
 
-    /// Sends bytes on a connection, as its protocol would. A connection that is gone is counted in
-    /// [`Stats::gone`](crate::Stats::gone), nothing more.
+    /// Sends bytes on a connection, as its protocol would. One that is gone, has closed or is still
+    /// being made is counted in [`Stats::gone`](crate::Stats::gone), nothing more.
     ///
     /// # Errors
     /// The mailbox is full: the loop is busy, or does not turn. Nothing was sent; try again.

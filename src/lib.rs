@@ -31,6 +31,7 @@
 //!   [`Reactor::timeout`] and the reactor's descriptor.
 //! - To drive a reactor from another thread, its [`Handle`].
 //! - To bound what it may use, [`Limits`].
+//! - To test a client of yours against a server that misbehaves, the module `testing`.
 //!
 //! # The map
 //!
@@ -49,12 +50,13 @@
 //! | `handle.rs` | [`Handle`]: a mailbox and a waker |
 //! | `reactor.rs` | [`Reactor`]: the turn, a list of phases; below it how connections come in (`admission`) and how all ends (`shutdown`) |
 //! | `background.rs` | [`Background`]: a reactor on its own thread |
+//! | `testing/` | `TestServer`, as badly behaved as asked: kernels around a kernel that go wrong (`faulty`) and keep a ledger (`logged`), and the language that asks (`fault`, `parse`); with the feature `testing` |
 //! | `client.rs` | the two clients, with blocking sockets and nothing of the above |
 //!
 //! # Two ideas
 //!
-//! *Readiness* is what the kernel told us. It is kept: set by events, cleared by `WouldBlock` only,
-//! because an edge-triggered selector promises no other event before it. *Interest* is what our
+//! *Readiness* is what the kernel told us. It is kept: set by events, cleared by `WouldBlock` (or by
+//! what says as much), because an edge-triggered selector promises no other event before it. *Interest* is what our
 //! state wants. It is computed, never kept. Work is their intersection, and every loop of work has
 //! a budget; what is left over waits on the run queue, because for it no event will come.
 //!
@@ -82,6 +84,8 @@ mod outbox;
 mod protocol;
 mod reactor;
 pub mod services;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timers;
 
 pub use background::Background;

@@ -94,7 +94,7 @@ pub struct Workspace {
     pub(crate) millis: Millis,
     pub(crate) scratch: Box<[u8]>,
     pub(crate) outbox: Outbox,
-    pub(crate) panic: Option<Box<dyn Any + Send>>,
+    pub(crate) panics: Vec<Box<dyn Any + Send>>,
     pub(crate) budget: Budget,
 }
 
@@ -130,7 +130,7 @@ impl Workspace {
             millis: 0,
             outbox: Outbox::lending(now, limits.high_water, &scratch),
             scratch,
-            panic: None,
+            panics: Vec::new(),
             budget: Budget { input: limits.budget, output: limits.budget },
             limits,
         }
@@ -153,9 +153,9 @@ impl Workspace {
         &self.limits
     }
 
-    /// What a protocol panicked with, if one did since the last call.
+    /// What a protocol panicked with: the oldest that was not taken yet.
     pub fn take_panic(&mut self) -> Option<Box<dyn Any + Send>> {
-        self.panic.take()
+        (!self.panics.is_empty()).then(|| self.panics.remove(0))
     }
 
     /// The same deadline in milliseconds since the loop began, rounded up.

@@ -37,7 +37,7 @@ pub(crate) struct Listener<L> {
 }
 
 /// What came of asking for the next connection.
-pub(crate) enum Next<S> {
+pub(crate) enum Outcome<S> {
     Newcomer(S, Address),
     /// That peer is gone; the next one may be fine.
     Lost,
@@ -92,11 +92,11 @@ impl<L> Listener<L> {
         &mut self,
         kernel: &mut K,
         now: Millis,
-    ) -> Next<K::Stream> {
+    ) -> Outcome<K::Stream> {
         let error = match kernel.accept(&mut self.inner) {
             Ok((stream, peer)) => {
                 self.pause = Pause::No;
-                return Next::Newcomer(stream, peer);
+                return Outcome::Newcomer(stream, peer);
             }
             Err(error) => error,
         };
@@ -104,20 +104,20 @@ impl<L> Listener<L> {
             Class::Drained => {
                 self.ready = false;
                 self.pause = Pause::No;
-                Next::Drained
+                Outcome::Drained
             }
             Class::Peer => {
                 log::debug!(
                     "a connection to {} was lost before it was accepted: {error}",
                     self.local
                 );
-                Next::Lost
+                Outcome::Lost
             }
             Class::Resources => {
                 self.exhausted(&error, now);
-                Next::Exhausted
+                Outcome::Exhausted
             }
-            Class::Broken => Next::Broken(error),
+            Class::Broken => Outcome::Broken(error),
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use self::admission::Peers;
-use self::shutdown::Ending;
+use self::shutdown::Shutdown;
 pub use self::stats::Stats;
 use crate::connection::{Connection, Next};
 use crate::handle::{Command, Mailbox};
@@ -46,7 +46,7 @@ pub struct Reactor<K: Kernel = Mio> {
     was_full: bool,
     peers: Peers,
     ordinal: u64,
-    ending: Ending,
+    shutdown: Shutdown,
     failure: Option<io::Error>,
     panic: Option<Box<dyn Any + Send>>,
     stats: Stats,
@@ -57,7 +57,7 @@ impl<K: Kernel> std::fmt::Debug for Reactor<K> {
         f.debug_struct("Reactor")
             .field("listeners", &self.listeners.iter().flatten().count())
             .field("connections", &self.connections.len())
-            .field("ending", &self.ending)
+            .field("shutdown", &self.shutdown)
             .finish_non_exhaustive()
     }
 }
@@ -92,7 +92,7 @@ impl<K: Kernel> Reactor<K> {
             was_full: false,
             peers: Peers::default(),
             ordinal: 0,
-            ending: Ending::No,
+            shutdown: Shutdown::No,
             failure: None,
             panic: None,
             stats: Stats::default(),
@@ -127,7 +127,7 @@ impl<K: Kernel> Reactor<K> {
             self.turn(None)?;
         }
         match self.failure.take() {
-            Some(error) if self.ending == Ending::No => Err(error),
+            Some(error) if self.shutdown == Shutdown::No => Err(error),
             _ => Ok(()),
         }
     }
@@ -176,6 +176,13 @@ impl<K: Kernel> Reactor<K> {
 
     fn obey_commands(&mut self) {
         self.kernel.phase(Phase::ObeyCommands);
+        // First what was asked in an earlier turn: even without a grace, a shutdown has one turn to
+        // serve the backlog.
+        match self.shutdown {
+            Shutdown::Grace { until } if until <= self.lent.millis => self.say_farewell(),
+            Shutdown::Farewell { until } if until <= self.lent.millis => self.end_all(|_| true),
+            _ => {}
+        }
         if !self.mailbox.has_mail() {
             return;
         }
@@ -205,11 +212,6 @@ impl<K: Kernel> Reactor<K> {
                 enqueue(key, connection, &mut self.runnable);
             }
         }
-        match self.ending {
-            Ending::Grace { until } if until <= self.lent.millis => self.say_farewell(),
-            Ending::Farewell { until } if until <= self.lent.millis => self.end_all(|_| true),
-            _ => {}
-        }
     }
 
     /// Takes newcomers in. The batch is noted by now, so no event of it can mean one of them.
@@ -220,7 +222,7 @@ impl<K: Kernel> Reactor<K> {
             while budget > 0 && self.accept_one(key) {
                 budget -= 1;
             }
-            if self.ending != Ending::No {
+            if self.shutdown != Shutdown::No {
                 self.listeners[key].take_if(|listener| listener.is_drained());
             }
         }
@@ -283,9 +285,9 @@ impl<K: Kernel> Reactor<K> {
                 self.peers.forget(peer);
             }
             connection.end(reason, &mut self.lent);
-            if let Some(panic) = self.lent.take_panic() {
-                self.note_panic(panic);
-            }
+        }
+        while let Some(panic) = self.lent.take_panic() {
+            self.note_panic(panic);
         }
         self.over = over;
         for listener in self.listeners.iter_mut().flatten() {
@@ -295,7 +297,7 @@ impl<K: Kernel> Reactor<K> {
 
     fn note_panic(&mut self, panic: Box<dyn Any + Send>) {
         self.stats.panics += 1;
-        log::error!("a protocol panicked; its connection was reset");
+        log::error!("a protocol panicked; the other connections go on");
         self.panic.get_or_insert(panic);
     }
 
@@ -306,7 +308,7 @@ impl<K: Kernel> Reactor<K> {
             return Some(Duration::ZERO);
         }
         let mut next = self.timers.next().unwrap_or(Millis::MAX);
-        if let Ending::Grace { until } | Ending::Farewell { until } = self.ending {
+        if let Shutdown::Grace { until } | Shutdown::Farewell { until } = self.shutdown {
             next = next.min(until);
         }
         for listener in self.listeners.iter().flatten() {
@@ -318,7 +320,7 @@ impl<K: Kernel> Reactor<K> {
     fn command(&mut self, id: ConnId, what: impl FnOnce(&mut dyn Protocol, &mut Outbox)) {
         let key = id.key as usize;
         match self.connections.get_mut(key) {
-            Some(connection) if connection.ordinal == id.ordinal && !connection.is_over() => {
+            Some(connection) if connection.ordinal == id.ordinal && connection.is_talking() => {
                 match connection.command(&mut self.lent, what) {
                     Ok(()) => enqueue(key, connection, &mut self.runnable),
                     Err(reason) => retire(key, connection, reason, &mut self.over),

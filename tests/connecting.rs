@@ -121,3 +121,19 @@ fn shutdown_ends_an_attempt_too() {
     assert_eq!(diary.reason().as_deref(), Some("shut down"));
     assert_eq!(world.now(), Duration::from_secs(1));
 }
+
+#[test]
+fn a_panic_about_a_failed_attempt_is_caught_and_counted() {
+    struct Bomb;
+    impl Protocol for Bomb {
+        fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
+        fn on_close(&mut self, _: &campanile::CloseReason) {
+            panic!("no route, no temper");
+        }
+    }
+    let world = World::new();
+    let mut reactor = reactor(&world);
+    assert!(reactor.connect(nowhere(), Bomb).is_err());
+    assert_eq!(reactor.stats().panics, 1);
+    assert!(reactor.take_panic().is_some());
+}

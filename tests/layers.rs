@@ -21,7 +21,20 @@ const LAYERS: &[(&str, &[&str])] = &[
         "reactor",
         &["outbox", "timers", "protocol", "limits", "connection", "kernel", "handle", "listener"],
     ),
-    ("background", &["limits", "handle", "reactor"]),
+    ("background", &["limits", "kernel", "handle", "reactor"]),
+    (
+        "testing",
+        &[
+            "protocol",
+            "limits",
+            "clock",
+            "connection",
+            "services",
+            "kernel",
+            "reactor",
+            "background",
+        ],
+    ),
     ("client", &[]),
 ];
 
@@ -32,7 +45,20 @@ const CRATES: &[(&str, &[&str])] = &[
     ("slab", &["reactor"]),
     ("chrono", &["clock", "services/daytime", "cli"]),
     ("libc", &["kernel", "listener", "cli"]),
-    ("log", &["clock", "kernel", "handle", "listener", "reactor", "background", "cli", "main"]),
+    (
+        "log",
+        &[
+            "clock",
+            "kernel",
+            "handle",
+            "listener",
+            "reactor",
+            "background",
+            "testing",
+            "cli",
+            "main",
+        ],
+    ),
 ];
 
 /// Lines of a file before its tests, and of a function.

@@ -130,3 +130,16 @@ fn clients_behind_a_pause_are_given_up_when_the_grace_ends() {
     assert_eq!(client.received(), b"");
     assert!(world.now() <= GRACE + Duration::from_secs(1));
 }
+
+#[test]
+fn even_without_a_grace_the_backlog_gets_its_turn() {
+    let world = World::new();
+    let mut reactor = reactor(&world, Limits::default());
+    let (time, voice) = (world.connect(0), world.connect(1));
+    voice.send(b"just in time");
+    reactor.handle().shutdown(Duration::ZERO);
+    reactor.run().unwrap();
+    assert_eq!(time.received(), TUTORIAL_LINE);
+    assert_eq!(voice.received(), b"just in time");
+    assert!(voice.saw_eof());
+}

@@ -4,9 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use campanile::testing::Fault;
+use clap::builder::ArgPredicate;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::address::{self, Place};
+use super::lab;
 use super::values::{self, FrozenTime, OrOff, ZoneChoice};
 
 const EXAMPLES: &str = "\
@@ -22,9 +25,13 @@ Examples:
   campanile serve -d 0.0.0.0:13 -e off               daytime only, for everybody
   campanile serve -d 0 -e 0 --ready-file ready.txt   any free ports, told in a file
   campanile serve --clock 2014-01-29T19:14:15Z --zone utc
+  campanile serve --fault 'echo 10%: reset after 5 bytes' --seed 7
 
 An ADDR is a PORT (of loopback), IP:PORT, [IPV6]:PORT, HOST:PORT (every address it has) or off.
 A T is a length of time such as 500ms, 2s or 5m.
+A SPEC is SERVICE [every|once|#N|#N..M|P%]: EFFECT [after N [in]|after T|at eof|at write N], where an
+EFFECT is delay T[+-T], slice N[/T], rate N/s, short N, stall, deaf, corrupt, hold-open, shut, close,
+reset, refuse or never-accept.
 Each flag also comes from the environment: --ready-file as CAMPANILE_READY_FILE, and so on.
 RUST_LOG is heard where neither -v nor -q is given.";
 
@@ -62,13 +69,15 @@ pub enum Command {
 pub struct Serve {
     /// Where to serve daytime
     #[arg(short, long, value_name = "ADDR", num_args = 1.., value_delimiter = ',')]
-    #[arg(default_value = "9999", value_parser = address::listening)]
+    #[arg(default_value = "9999", default_value_if("pipe", ArgPredicate::IsPresent, "0"))]
+    #[arg(value_parser = address::listening)]
     #[arg(env = "CAMPANILE_DAYTIME", hide_env = true, help_heading = "Listen")]
     pub daytime: Vec<Place>,
 
     /// Where to serve echo
     #[arg(short, long, value_name = "ADDR", num_args = 1.., value_delimiter = ',')]
-    #[arg(default_value = "12345", value_parser = address::listening)]
+    #[arg(default_value = "12345", default_value_if("pipe", ArgPredicate::IsPresent, "0"))]
+    #[arg(value_parser = address::listening)]
     #[arg(env = "CAMPANILE_ECHO", hide_env = true, help_heading = "Listen")]
     pub echo: Vec<Place>,
 
@@ -107,6 +116,17 @@ pub struct Serve {
     #[arg(env = "CAMPANILE_GRACE", hide_env = true, help_heading = "Bound")]
     pub grace: Duration,
 
+    /// Go wrong as asked: 'echo #3: reset after 5 bytes'; several are separated by ;
+    #[arg(long, value_name = "SPEC", num_args = 1.., value_delimiter = ';')]
+    #[arg(value_parser = lab::fault)]
+    #[arg(env = "CAMPANILE_FAULT", hide_env = true, help_heading = "Break")]
+    pub fault: Vec<Fault>,
+
+    /// Draw what is left to chance from this number [default: any]
+    #[arg(long, value_name = "N")]
+    #[arg(env = "CAMPANILE_SEED", hide_env = true, help_heading = "Break")]
+    pub seed: Option<u64>,
+
     /// Let the wall clock stand still, as at 2014-01-29T19:14:15Z
     #[arg(long, value_name = "TIME", value_parser = values::frozen_time)]
     #[arg(env = "CAMPANILE_CLOCK", hide_env = true, help_heading = "Time")]
@@ -116,6 +136,16 @@ pub struct Serve {
     #[arg(long, default_value = "local", value_parser = values::zone, allow_hyphen_values = true)]
     #[arg(env = "CAMPANILE_ZONE", hide_env = true, help_heading = "Time")]
     pub zone: ZoneChoice,
+
+    /// Tell what happens on stdout, one JSON object a line
+    #[arg(long, value_parser = values::yes_or_no)]
+    #[arg(env = "CAMPANILE_JSON", hide_env = true, help_heading = "Watch")]
+    pub json: bool,
+
+    /// The same on any free ports; take a SPEC from each line of stdin, and end when it ends
+    #[arg(long, value_parser = values::yes_or_no)]
+    #[arg(env = "CAMPANILE_PIPE", hide_env = true, help_heading = "Watch")]
+    pub pipe: bool,
 
     /// Say more: every connection's end, twice: everything
     #[arg(short, long, action = ArgAction::Count, value_parser = values::verbosity)]

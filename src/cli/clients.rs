@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use campanile::client::{self, Error};
 
 use super::args::{Daytime, Echo};
+use super::events::string;
 use super::failure::{DIFFERS, FAILED, Failure, TIMED_OUT};
 
 pub fn daytime(args: &Daytime) -> ExitCode {
@@ -103,19 +104,4 @@ fn json(service: &str, addr: &dyn ToString, fields: &[(&str, &str)]) -> String {
     }
     line.push_str("}\n");
     line
-}
-
-/// A string of JSON; what is not UTF-8 is replaced.
-fn string(bytes: &[u8]) -> String {
-    let mut text = String::from("\"");
-    for c in String::from_utf8_lossy(bytes).chars() {
-        match c {
-            '"' => text.push_str("\\\""),
-            '\\' => text.push_str("\\\\"),
-            c if c.is_control() => text.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => text.push(c),
-        }
-    }
-    text.push('"');
-    text
 }

@@ -3,14 +3,14 @@
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
-use campanile::{Accepted, Protocol, Reactor};
+use campanile::{Accepted, Kernel, Protocol, Reactor};
 
 use super::address::Place;
 use super::failure::{FAILED, Failure};
 
 /// Listens at every place for one service, and returns where that is.
-pub fn listen<P: Protocol + 'static>(
-    reactor: &mut Reactor,
+pub fn listen<K: Kernel, P: Protocol + 'static>(
+    reactor: &mut Reactor<K>,
     service: &str,
     places: &[Place],
     make: impl FnMut(&Accepted) -> P + Clone + 'static,
@@ -80,7 +80,12 @@ fn is_family_lacking(addr: SocketAddr, error: &io::Error) -> bool {
     is_address && TcpListener::bind(loopback).is_err()
 }
 
-fn cannot_listen(reactor: &Reactor, service: &str, addr: SocketAddr, error: &io::Error) -> Failure {
+fn cannot_listen<K: Kernel>(
+    reactor: &Reactor<K>,
+    service: &str,
+    addr: SocketAddr,
+    error: &io::Error,
+) -> Failure {
     let port = addr.port();
     let is_own = reactor.local_addrs().any(|local| local.inet().is_some_and(|a| a.port() == port));
     let advice = match error.kind() {

@@ -3,7 +3,9 @@
 mod address;
 mod args;
 mod clients;
+mod events;
 mod failure;
+mod lab;
 mod listen;
 mod logging;
 mod output;

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use campanile::services::{Daytime, Echo};
-use campanile::{Accepted, Clock, Limits, Reactor};
+use campanile::{Accepted, Clock, Kernel, Limits, Reactor};
 
 use super::address::Place;
 use super::args::Serve;
 use super::failure::{FAILED, Failure, USAGE};
+use super::lab::Lab;
 use super::listen::listen;
 use super::output::{Output, Sink};
 use super::ready::ReadyFile;
@@ -43,28 +44,55 @@ pub fn serve(args: &Serve) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// On the plain kernel, unless it is to go wrong or to be watched: what is not asked for is not there.
 fn run(args: &Serve, output: &Output) -> Result<(), Failure> {
     check(args)?;
-    let mut reactor = Reactor::with_limits(limits(args)).map_err(|error| {
+    let failed = |error: io::Error| {
         let advice = "the limit of open files may be reached: ulimit -n 1024";
         Failure::new(FAILED, format!("cannot make a loop: {error}"), advice)
+    };
+    if !Lab::is_wanted(args) {
+        let reactor = Reactor::with_limits(limits(args)).map_err(failed)?;
+        return run_on(reactor, args, output, None);
+    }
+    let lab = Lab::new(args, output).map_err(|error| {
+        Failure::new(USAGE, error, "say it as in --fault 'echo #3: reset after 5 bytes'")
     })?;
+    run_on(lab.reactor(limits(args)).map_err(failed)?, args, output, Some(&lab))
+}
+
+fn run_on<K: Kernel>(
+    mut reactor: Reactor<K>,
+    args: &Serve,
+    output: &Output,
+    lab: Option<&Lab>,
+) -> Result<(), Failure> {
     signals::watch(reactor.handle(), args.grace).map_err(|error| {
         let advice = "the limits of open files or threads may be reached: see ulimit -a";
         Failure::new(FAILED, format!("cannot watch for signals: {error}"), advice)
     })?;
     let mut ready_file = args.ready_file.as_deref().map(ReadyFile::prepare).transpose()?;
-    let lines = bind(&mut reactor, args)?;
+    let bound = bind(&mut reactor, args, lab)?;
+    let lines: String = bound.iter().map(|(service, addr)| format!("{service} {addr}\n")).collect();
     if let Some(file) = &mut ready_file {
         file.write(&lines)?;
     }
-    output.say(Sink::Stdout, lines);
+    output.say(Sink::Stdout, lab.and_then(|lab| lab.listening(&bound)).unwrap_or(lines));
+    if let (true, Some(lab)) = (args.pipe, lab) {
+        lab.obey_stdin(reactor.handle()).map_err(|error| {
+            let advice = "the limit may be reached: ulimit -u";
+            Failure::new(FAILED, format!("cannot start a thread: {error}"), advice)
+        })?;
+    }
     if let Some(time) = &args.clock {
         log::info!("the clock stands still at {}", time.text);
     }
     reactor.run().map_err(|error| {
         Failure::new(FAILED, format!("the loop failed: {error}"), "start it again")
     })?;
+    if let Some(lab) = lab {
+        lab.stopped();
+    }
     if let Some(file) = ready_file {
         file.remove();
     }
@@ -84,6 +112,10 @@ fn check(args: &Serve) -> Result<(), Failure> {
         let advice = "say one of them, here or in the environment";
         return Err(Failure::new(USAGE, "--quiet and --verbose cannot both be meant", advice));
     }
+    if args.json && args.pipe {
+        let advice = "say --pipe alone: it tells what happens, too";
+        return Err(Failure::new(USAGE, "--json and --pipe cannot both be meant", advice));
+    }
     if is_off(&args.daytime) && is_off(&args.echo) {
         let advice = "say --daytime off or --echo off, or neither";
         return Err(Failure::new(USAGE, "both services are off: nothing to serve", advice));
@@ -91,12 +123,19 @@ fn check(args: &Serve) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Binds every listener, and returns the address lines.
-fn bind(reactor: &mut Reactor, args: &Serve) -> Result<String, Failure> {
-    let mut lines = String::new();
-    let mut add = |service: &str, bound: Vec<SocketAddr>| {
-        for addr in bound {
-            lines.push_str(&format!("{service} {addr}\n"));
+/// Binds every listener, and returns which service is where.
+fn bind<K: Kernel>(
+    reactor: &mut Reactor<K>,
+    args: &Serve,
+    lab: Option<&Lab>,
+) -> Result<Vec<(&'static str, SocketAddr)>, Failure> {
+    let mut all = Vec::new();
+    let mut add = |service, bound: Vec<SocketAddr>| {
+        all.extend(bound.into_iter().map(|addr| (service, addr)));
+    };
+    let name = |service| {
+        if let Some(lab) = lab {
+            lab.serving(service);
         }
     };
     if args.daytime != [Place::Off] {
@@ -105,14 +144,16 @@ fn bind(reactor: &mut Reactor, args: &Serve) -> Result<String, Failure> {
             log::info!("Got a connection from {}", new.peer);
             daytime.clone()
         };
+        name("daytime");
         add("daytime", listen(reactor, "daytime", &args.daytime, make)?);
     }
     let make = |new: &Accepted| {
         log::info!("Connected by {}", new.peer);
         Echo
     };
+    name("echo");
     add("echo", listen(reactor, "echo", &args.echo, make)?);
-    Ok(lines)
+    Ok(all)
 }
 
 fn clock(args: &Serve) -> Result<Clock, Failure> {

@@ -21,7 +21,7 @@ impl<S: Stream> Connection<S> {
         let (data, out) = (&lent.scratch[..count], &mut lent.outbox);
         // Whatever a panic leaves behind belongs to this protocol and goes with it.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(&mut **protocol, data, out))) {
-            lent.panic.get_or_insert(panic);
+            lent.panics.push(panic);
             self.drop_protocol(lent);
             return Err(CloseReason::Panicked);
         }
@@ -48,6 +48,7 @@ impl<S: Stream> Connection<S> {
     /// Tries the write now; only what the kernel refuses waits for writability.
     fn send_off(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
         let [first, second] = lent.outbox.parts(&lent.scratch);
+        // Nearly always there is one part, and it can go as it is; two are rare enough to be copied.
         let (mut first, second) = if first.is_empty() { (second, first) } else { (first, second) };
         if self.owed.is_empty() && second.is_empty() {
             self.transmit(&mut first, lent.millis, &mut lent.budget)?;
@@ -55,7 +56,7 @@ impl<S: Stream> Connection<S> {
         if first.len() + second.len() > 0 {
             self.owed.append(first);
             self.owed.append(second);
-            self.unplanned = true;
+            self.replan = true;
             if self.owed.len() > lent.limits.unsent {
                 return Err(CloseReason::Overflow);
             }
@@ -67,7 +68,7 @@ impl<S: Stream> Connection<S> {
         if wishes.ending == Some(Ending::Abort) {
             return Err(CloseReason::Aborted);
         }
-        self.unplanned = true;
+        self.replan = true;
         self.congested = wishes.congested;
         if wishes.wake.is_some() || self.rare.is_some() {
             self.rare().wake = wishes.wake;
@@ -107,7 +108,7 @@ impl<S: Stream> Connection<S> {
         if let Some(protocol) = &mut self.protocol {
             let told = catch_unwind(AssertUnwindSafe(|| protocol.on_close(&reason)));
             if let Err(panic) = told {
-                lent.panic.get_or_insert(panic);
+                lent.panics.push(panic);
             }
             self.drop_protocol(lent);
         }
@@ -118,7 +119,7 @@ impl<S: Stream> Connection<S> {
     fn drop_protocol(&mut self, lent: &mut Workspace) {
         let protocol = self.protocol.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(protocol))) {
-            lent.panic.get_or_insert(panic);
+            lent.panics.push(panic);
         }
     }
 }

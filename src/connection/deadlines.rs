@@ -43,17 +43,18 @@ impl<S: Stream> Connection<S> {
         Some(self.rare.as_ref()?.born? + u64::from(lent.lifetime?))
     }
 
-    /// Whether to judge and plan: nothing else than an event can have happened otherwise.
-    pub(super) fn is_unplanned(&self) -> bool {
-        self.unplanned || self.stream.retry_at().is_some()
+    /// Whether to judge and plan anew. Otherwise no bound can have passed: the deadline that was
+    /// planned has not come, and whatever happened since only put it off.
+    pub(super) fn needs_a_plan(&self) -> bool {
+        self.replan || self.stream.retry_at().is_some()
     }
 
     /// When to look at this connection again if no event comes before; `None` if that is planned.
     pub(crate) fn plan(&mut self, lent: &Workspace) -> Option<Millis> {
-        if !self.is_unplanned() {
+        if !self.needs_a_plan() {
             return None;
         }
-        self.unplanned = false;
+        self.replan = false;
         self.deadline(lent)
     }
 

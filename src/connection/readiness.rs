@@ -3,8 +3,9 @@
 /// Readiness: set by events, cleared by `WouldBlock`.
 ///
 /// A read that gives less than was asked for clears nothing: data and FIN can share one edge, and
-/// an urgent byte ends a read with bytes left behind it. The one exception is a stream of which
-/// every event so far was *plain* (see [`Event`](crate::Event)): there a short read means empty.
+/// an urgent byte ends a read with bytes left behind it. The exception is a stream of which every
+/// event so far was *plain* (see [`Event`](crate::Event)): there a short read means empty. And the
+/// guess that a newcomer is readable is taken back unread if its protocol has closed already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Readiness(u8);
 

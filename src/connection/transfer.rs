@@ -77,7 +77,7 @@ impl<S: Stream> Connection<S> {
     /// Offers what is owed; when that was the last, says so to the peer.
     pub(super) fn deliver(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
         if !self.owed.is_empty() && self.ready.is_writable() {
-            self.unplanned = true;
+            self.replan = true;
             let before = self.owed.len();
             let last = self.output == Output::Flushing;
             let mut writer = Writer { last, to: &mut self.stream };
@@ -112,7 +112,7 @@ impl<S: Stream> Connection<S> {
     /// Everything is delivered: says so to the peer, and starts the clock of lingering.
     fn end_output(&mut self, now: Millis) -> Result<(), CloseReason> {
         self.output = Output::Shut;
-        self.unplanned = true;
+        self.replan = true;
         self.progress = now as u32;
         match self.stream.shutdown_write() {
             // The peer has reset the connection already; the next read says so.

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::{Reactor, enqueue};
 use crate::connection::{Connection, Stream};
 use crate::kernel::Kernel;
-use crate::listener::{self, Listener, Maker};
+use crate::listener::{Listener, Maker, Outcome};
 use crate::protocol::{Accepted, Address, CloseReason, ConnId, Protocol};
 
 impl<K: Kernel> Reactor<K> {
@@ -77,7 +77,11 @@ impl<K: Kernel> Reactor<K> {
             }
             Err(error) => {
                 let told = io::Error::new(error.kind(), error.to_string());
-                protocol.on_close(&CloseReason::ConnectFailed(told));
+                let told = CloseReason::ConnectFailed(told);
+                let body = AssertUnwindSafe(move || protocol.on_close(&told));
+                if let Err(panic) = catch_unwind(body) {
+                    self.note_panic(panic);
+                }
                 Err(error)
             }
         }
@@ -108,17 +112,17 @@ impl<K: Kernel> Reactor<K> {
             return false;
         }
         match listener.next(&mut self.kernel, now) {
-            listener::Next::Newcomer(stream, peer) => {
+            Outcome::Newcomer(stream, peer) => {
                 self.admit(key, stream, peer);
                 return true;
             }
-            listener::Next::Drained => return false,
-            listener::Next::Lost => {}
-            listener::Next::Exhausted => {
+            Outcome::Drained => return false,
+            Outcome::Lost => {}
+            Outcome::Exhausted => {
                 self.stats.accept_errors += 1;
                 return false;
             }
-            listener::Next::Broken(error) => {
+            Outcome::Broken(error) => {
                 log::error!(
                     "the listener on {} is broken and was removed: {error}",
                     listener.local

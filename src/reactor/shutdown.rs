@@ -13,7 +13,7 @@ const FAREWELL: Millis = 1000;
 
 /// How far the end of the reactor has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum Shutdown {
     No,
     /// Who waits in a backlog is served, conversations finish.
     Grace {
@@ -28,9 +28,9 @@ pub(super) enum Ending {
 impl<K: Kernel> Reactor<K> {
     pub(super) fn begin_shutdown(&mut self, grace: Duration) {
         let until = self.lent.millis + millis(grace).map_or(Millis::MAX / 2, Millis::from);
-        self.ending = match self.ending {
-            Ending::No => Ending::Grace { until },
-            Ending::Grace { until: before } => Ending::Grace { until: before.min(until) },
+        self.shutdown = match self.shutdown {
+            Shutdown::No => Shutdown::Grace { until },
+            Shutdown::Grace { until: before } => Shutdown::Grace { until: before.min(until) },
             farewell => farewell,
         };
         // Once more, to WouldBlock: whoever is connected by now is served, not reset.
@@ -53,7 +53,7 @@ impl<K: Kernel> Reactor<K> {
                 Err(reason) => retire(key, connection, reason, &mut self.over),
             }
         }
-        self.ending = Ending::Farewell { until: self.lent.millis + FAREWELL };
+        self.shutdown = Shutdown::Farewell { until: self.lent.millis + FAREWELL };
     }
 
     pub(super) fn end_all(&mut self, which: impl Fn(&Connection<K::Stream>) -> bool) {

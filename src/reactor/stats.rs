@@ -24,7 +24,7 @@ pub struct Stats {
     pub refused: u64,
     /// Errors of accept(2) other than that nobody waits.
     pub accept_errors: u64,
-    /// Commands to connections that were gone.
+    /// Commands to connections that were gone, had closed or were still being made.
     pub gone: u64,
     /// Bytes read.
     pub bytes_in: u64,

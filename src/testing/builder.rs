@@ -1,0 +1,160 @@
+//! What a [`TestServer`] is to be like.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::fault::Fault;
+use super::faulty::Faulty;
+use super::ledger::Book;
+use super::logged::Logged;
+use super::manual::{Hand, Timed};
+use super::plan::Plan;
+use super::server::{TestKernel, TestServer};
+use crate::background::Background;
+use crate::clock::{Clock, Zone};
+use crate::kernel::Mio;
+use crate::limits::Limits;
+use crate::protocol::{Accepted, Protocol};
+use crate::reactor::Reactor;
+use crate::services::{daytime, echo};
+
+/// The second of the tutorial that the two services come from: Wed Jan 29 19:14:15 2014.
+const TUTORIAL: i64 = 1_391_022_855;
+/// Ledgers that a server keeps.
+const KEPT: usize = 10_000;
+
+type Listen = Box<dyn FnOnce(&mut Reactor<TestKernel>) -> io::Result<SocketAddr> + Send>;
+
+/// Makes a [`TestServer`]: see [`TestServer::builder`].
+#[must_use = "nothing is served before start()"]
+pub struct Builder {
+    clock: Clock,
+    seed: u64,
+    limits: Limits,
+    keeps_received: bool,
+    is_manual: bool,
+    faults: Vec<Fault>,
+    services: Vec<(String, Listen)>,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("clock", &self.clock)
+            .field("seed", &self.seed)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    pub(super) fn new() -> Builder {
+        Builder {
+            clock: Clock::fixed(TUTORIAL),
+            seed: 0,
+            limits: Limits::default(),
+            keeps_received: false,
+            is_manual: false,
+            faults: Vec::new(),
+            services: Vec::new(),
+        }
+    }
+
+    /// The clock that daytime tells. It stands at 2014-01-29T19:14:15Z unless set.
+    pub fn clock(self, clock: Clock) -> Builder {
+        Builder { clock, ..self }
+    }
+
+    /// The zone that daytime tells; UTC unless set.
+    pub fn zone(self, zone: Zone) -> Builder {
+        Builder { clock: self.clock.in_zone(zone), ..self }
+    }
+
+    /// What chances and jitter are drawn from; 0 unless set. It is printed when a test fails.
+    pub fn seed(self, seed: u64) -> Builder {
+        Builder { seed, ..self }
+    }
+
+    /// The bounds of the loop.
+    pub fn limits(self, limits: Limits) -> Builder {
+        Builder { limits, ..self }
+    }
+
+    /// Keeps what clients send in the ledgers.
+    pub fn keep_received(self) -> Builder {
+        Builder { keeps_received: true, ..self }
+    }
+
+    /// Lets time pass only on [`TestServer::advance`]: delays, gaps, timeouts. What waits for the
+    /// network does not wait for time.
+    #[doc(alias("virtual time", "fake clock"))]
+    pub fn manual_time(self) -> Builder {
+        Builder { is_manual: true, ..self }
+    }
+
+    /// A fault that is there from the start: `echo #3: reset after 5 bytes`.
+    ///
+    /// # Panics
+    /// If the text is no fault.
+    pub fn fault<F: TryInto<Fault, Error: fmt::Display>>(mut self, fault: F) -> Builder {
+        self.faults.push(fault.try_into().unwrap_or_else(|error| panic!("no fault: {error}")));
+        self
+    }
+
+    /// Serves a protocol of your own, too, on a port of its own.
+    pub fn service<P: Protocol + 'static>(
+        mut self,
+        name: impl Into<String>,
+        make: impl FnMut(&Accepted) -> P + Send + 'static,
+    ) -> Builder {
+        self.services.push((name.into(), Box::new(move |reactor| reactor.listen(ANY, make))));
+        self
+    }
+
+    /// Starts the server. When this returns, every port is bound.
+    ///
+    /// # Panics
+    /// If that fails, or a fault is for a service that is not there.
+    pub fn start(self) -> TestServer {
+        let Builder { clock, seed, limits, keeps_received, is_manual, faults, services } = self;
+        let book = if keeps_received { Book::with_received(KEPT) } else { Book::new(KEPT) };
+        let plan = Plan::new(seed);
+        let hand = is_manual.then(Hand::new);
+        let mut listens: Vec<(String, Listen)> = vec![
+            ("daytime".into(), Box::new(move |reactor| reactor.listen(ANY, daytime(clock)))),
+            ("echo".into(), Box::new(|reactor| reactor.listen(ANY, echo()))),
+        ];
+        listens.extend(services);
+        let names: Vec<String> = listens.iter().map(|(name, _)| name.clone()).collect();
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        for fault in faults {
+            let checked = fault.check_service(&names).map_err(|error| error.to_string());
+            if let Err(error) = checked.and_then(|()| plan.add(fault).map(drop)) {
+                panic!("no fault: {error}");
+            }
+        }
+        let make = {
+            let (plan, book, hand) = (plan.clone(), book.clone(), hand.clone());
+            move || {
+                let timed = Timed::new(Mio::new(limits.events)?, hand);
+                let kernel = Faulty::new(Logged::new(timed, &book), &plan, &book);
+                Ok(Reactor::with_kernel(kernel, limits))
+            }
+        };
+        let naming = book.clone();
+        let started = Background::start_on(make, move |reactor| {
+            let bind = |(name, listen): (String, Listen)| {
+                naming.serving(&name);
+                Ok((name, listen(reactor)?))
+            };
+            listens.into_iter().map(bind).collect::<io::Result<Vec<_>>>()
+        });
+        match started {
+            Ok((background, places)) => TestServer::new(background, plan, book, hand, places),
+            Err(error) => panic!("the test server cannot start: {error}"),
+        }
+    }
+}
+
+const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);

@@ -1,0 +1,320 @@
+//! The fault language: what to do wrong, to whom and when, as data and as text.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What to do wrong, to whom and when: `echo once: reset after 5 bytes`.
+///
+/// ```text
+/// FAULT  = [ SERVICE [WHO] ":" ] EFFECT [WHEN]
+/// WHO    = "every" | "once" | "#"N[".."N] | P"%"
+/// EFFECT = delay T[+-T] | slice N[/T] | rate SIZE/s | short N | stall | deaf | corrupt | hold-open
+///        | shut | close | reset | refuse | never-accept
+/// WHEN   = after SIZE [in] | after T | at eof | at write N           (else: at accept)
+/// SIZE   = N ["bytes" | "KiB" | "MiB"]     bytes we sent; with `in`, bytes received
+/// T      = N ("ns" | "us" | "ms" | "s" | "m" | "h")
+/// ```
+///
+/// Whom may be left out where something else says it, such as
+/// [`Service::once`](super::Service::once). What is printed parses to the same fault again.
+///
+/// ```
+/// use campanile::testing::{Effect, Fault, When};
+///
+/// let fault: Fault = "echo #3: reset after 64KiB".parse()?;
+/// assert_eq!((&fault.effect, &fault.when), (&Effect::Reset, &When::Sent(65_536)));
+/// assert_eq!(fault.to_string(), "echo #3: reset after 64KiB");
+///
+/// let error = "echo: rest after 5 bytes".parse::<Fault>().unwrap_err();
+/// assert_eq!(error.to_string(), "column 7: `rest` is no effect: did you mean `reset`?");
+/// # Ok::<(), campanile::testing::FaultError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[doc(alias("toxic", "SocketPolicy", "SocketEffect", "chaos"))]
+pub struct Fault {
+    /// Whose connections.
+    pub whom: Option<Whom>,
+    /// What to do.
+    pub effect: Effect,
+    /// From when on.
+    pub when: When,
+}
+
+/// Whose connections a fault is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Whom {
+    /// The service's name.
+    pub service: String,
+    /// Which of its connections.
+    pub who: Who,
+}
+
+/// Which connections of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Who {
+    /// All of them.
+    Every,
+    /// The next one. Several such faults queue up, one a connection.
+    #[doc(alias("enqueue", "limit"))]
+    Once,
+    /// Those with these numbers, counted from 1; the last one is meant, too.
+    Numbers {
+        /// The first.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
+    /// So many of a million, chosen by the seed and the connection's number.
+    #[doc(alias("toxicity", "percentage"))]
+    Chance {
+        /// Millionths: 10,000 are one percent.
+        millionths: u32,
+    },
+}
+
+/// What a server does wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Effect {
+    /// Everything we say is held back that long.
+    #[doc(alias("latency", "fixedDelayMilliseconds", "headersDelay", "bodyDelay"))]
+    Delay {
+        /// How long.
+        time: Duration,
+        /// At most so much more or less, by the seed.
+        jitter: Duration,
+    },
+    /// At most so many bytes a write, and a pause after each.
+    #[doc(alias("slicer", "chunkedDribbleDelay", "dribble"))]
+    Slice {
+        /// Bytes.
+        size: u64,
+        /// The pause; without one, TCP glues the pieces together again.
+        gap: Duration,
+    },
+    /// So many bytes a second.
+    #[doc(alias("bandwidth", "throttleBody", "throttle"))]
+    Rate {
+        /// Bytes.
+        per_second: u64,
+    },
+    /// The kernel seems to take at most so many bytes at once.
+    Short {
+        /// Bytes.
+        size: u64,
+    },
+    /// We stop writing and keep the connection.
+    #[doc(alias("timeout", "NO_RESPONSE", "STALL_SOCKET_AT_START", "NoResponse"))]
+    Stall,
+    /// We stop reading.
+    Deaf,
+    /// One bit of the byte there is flipped.
+    #[doc(alias("MALFORMED_RESPONSE_CHUNK", "RANDOM_DATA_THEN_CLOSE"))]
+    Corrupt,
+    /// The client's end is ignored, and ours is not said.
+    #[doc(alias("slow_close", "KEEP_OPEN"))]
+    HoldOpen,
+    /// Our half ends; we go on reading.
+    #[doc(alias("SHUTDOWN_OUTPUT_AT_END", "ShutdownConnection", "half-close"))]
+    Shut,
+    /// An orderly end: FIN.
+    #[doc(alias("limit_data", "DISCONNECT_AT_START", "DISCONNECT_AT_END", "EMPTY_RESPONSE"))]
+    #[doc(alias("DISCONNECT_AFTER_REQUEST", "DISCONNECT_DURING_RESPONSE_BODY", "CloseSocket"))]
+    #[doc(alias("truncate"))]
+    Close,
+    /// An end by RST.
+    #[doc(alias("reset_peer", "CONNECTION_RESET_BY_PEER", "CloseStream"))]
+    Reset,
+    /// The listener is closed.
+    #[doc(alias("down", "disabled"))]
+    Refuse,
+    /// Clients stay in the backlog.
+    NeverAccept,
+}
+
+/// From when on a fault acts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum When {
+    /// At once.
+    Accept,
+    /// When so many bytes were written.
+    Sent(u64),
+    /// When so many bytes were read.
+    Received(u64),
+    /// So long after the connection was accepted.
+    Time(Duration),
+    /// When the client has ended its half.
+    Eof,
+    /// At our so-manieth write, counted from 1, before it.
+    Write(u64),
+}
+
+/// The part of a fault that an objection is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Who,
+    Effect,
+    When,
+}
+
+impl Fault {
+    /// A fault of nobody in particular.
+    pub fn new(effect: Effect, when: When) -> Fault {
+        Fault { whom: None, effect, when }
+    }
+
+    /// The same for some connections of a service.
+    pub fn of(self, service: impl Into<String>, who: Who) -> Fault {
+        Fault { whom: Some(Whom { service: service.into(), who }), ..self }
+    }
+
+    /// What cannot be meant, if anything.
+    pub(super) fn objection(&self) -> Option<(Part, &'static str)> {
+        let is_zero = match self.effect {
+            Effect::Slice { size, .. } | Effect::Short { size } => size == 0,
+            Effect::Rate { per_second } => per_second == 0,
+            _ => false,
+        };
+        if is_zero {
+            return Some((Part::Effect, "nothing would ever be written: say `stall`"));
+        }
+        if let Effect::Delay { time, jitter } = self.effect {
+            if jitter > time {
+                return Some((Part::Effect, "the jitter is longer than the delay"));
+            }
+        }
+        if self.when == When::Write(0) {
+            return Some((Part::When, "writes are counted from 1"));
+        }
+        if self.effect == Effect::Deaf && self.when == When::Eof {
+            return Some((Part::When, "after the client's end there is nothing left to hear"));
+        }
+        if self.is_of_listener() && !matches!(self.when, When::Accept | When::Time(_)) {
+            return Some((Part::When, "a listener has no bytes: only `after T` makes sense"));
+        }
+        match self.whom.as_ref()?.who {
+            Who::Numbers { first: 0, .. } => Some((Part::Who, "connections are counted from 1")),
+            Who::Numbers { first, last } if first > last => {
+                Some((Part::Who, "the first is greater than the last"))
+            }
+            Who::Chance { millionths: 1_000_001.. } => Some((Part::Who, "more than 100%")),
+            Who::Once | Who::Chance { .. } if self.is_of_listener() => Some((
+                Part::Who,
+                "a listener is closed to everybody: only `every` or `#N` (from then on) makes sense",
+            )),
+            _ => None,
+        }
+    }
+
+    /// Whether it is done to the listener and not to a connection.
+    pub(super) fn is_of_listener(&self) -> bool {
+        matches!(self.effect, Effect::Refuse | Effect::NeverAccept)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Whom { service, who }) = &self.whom {
+            write!(f, "{service}{who}: ")?;
+        }
+        write!(f, "{}{}", self.effect, self.when)
+    }
+}
+
+impl fmt::Display for Who {
+    /// With a blank before it, or nothing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Who::Every => Ok(()),
+            Who::Once => f.write_str(" once"),
+            Who::Numbers { first, last } if first == last => write!(f, " #{first}"),
+            Who::Numbers { first, last } => write!(f, " #{first}..{last}"),
+            Who::Chance { millionths } => match (millionths / 10_000, millionths % 10_000) {
+                (whole, 0) => write!(f, " {whole}%"),
+                (whole, part) => {
+                    let digits = format!("{part:04}");
+                    write!(f, " {whole}.{}%", digits.trim_end_matches('0'))
+                }
+            },
+        }
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Effect::Delay { time, jitter: Duration::ZERO } => write!(f, "delay {}", Time(time)),
+            Effect::Delay { time, jitter } => write!(f, "delay {}+-{}", Time(time), Time(jitter)),
+            Effect::Slice { size, gap: GAP } => write!(f, "slice {size}"),
+            Effect::Slice { size, gap } => write!(f, "slice {size}/{}", Time(gap)),
+            Effect::Rate { per_second } => write!(f, "rate {}/s", Size(per_second)),
+            Effect::Short { size } => write!(f, "short {size}"),
+            Effect::Stall => f.write_str("stall"),
+            Effect::Deaf => f.write_str("deaf"),
+            Effect::Corrupt => f.write_str("corrupt"),
+            Effect::HoldOpen => f.write_str("hold-open"),
+            Effect::Shut => f.write_str("shut"),
+            Effect::Close => f.write_str("close"),
+            Effect::Reset => f.write_str("reset"),
+            Effect::Refuse => f.write_str("refuse"),
+            Effect::NeverAccept => f.write_str("never-accept"),
+        }
+    }
+}
+
+impl fmt::Display for When {
+    /// With a blank before it, or nothing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            When::Accept => Ok(()),
+            When::Sent(size) => write!(f, " after {}", Size(size)),
+            When::Received(size) => write!(f, " after {} in", Size(size)),
+            When::Time(time) => write!(f, " after {}", Time(time)),
+            When::Eof => f.write_str(" at eof"),
+            When::Write(number) => write!(f, " at write {number}"),
+        }
+    }
+}
+
+/// The pause of `slice` where none is said.
+pub(super) const GAP: Duration = Duration::from_millis(1);
+
+/// Units of length, in nanoseconds, and of size, in bytes; the greatest first.
+pub(super) const TIMES: [(&str, u128); 6] = [
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+];
+pub(super) const SIZES: [(&str, u64); 4] =
+    [("MiB", 1 << 20), ("KiB", 1 << 10), ("bytes", 1), ("byte", 1)];
+
+struct Time(Duration);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = self.0.as_nanos();
+        if nanos == 0 {
+            return f.write_str("0s");
+        }
+        let fits = TIMES.iter().find(|(_, length)| nanos % length == 0);
+        let (unit, length) = fits.unwrap_or(&("ns", 1));
+        write!(f, "{}{unit}", nanos / length)
+    }
+}
+
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.0;
+        match SIZES.iter().find(|(_, unit)| *unit > 1 && size > 0 && size % unit == 0) {
+            Some((name, unit)) => write!(f, "{}{name}", size / unit),
+            None if size == 1 => f.write_str("1 byte"),
+            None => write!(f, "{size} bytes"),
+        }
+    }
+}

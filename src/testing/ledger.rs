@@ -1,0 +1,282 @@
+//! What happened on each connection, as data: [`Ledger`], and the [`Book`] that keeps them.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::fault::Fault;
+use crate::protocol::Address;
+
+/// Sizes of writes that are kept; later ones are only counted.
+const WRITES_KEPT: usize = 64;
+
+/// One end of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The server.
+    We,
+    /// The client.
+    Peer,
+}
+
+/// What happened on one connection: what *we* did, never how TCP delivered it.
+///
+/// Times are monotonic, since the loop began, and those of the turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[doc(alias("RecordedRequest", "request journal", "serve events"))]
+#[non_exhaustive]
+pub struct Ledger {
+    /// The service's name.
+    pub service: String,
+    /// The how-manieth connection of its service, from 1: what `#N` means in a fault.
+    pub number: u64,
+    /// The far end.
+    pub peer: Address,
+    /// When it was accepted.
+    pub opened: Duration,
+    /// When it ended.
+    pub closed: Option<Duration>,
+    /// Bytes read.
+    pub bytes_in: u64,
+    /// Bytes the kernel took.
+    pub bytes_out: u64,
+    /// Writes of which the kernel took something.
+    pub writes: u64,
+    /// How many bytes it took of each of the first 64.
+    pub write_sizes: Vec<usize>,
+    /// Writes of which it took less than was offered.
+    pub short_writes: u64,
+    /// Writes it refused for the time being.
+    pub blocked_writes: u64,
+    /// Reads that found nothing.
+    pub blocked_reads: u64,
+    /// How long we did not read because too much was owed.
+    pub unread: Duration,
+    /// Who ended a half first, by a FIN or by a reset.
+    pub first_end: Option<Side>,
+    /// Who reset the connection.
+    pub reset_by: Option<Side>,
+    /// How it ended, in words; empty while it has not.
+    pub reason: String,
+    /// The faults that came into force, in that order.
+    pub faults: Vec<Fault>,
+    /// What was read, if the book keeps it.
+    pub received: Vec<u8>,
+}
+
+impl Ledger {
+    pub(super) fn new(service: &str, number: u64, peer: Address, opened: Duration) -> Ledger {
+        Ledger {
+            service: service.to_owned(),
+            number,
+            peer,
+            opened,
+            closed: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            writes: 0,
+            write_sizes: Vec::new(),
+            short_writes: 0,
+            blocked_writes: 0,
+            blocked_reads: 0,
+            unread: Duration::ZERO,
+            first_end: None,
+            reset_by: None,
+            reason: String::new(),
+            faults: Vec::new(),
+            received: Vec::new(),
+        }
+    }
+
+    pub(super) fn note_write(&mut self, offered: usize, taken: usize) {
+        self.writes += 1;
+        self.bytes_out += taken as u64;
+        self.short_writes += u64::from(taken < offered);
+        if self.write_sizes.len() < WRITES_KEPT {
+            self.write_sizes.push(taken);
+        }
+    }
+
+    pub(super) fn note_end(&mut self, side: Side, is_reset: bool) {
+        self.first_end.get_or_insert(side);
+        if is_reset {
+            self.reset_by.get_or_insert(side);
+        }
+    }
+}
+
+impl fmt::Display for Ledger {
+    /// One line of a table.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = if self.closed.is_some() { &*self.reason } else { "open" };
+        write!(
+            f,
+            "{} #{} from {}: {} bytes in, {} out, {end}",
+            self.service, self.number, self.peer, self.bytes_in, self.bytes_out
+        )?;
+        for fault in &self.faults {
+            write!(f, " [{fault}]")?;
+        }
+        Ok(())
+    }
+}
+
+/// Something that was written into a [`Book`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Entry<'a> {
+    /// A connection was accepted.
+    Accepted(&'a Ledger),
+    /// A connection ended.
+    Closed(&'a Ledger),
+    /// accept(2) failed for another reason than that nobody waits.
+    AcceptError {
+        /// The listener's service.
+        service: &'a str,
+        /// What it failed with.
+        error: &'a str,
+    },
+}
+
+pub(super) type Page = Arc<Mutex<Ledger>>;
+type Reader = Arc<dyn Fn(Entry<'_>) + Send + Sync>;
+
+/// Where ledgers are kept. Clones are the same book: a test holds one, the loop another.
+#[derive(Clone)]
+pub struct Book(Arc<Shared>);
+
+struct Shared {
+    pages: Mutex<Pages>,
+    turned: Condvar,
+    kept: usize,
+    keeps_received: bool,
+    reader: Option<Reader>,
+}
+
+#[derive(Default)]
+struct Pages {
+    /// The service of listeners that are bound from now on.
+    serving: Arc<str>,
+    counts: HashMap<String, u64>,
+    newest: Option<Page>,
+    ended: VecDeque<Ledger>,
+    /// Of each service, how many ended ones were asked for.
+    told: HashMap<String, u64>,
+}
+
+impl fmt::Debug for Book {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Book").field("ended", &self.lock().ended).finish_non_exhaustive()
+    }
+}
+
+impl Book {
+    /// A book that keeps the last `kept` ledgers of connections that ended.
+    pub fn new(kept: usize) -> Book {
+        Book::made(kept, false, None)
+    }
+
+    /// The same; the bytes that were read are kept, too.
+    pub fn with_received(kept: usize) -> Book {
+        Book::made(kept, true, None)
+    }
+
+    /// A book that keeps nothing and has each entry read by `reader`, on the loop's thread.
+    pub fn read_by(reader: impl Fn(Entry<'_>) + Send + Sync + 'static) -> Book {
+        Book::made(0, false, Some(Arc::new(reader)))
+    }
+
+    fn made(kept: usize, keeps_received: bool, reader: Option<Reader>) -> Book {
+        let (pages, turned) = (Mutex::default(), Condvar::new());
+        Book(Arc::new(Shared { pages, turned, kept, keeps_received, reader }))
+    }
+
+    /// Names the service of all listeners that are bound from now on.
+    pub fn serving(&self, service: &str) {
+        self.lock().serving = service.into();
+    }
+
+    /// The ledgers of connections that ended, in that order, as far as they are kept.
+    pub fn ended(&self) -> Vec<Ledger> {
+        self.lock().ended.iter().cloned().collect()
+    }
+
+    /// How many connections of a service were accepted.
+    pub fn accepted(&self, service: &str) -> u64 {
+        self.lock().counts.get(service).copied().unwrap_or(0)
+    }
+
+    /// Waits for the next connection of a service to end, each once and in that order; `None` if
+    /// none did in time.
+    pub fn next_ended(&self, service: &str, patience: Duration) -> Option<Ledger> {
+        let next = |pages: &Pages| {
+            let told = pages.told.get(service).copied().unwrap_or(0);
+            let mut of_service = pages.ended.iter().filter(|ledger| ledger.service == service);
+            of_service.nth(usize::try_from(told).ok()?).cloned()
+        };
+        let waits = |pages: &mut Pages| next(pages).is_none();
+        let waited = self.0.turned.wait_timeout_while(self.lock(), patience, waits);
+        let mut pages = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let found = next(&pages)?;
+        *pages.told.entry(service.to_owned()).or_default() += 1;
+        Some(found)
+    }
+
+    pub(super) fn service(&self) -> Arc<str> {
+        Arc::clone(&self.lock().serving)
+    }
+
+    pub(super) fn keeps_received(&self) -> bool {
+        self.0.keeps_received
+    }
+
+    pub(super) fn open(&self, service: &str, peer: Address, opened: Duration) -> Page {
+        let mut pages = self.lock();
+        let count = pages.counts.entry(service.to_owned()).or_default();
+        *count += 1;
+        let ledger = Ledger::new(service, *count, peer, opened);
+        let page = Arc::new(Mutex::new(ledger.clone()));
+        pages.newest = Some(Arc::clone(&page));
+        drop(pages);
+        self.read(Entry::Accepted(&ledger));
+        page
+    }
+
+    /// The ledger that was opened last, to be asked for right after an accept.
+    pub(super) fn newest(&self) -> Option<Page> {
+        self.lock().newest.take()
+    }
+
+    pub(super) fn close(&self, ledger: &Ledger) {
+        self.read(Entry::Closed(ledger));
+        if self.0.kept == 0 {
+            return;
+        }
+        let mut pages = self.lock();
+        if pages.ended.len() == self.0.kept {
+            if let Some(gone) = pages.ended.pop_front() {
+                let told = pages.told.entry(gone.service).or_default();
+                *told = told.saturating_sub(1);
+            }
+        }
+        pages.ended.push_back(ledger.clone());
+        drop(pages);
+        self.0.turned.notify_all();
+    }
+
+    pub(super) fn read(&self, entry: Entry<'_>) {
+        if let Some(reader) = &self.0.reader {
+            reader(entry);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pages> {
+        self.0.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A ledger is whole whenever nobody holds its lock, whoever panicked.
+pub(super) fn lock(page: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    page.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,266 @@
+//! [`Logged`]: a kernel whose connections are written down in a [`Book`].
+
+use std::cell::Cell;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::ledger::{Book, Entry, Page, Side, lock};
+use crate::connection::{Stream, View};
+use crate::kernel::{Event, Kernel, Phase, Wake};
+use crate::limits::Limits;
+use crate::protocol::{Address, CloseReason, ConnId};
+
+/// A kernel that does what the one inside does, and keeps a [`Ledger`](super::Ledger) of each
+/// accepted connection.
+#[derive(Debug)]
+pub struct Logged<K: Kernel> {
+    inner: K,
+    book: Book,
+    began: Instant,
+    now: Rc<Cell<Instant>>,
+    /// By slab key, the connection registered there last.
+    slots: Vec<Option<Slot>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    page: Page,
+    unread_since: Option<Instant>,
+}
+
+impl<K: Kernel> Logged<K> {
+    /// Writes into `book`.
+    pub fn new(inner: K, book: &Book) -> Logged<K> {
+        let began = inner.now();
+        let now = Rc::new(Cell::new(began));
+        Logged { inner, book: book.clone(), began, now, slots: Vec::new() }
+    }
+}
+
+/// A passive socket and the service it is for.
+#[derive(Debug)]
+pub struct LoggedListener<L> {
+    inner: L,
+    service: Arc<str>,
+}
+
+impl<K: Kernel> Kernel for Logged<K> {
+    type Stream = LoggedStream<K::Stream>;
+    type Listener = LoggedListener<K::Listener>;
+
+    fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
+        self.inner.poll(patience)
+    }
+
+    fn events(&self) -> impl Iterator<Item = Event> {
+        self.inner.events()
+    }
+
+    fn capacity(&self) -> usize {
+        self.inner.capacity()
+    }
+
+    fn now(&self) -> Instant {
+        self.now.set(self.inner.now());
+        self.now.get()
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.inner.waker()
+    }
+
+    fn listen(
+        &mut self,
+        addr: SocketAddr,
+        key: usize,
+        limits: &Limits,
+    ) -> io::Result<Self::Listener> {
+        let inner = self.inner.listen(addr, key, limits)?;
+        Ok(LoggedListener { inner, service: self.book.service() })
+    }
+
+    fn adopt(&mut self, listener: std::net::TcpListener, key: usize) -> io::Result<Self::Listener> {
+        let inner = self.inner.adopt(listener, key)?;
+        Ok(LoggedListener { inner, service: self.book.service() })
+    }
+
+    fn local_addr(&self, listener: &Self::Listener) -> io::Result<Address> {
+        self.inner.local_addr(&listener.inner)
+    }
+
+    fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)> {
+        let service = &listener.service;
+        let (inner, peer) = self.inner.accept(&mut listener.inner).inspect_err(|error| {
+            if error.kind() != ErrorKind::WouldBlock {
+                self.book.read(Entry::AcceptError { service, error: &error.to_string() });
+            }
+        })?;
+        let opened = self.now.get() - self.began;
+        let page = self.book.open(service, peer.clone(), opened);
+        Ok((LoggedStream { inner, log: Some(self.log(page)) }, peer))
+    }
+
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream> {
+        // Outgoing connections are the embedder's; a book is about a service's clients.
+        self.inner.connect(addr).map(|inner| LoggedStream { inner, log: None })
+    }
+
+    fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()> {
+        if key >= self.slots.len() {
+            self.slots.resize_with(key + 1, || None);
+        }
+        let page = stream.log.as_ref().map(|log| Arc::clone(&log.page));
+        self.slots[key] = page.map(|page| Slot { page, unread_since: None });
+        self.inner.register(&mut stream.inner, key, writes)
+    }
+
+    fn phase(&mut self, phase: Phase) {
+        self.inner.phase(phase);
+    }
+
+    fn look(&mut self, id: ConnId, view: impl FnOnce() -> View) {
+        let view = view();
+        if let Some(Some(slot)) = self.slots.get_mut(id.key as usize) {
+            let mut ledger = lock(&slot.page);
+            let now = self.now.get();
+            if ledger.closed.is_some() {
+                // Somebody else's slot: whoever is over in its first run is never registered.
+            } else if view.congested {
+                let since = slot.unread_since.replace(now).unwrap_or(now);
+                ledger.unread += now - since;
+            } else if let Some(since) = slot.unread_since.take() {
+                ledger.unread += now - since;
+            }
+        }
+        self.inner.look(id, || view);
+    }
+}
+
+impl<K: Kernel> Logged<K> {
+    fn log(&self, page: Page) -> Log {
+        let (book, now) = (self.book.clone(), Rc::clone(&self.now));
+        Log { page, book, began: self.began, now }
+    }
+}
+
+/// A stream whose ledger is kept.
+#[derive(Debug)]
+pub struct LoggedStream<S> {
+    inner: S,
+    log: Option<Log>,
+}
+
+#[derive(Debug)]
+struct Log {
+    page: Page,
+    book: Book,
+    began: Instant,
+    now: Rc<Cell<Instant>>,
+}
+
+impl Log {
+    fn note_write(&self, offered: usize, outcome: &io::Result<usize>) {
+        let mut ledger = lock(&self.page);
+        match outcome {
+            Ok(taken) => ledger.note_write(offered, *taken),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => ledger.blocked_writes += 1,
+            Err(_) => {}
+        }
+    }
+
+    fn end(&self, reason: &str, is_peer_reset: bool) {
+        let mut ledger = lock(&self.page);
+        if ledger.closed.is_none() {
+            ledger.closed = Some(self.now.get() - self.began);
+            ledger.reason = reason.to_owned();
+            if is_peer_reset {
+                ledger.note_end(Side::Peer, true);
+            }
+            self.book.close(&ledger);
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.end("dropped before it was served", false);
+    }
+}
+
+impl<S: Stream> Read for LoggedStream<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let outcome = self.inner.read(buffer);
+        if let Some(log) = &self.log {
+            let mut ledger = lock(&log.page);
+            match &outcome {
+                Ok(0) => ledger.note_end(Side::Peer, false),
+                Ok(count) => {
+                    ledger.bytes_in += *count as u64;
+                    if log.book.keeps_received() {
+                        ledger.received.extend_from_slice(&buffer[..*count]);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => ledger.blocked_reads += 1,
+                Err(_) => {}
+            }
+        }
+        outcome
+    }
+}
+
+impl<S: Stream> Write for LoggedStream<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let outcome = self.inner.write(bytes);
+        if let Some(log) = &self.log {
+            log.note_write(bytes.len(), &outcome);
+        }
+        outcome
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<S: Stream> Stream for LoggedStream<S> {
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        let outcome = self.inner.shutdown_write();
+        if let (Some(log), Ok(())) = (&self.log, &outcome) {
+            lock(&log.page).note_end(Side::We, false);
+        }
+        outcome
+    }
+
+    fn abort(&mut self) {
+        if let Some(log) = &self.log {
+            lock(&log.page).note_end(Side::We, true);
+        }
+        self.inner.abort();
+    }
+
+    fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let outcome = self.inner.write_last(bytes);
+        if let Some(log) = &self.log {
+            log.note_write(bytes.len(), &outcome);
+        }
+        outcome
+    }
+
+    fn connected(&mut self) -> io::Result<bool> {
+        self.inner.connected()
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        self.inner.retry_at()
+    }
+
+    fn ended(&mut self, reason: &CloseReason) {
+        self.inner.ended(reason);
+        if let Some(log) = &self.log {
+            log.end(&reason.to_string(), reason.is_peer_reset());
+        }
+    }
+}

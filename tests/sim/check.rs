@@ -1,0 +1,205 @@
+//! What must hold after every turn, whenever the loop rests, and in the end.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use campanile::{Input, Output, View};
+
+use super::run::Simulation;
+use super::world::{Queue, Service, Socket, World};
+
+/// Deadlines are counted in milliseconds, rounded up, twice.
+const ROUNDING: Duration = Duration::from_millis(2);
+
+/// Whether the loop rests: no event waits, and nothing is due.
+pub fn is_quiet(simulation: &Simulation) -> bool {
+    let is_silent = simulation.world.borrow().is_silent() && !simulation.bell.is_rung();
+    is_silent && simulation.reactor.timeout() != Some(Duration::ZERO)
+}
+
+pub fn after_turn(simulation: &Simulation) {
+    let (is_quiet, rest) = (is_quiet(simulation), simulation.reactor.timeout());
+    let (reactor, world) = (&simulation.reactor, &mut *simulation.world.borrow_mut());
+    let stats = reactor.stats();
+    let connections = reactor.connections();
+    if stats.accepted + stats.connecting - stats.closed != connections as u64 {
+        world.violate(format!("{connections} connections, but {stats:?}"));
+    }
+    if world.left_behind > 0 && rest != Some(Duration::ZERO) {
+        world.violate("sleeps on events that did not fit into the batch");
+    }
+    if connections > world.limits.connections {
+        world.violate(format!("{connections} connections at once"));
+    }
+    if let Some(max) = world.limits.per_peer {
+        let mut peers = HashMap::<u8, usize>::new();
+        for socket in world.sockets.iter().filter(|socket| socket.is_live() && socket.ip != 99) {
+            *peers.entry(socket.ip).or_default() += 1;
+        }
+        if peers.values().any(|&count| count > max) {
+            world.violate("a peer has more than its share");
+        }
+    }
+    for sid in 0..world.sockets.len() {
+        let socket = &world.sockets[sid];
+        if !socket.is_live() {
+            continue;
+        }
+        let wrong = out_of_bounds(world, socket)
+            .or_else(|| overdue(world, socket))
+            .or_else(|| if is_quiet { stuck(world, socket) } else { None });
+        if let Some(wrong) = wrong {
+            world.violate(format!("socket {sid} {wrong}: {}", world.sockets[sid].brief()));
+        }
+    }
+    if is_quiet {
+        let is_full = connections >= world.limits.connections;
+        nobody_is_kept_waiting(world, rest, is_full);
+    }
+}
+
+/// The bounds of one turn and of what is owed.
+fn out_of_bounds(world: &World, socket: &Socket) -> Option<String> {
+    let limits = &world.limits;
+    if socket.read_this_turn > limits.budget {
+        return Some("was read beyond its budget".into());
+    }
+    // What a handle asks for has a budget of its own.
+    if socket.written_this_turn > limits.budget && !socket.is_commanded {
+        return Some("was written beyond its budget".into());
+    }
+    let view = socket.view.as_ref()?;
+    if socket.service == Service::Echo && view.unsent > limits.high_water + socket.through_handle {
+        return Some("is owed more than the high-water mark".into());
+    }
+    if view.unsent > limits.unsent {
+        return Some("is owed more than may ever be".into());
+    }
+    let is_exact = socket.through_handle == 0 && !socket.asked_abort && !socket.panicked;
+    if is_exact && view.unsent != socket.owed() {
+        return Some(format!("is owed {}, not {}", socket.owed(), view.unsent));
+    }
+    None
+}
+
+fn is_talking(view: &View) -> bool {
+    match view.input {
+        Input::Discarded => false,
+        Input::Ended => view.output == Output::Open,
+        _ => true,
+    }
+}
+
+/// Whether a bound of time has passed and nobody came to look.
+fn overdue(world: &World, socket: &Socket) -> Option<String> {
+    let (limits, now) = (&world.limits, world.now);
+    let view = socket.view.as_ref()?;
+    let passed = |bound: Option<Duration>, since: Duration| {
+        bound.is_some_and(|bound| now.saturating_sub(since) > bound + ROUNDING)
+    };
+    // Found out within a fifth of the time more.
+    let shared = |bound: Option<Duration>| bound.map(|bound| bound + bound / 5);
+    let progress = socket.last_read.max(socket.last_write);
+    if !socket.opened {
+        let is_late = passed(shared(Some(limits.connecting)), socket.born);
+        return is_late.then(|| "should have given up connecting".into());
+    }
+    if passed(limits.lifetime, socket.born) {
+        return Some("has lived for too long".into());
+    }
+    let is_lingering = (view.input, view.output) == (Input::Discarded, Output::Shut);
+    // Whoever half-closed and closed later has listened until then.
+    if is_lingering && passed(Some(limits.linger), progress.max(socket.shut_at)) {
+        return Some("lingers for too long".into());
+    }
+    let stall = limits.stall.or(limits.idle);
+    let since = progress.max(socket.owed_since.unwrap_or_default());
+    if view.unsent > 0 && passed(shared(stall), since) {
+        return Some("stalls for too long".into());
+    }
+    if !is_lingering
+        && view.unsent == 0
+        && passed(shared(limits.idle), progress.max(socket.shut_at))
+    {
+        return Some("is idle for too long".into());
+    }
+    let is_late = passed(Some(Duration::ZERO), socket.wake.unwrap_or(Duration::MAX));
+    (is_late && is_talking(view)).then(|| "was not woken".into())
+}
+
+/// Whether the loop sleeps on work: the one thing that no event would ever mend.
+fn stuck(world: &World, socket: &Socket) -> Option<String> {
+    if socket.is_delayed(world.now) {
+        return None;
+    }
+    let view = socket.view.as_ref()?;
+    if view.wants_read && (view.readable || socket.is_readable()) {
+        return Some("is not read".into());
+    }
+    if view.wants_write && (view.writable || socket.is_writable()) {
+        return Some("is not written to".into());
+    }
+    None
+}
+
+/// Whoever waits in a backlog waits for a slot, or for a pause of a tenth of a second.
+fn nobody_is_kept_waiting(world: &mut World, rest: Option<Duration>, is_full: bool) {
+    let is_soon = rest.is_some_and(|rest| rest <= Duration::from_millis(101));
+    let is_kept = |queue: &Queue| {
+        let is_open = queue.exists && !queue.closed && queue.broken.is_none();
+        is_open && !queue.waiting.is_empty() && !(queue.is_starved && is_soon)
+    };
+    if !is_full && world.queues.iter().any(is_kept) {
+        world.violate("somebody waits in a backlog, and nobody will look");
+    }
+}
+
+/// When the faults are over and every peer has ended, nothing is left of those who follow.
+pub fn everybody_is_done(simulation: &Simulation) {
+    let world = &mut *simulation.world.borrow_mut();
+    for sid in 0..world.sockets.len() {
+        let socket = &world.sockets[sid];
+        if socket.service == Service::Moody || !socket.made {
+            continue;
+        }
+        let is_finished = socket.reason.as_deref() == Some("finished");
+        let heard_all = socket.read == socket.sent && socket.eof;
+        let wrong = if !socket.dropped {
+            "is still there"
+        } else if is_finished && !(heard_all && socket.owed() == 0) {
+            "finished before everything was said"
+        } else {
+            continue;
+        };
+        world.violate(format!("in the end socket {sid} {wrong}: {}", world.sockets[sid].brief()));
+    }
+}
+
+pub fn after_the_end(simulation: &mut Simulation) {
+    if !simulation.kept_a_panic_of_ours() {
+        simulation.world.borrow_mut().violate("a panic of somebody else");
+    }
+    let stats = simulation.reactor.stats().clone();
+    let world = &mut *simulation.world.borrow_mut();
+    let of_all = |what: fn(&Socket) -> usize| world.sockets.iter().map(what).sum::<usize>() as u64;
+    let counts = [
+        ("bytes in", stats.bytes_in, of_all(|socket| socket.read)),
+        ("bytes out", stats.bytes_out, of_all(|socket| socket.written)),
+        ("panics", stats.panics, world.panics),
+        ("protocols alive", world.protocols as u64, 0),
+        ("aborts", stats.our_resets, of_all(|socket| usize::from(socket.made && socket.aborted))),
+    ];
+    for (what, counted, true_count) in counts {
+        if counted != true_count {
+            world.violate(format!("{what}: {counted}, and not {true_count}"));
+        }
+    }
+    for sid in 0..world.sockets.len() {
+        let socket = &world.sockets[sid];
+        if socket.owner && !socket.dropped {
+            world.violate(format!("socket {sid} leaks"));
+        } else if socket.made && !socket.panicked && !socket.closed {
+            world.violate(format!("socket {sid} never heard of its end"));
+        }
+    }
+}

@@ -1,0 +1,587 @@
+//! What the kernel and the far ends know: sockets, edges, time; and what must never happen.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use campanile::{Event, Limits, Source, View};
+
+use super::random::{Random, mix, said};
+
+/// How events come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selector {
+    /// The fewest edges that mio's contract permits: one after WouldBlock, and for that half only.
+    Miser,
+    /// Those, and spurious, doubled, split and flipped ones; for the living and for the dead.
+    Noise,
+    /// As epoll: FINs, resets and urgent bytes always come, writable rides along, plain is plain.
+    Epoll,
+}
+
+/// Something the kernel has noted for a source and not handed out yet.
+#[derive(Debug, Clone, Copy)]
+struct Ready {
+    source: Source,
+    readable: bool,
+    writable: bool,
+}
+
+/// How an outgoing connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    Pending,
+    Refused(i32),
+    Up,
+}
+
+/// Who serves a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    Echo,
+    Daytime,
+    Producer,
+    Moody,
+    Punctual,
+}
+
+/// One connection: what the far end did, what our end did, and what is known of its protocol.
+#[derive(Debug)]
+pub struct Socket {
+    pub service: Service,
+    pub ip: u8,
+    pub link: Link,
+    pub key: Option<usize>,
+    /// Of its identity; 0 while it has none.
+    pub ordinal: u64,
+    wants_writable: bool,
+    read_armed: bool,
+    write_armed: bool,
+    // The far end's half.
+    pub sent: usize,
+    pub read: usize,
+    pub marks: VecDeque<usize>,
+    pub fin: bool,
+    pub error: Option<i32>,
+    pub was_reset: bool,
+    pub room: usize,
+    // What befalls the next calls of our end.
+    pub interrupts: u8,
+    pub short: Option<usize>,
+    pub fail_next: Option<i32>,
+    pub delayed_to: Option<Duration>,
+    // Our half.
+    pub owner: bool,
+    pub eof: bool,
+    pub dead: bool,
+    pub shut: bool,
+    pub aborted: bool,
+    pub ended: bool,
+    pub dropped: bool,
+    pub delivered: usize,
+    pub written: usize,
+    pub through_handle: usize,
+    injected: Vec<u8>,
+    last_chunk: u64,
+    pub read_this_turn: usize,
+    pub written_this_turn: usize,
+    // When.
+    pub born: Duration,
+    pub last_read: Duration,
+    pub last_write: Duration,
+    pub shut_at: Duration,
+    pub discarded: usize,
+    // The protocol.
+    pub script: Vec<u8>,
+    pub asked_chunks: u64,
+    pub made: bool,
+    pub opened: bool,
+    pub closed: bool,
+    pub panicked: bool,
+    pub asked_abort: bool,
+    pub asked_close: bool,
+    /// When it began to be owed something.
+    pub owed_since: Option<Duration>,
+    /// Something befell it for which a call of ours may fail.
+    pub was_hurt: bool,
+    pub reason: Option<String>,
+    pub wakes_asked: usize,
+    pub is_commanded: bool,
+    pub wake: Option<Duration>,
+    pub view: Option<View>,
+}
+
+impl Socket {
+    pub fn new(service: Service, ip: u8, link: Link, room: usize, now: Duration) -> Socket {
+        Socket {
+            service,
+            ip,
+            link,
+            key: None,
+            ordinal: 0,
+            wants_writable: true,
+            read_armed: false,
+            write_armed: false,
+            sent: 0,
+            read: 0,
+            marks: VecDeque::new(),
+            fin: false,
+            error: None,
+            was_reset: false,
+            room,
+            interrupts: 0,
+            short: None,
+            fail_next: None,
+            delayed_to: None,
+            owner: false,
+            eof: false,
+            dead: false,
+            shut: false,
+            aborted: false,
+            ended: false,
+            dropped: false,
+            delivered: 0,
+            written: 0,
+            through_handle: 0,
+            injected: Vec::new(),
+            last_chunk: 0,
+            read_this_turn: 0,
+            written_this_turn: 0,
+            born: now,
+            last_read: now,
+            last_write: now,
+            shut_at: now,
+            discarded: 0,
+            script: Vec::new(),
+            asked_chunks: 0,
+            made: false,
+            opened: false,
+            closed: false,
+            panicked: false,
+            asked_abort: false,
+            asked_close: false,
+            owed_since: None,
+            was_hurt: false,
+            reason: None,
+            wakes_asked: 0,
+            is_commanded: false,
+            wake: None,
+            view: None,
+        }
+    }
+
+    pub fn unread(&self) -> usize {
+        self.sent - self.read
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.made && !self.dropped
+    }
+
+    /// Whether a read would tell something.
+    pub fn is_readable(&self) -> bool {
+        self.unread() > 0 || self.error.is_some() || (self.fin && !self.eof)
+    }
+
+    /// Whether a write, or the question how the connecting went, would tell something.
+    pub fn is_writable(&self) -> bool {
+        match self.link {
+            Link::Pending => false,
+            Link::Refused(_) => true,
+            Link::Up => self.room > 0 || self.error.is_some(),
+        }
+    }
+
+    /// As epoll would say it: nothing but data or room.
+    fn is_plain(&self) -> bool {
+        !self.fin && !self.was_reset && self.marks.is_empty() && self.link == Link::Up
+    }
+
+    pub fn is_delayed(&self, now: Duration) -> bool {
+        self.delayed_to.is_some_and(|until| until > now)
+    }
+
+    /// The far end resets the connection; what it said before may be lost or not.
+    pub fn reset(&mut self, keeps_data: bool) {
+        (self.was_reset, self.was_hurt) = (true, true);
+        self.error = Some(libc::ECONNRESET);
+        if !keeps_data {
+            self.sent = self.read;
+        }
+    }
+
+    /// A write of ours found no room.
+    pub fn arm_write(&mut self) {
+        self.write_armed = true;
+    }
+
+    /// A read found nothing; or, where events are plain, less than it asked for.
+    pub fn arm_read(&mut self) {
+        self.read_armed = true;
+    }
+
+    pub fn may_be_plain(&self) -> bool {
+        self.is_plain()
+    }
+
+    /// The little that tells how it stands.
+    pub fn brief(&self) -> String {
+        let Socket { service, ordinal, link, sent, read, delivered, room, fin, shut, .. } = self;
+        format!(
+            "{service:?} #{ordinal} {link:?}: sent {sent}, read {read}, got {delivered} of {}, \
+             room {room}, fin {fin}, shut {shut}, ended {:?}, {:?}",
+            self.script.len(),
+            self.reason,
+            self.view,
+        )
+    }
+
+    /// What the protocol asked to be said and the far end has not got yet.
+    pub fn owed(&self) -> usize {
+        self.script.len() - self.delivered
+    }
+}
+
+/// Who waits at a listener.
+#[derive(Debug, Default)]
+pub struct Queue {
+    pub waiting: VecDeque<usize>,
+    pub errors: VecDeque<i32>,
+    pub broken: Option<i32>,
+    pub closed: bool,
+    pub exists: bool,
+    /// The last accept failed for want of something: a pause is due.
+    pub is_starved: bool,
+    pub starved_in: usize,
+    armed: bool,
+}
+
+/// The calls whose failure is one connection's.
+const SOCKET_CALLS: [&str; 5] = ["recv", "send", "shutdown", "epoll_ctl", "getsockopt"];
+
+/// One failure of one call, for the torture tests.
+#[derive(Debug, Clone, Copy)]
+pub struct Torture {
+    pub at: usize,
+    pub errno: i32,
+    pub for_good: bool,
+}
+
+#[derive(Debug)]
+pub struct World {
+    pub selector: Selector,
+    began: Instant,
+    pub now: Duration,
+    pub random: Random,
+    pub is_calm: bool,
+    pub capacity: usize,
+    pub sockets: Vec<Socket>,
+    pub queues: Vec<Queue>,
+    pub services: Vec<Service>,
+    keys: Vec<Option<usize>>,
+    ready: VecDeque<Ready>,
+    pub batch: Vec<Event>,
+    /// Events that did not fit into the batch.
+    pub left_behind: usize,
+    pub polls: usize,
+    pub interrupted_polls: usize,
+    pub fail_registers: VecDeque<i32>,
+    pub dials: VecDeque<Result<usize, i32>>,
+    pub calls: Vec<&'static str>,
+    pub torture: Option<Torture>,
+    pub victim: Option<usize>,
+    pub violations: Vec<String>,
+    pub hash: u64,
+    pub progress: u64,
+    pub panics: u64,
+    pub protocols: i64,
+    pub limits: Limits,
+    /// When somebody asked for the end, and the shortest grace so far.
+    pub shutdown: Option<(Duration, Duration)>,
+}
+
+pub type Shared = Rc<RefCell<World>>;
+
+impl World {
+    pub fn new(selector: Selector, seed: u64, capacity: usize, limits: Limits) -> World {
+        World {
+            selector,
+            began: Instant::now(),
+            now: Duration::ZERO,
+            random: Random::new(seed ^ 0x0006_e015_e0e5),
+            is_calm: false,
+            capacity,
+            sockets: Vec::new(),
+            queues: Vec::new(),
+            services: Vec::new(),
+            keys: Vec::new(),
+            ready: VecDeque::new(),
+            batch: Vec::new(),
+            left_behind: 0,
+            polls: 0,
+            interrupted_polls: 0,
+            fail_registers: VecDeque::new(),
+            dials: VecDeque::new(),
+            calls: Vec::new(),
+            torture: None,
+            victim: None,
+            violations: Vec::new(),
+            hash: seed,
+            progress: 0,
+            panics: 0,
+            protocols: 0,
+            limits,
+            shutdown: None,
+        }
+    }
+
+    /// Whether a peer has as many connections as it may have.
+    pub fn is_crowded(&self, ip: u8) -> bool {
+        let of_it = |socket: &&Socket| socket.is_live() && socket.ip == ip;
+        self.limits.per_peer.is_some_and(|max| self.sockets.iter().filter(of_it).count() >= max)
+    }
+
+    pub fn instant(&self) -> Instant {
+        self.began + self.now
+    }
+
+    pub fn since_began(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.began)
+    }
+
+    pub fn violate(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        self.violations.push(format!("at {:?}: {what}", self.now));
+    }
+
+    /// What happened, folded into one number: two runs of one seed must agree.
+    pub fn trace(&mut self, what: &str, who: usize, value: usize) {
+        if std::env::var_os("SIM_TRACE").is_some() {
+            eprintln!("{:?} {what} {who} {value}", self.now);
+        }
+        let letters = what.bytes().fold(0_u64, |sum, byte| sum << 5 ^ u64::from(byte));
+        let mixed = mix(letters ^ (who as u64) << 40 ^ value as u64);
+        self.hash = mix(self.hash ^ mixed ^ self.now.as_nanos() as u64);
+    }
+
+    /// Every system call comes by here, to be counted and, under torture, to fail.
+    pub fn call(&mut self, name: &'static str, who: usize) -> io::Result<()> {
+        let at = self.calls.len();
+        self.calls.push(name);
+        self.trace(name, who, at);
+        if let Some(torture) = self.torture {
+            let is_hit = at == torture.at
+                || (torture.for_good && at > torture.at && name == self.calls[torture.at]);
+            if is_hit {
+                if SOCKET_CALLS.contains(&name) {
+                    self.victim = Some(who);
+                    self.sockets[who].was_hurt = true;
+                }
+                return Err(io::Error::from_raw_os_error(torture.errno));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes an event; a source has one waiting at most.
+    fn push(&mut self, source: Source, readable: bool, writable: bool) {
+        match self.ready.iter_mut().find(|ready| ready.source == source) {
+            Some(ready) => {
+                ready.readable |= readable;
+                ready.writable |= writable;
+            }
+            None => self.ready.push_back(Ready { source, readable, writable }),
+        }
+    }
+
+    /// Something came from the far end. `loud` is what epoll always tells: a FIN, an error, an
+    /// urgent byte.
+    pub fn edge(&mut self, sid: usize, readable: bool, writable: bool, loud: bool) {
+        let is_loud = loud && self.selector == Selector::Epoll;
+        let socket = &mut self.sockets[sid];
+        let Some(key) = socket.key else { return };
+        let readable = readable && (std::mem::take(&mut socket.read_armed) || is_loud);
+        let writable = writable
+            && socket.wants_writable
+            && (std::mem::take(&mut socket.write_armed) || is_loud);
+        if readable || writable {
+            self.push(Source::Connection(key), readable, writable);
+        }
+    }
+
+    /// A socket gets a key. What is ready already gets an event; the rest is armed.
+    pub fn register(&mut self, sid: usize, key: usize, writes: bool) {
+        let socket = &mut self.sockets[sid];
+        let is_new = socket.key.replace(key).is_none();
+        let (readable, writable) = (socket.is_readable(), writes && socket.is_writable());
+        socket.wants_writable = writes;
+        socket.read_armed = !readable;
+        socket.write_armed = !writable;
+        if !is_new {
+            self.violate(format!("socket {sid} registered twice"));
+        }
+        if key >= self.keys.len() {
+            self.keys.resize(key + 1, None);
+        }
+        if let Some(other) = self.keys[key].replace(sid) {
+            self.violate(format!("key {key} given to {sid} and to {other}"));
+        }
+        if readable || writable {
+            self.push(Source::Connection(key), readable, writable);
+        }
+    }
+
+    /// The descriptor is closed: what was noted for it is forgotten.
+    pub fn forget(&mut self, sid: usize) {
+        self.sockets[sid].dropped = true;
+        self.progress += 1;
+        if let Some(key) = self.sockets[sid].key {
+            self.keys[key] = None;
+            self.ready.retain(|ready| ready.source != Source::Connection(key));
+        }
+    }
+
+    /// Somebody waits at a listener.
+    pub fn arrive(&mut self, listener: usize, sid: usize) {
+        let queue = &mut self.queues[listener];
+        queue.waiting.push_back(sid);
+        let is_armed = std::mem::take(&mut queue.armed);
+        if queue.exists && (is_armed || self.selector == Selector::Epoll) {
+            self.push(Source::Listener(listener), true, false);
+        }
+    }
+
+    pub fn arm_listener(&mut self, listener: usize) {
+        self.queues[listener].armed = true;
+    }
+
+    pub fn ring(&mut self) {
+        self.push(Source::Waker, true, false);
+    }
+
+    pub fn is_silent(&self) -> bool {
+        self.ready.is_empty() && self.interrupted_polls == 0
+    }
+
+    /// Moves what is ready into the batch. Nothing real is handed out twice.
+    pub fn fetch(&mut self) {
+        self.batch.clear();
+        let count = self.capacity.min(self.ready.len());
+        for ready in self.ready.drain(..count).collect::<Vec<_>>() {
+            let event = self.event_of(ready);
+            self.trace("event", usize::from(event.readable), usize::from(event.writable));
+            self.batch.push(event);
+        }
+        self.left_behind = self.ready.len();
+        if self.selector == Selector::Noise && !self.is_calm {
+            while self.batch.len() < self.capacity && self.random.percent(40) {
+                self.disturb();
+            }
+        }
+    }
+
+    fn event_of(&mut self, ready: Ready) -> Event {
+        let Ready { source, mut readable, mut writable } = ready;
+        let mut is_plain = false;
+        if let (Selector::Epoll, Source::Connection(key)) = (self.selector, source) {
+            // The mask is what holds now, not what held when the event was noted.
+            if let Some(sid) = self.keys[key] {
+                let socket = &self.sockets[sid];
+                readable |= socket.is_readable() || !socket.marks.is_empty();
+                writable |= socket.wants_writable && socket.is_writable();
+                is_plain = socket.is_plain();
+            }
+        }
+        Event { source, readable, writable, is_plain }
+    }
+
+    /// Doubles, splits or widens an event, or adds one that means nothing, for somebody or nobody.
+    fn disturb(&mut self) {
+        let at = self.random.below(self.batch.len() + 1);
+        let bits = self.random.below(4);
+        let (readable, writable) = (bits & 1 > 0, bits & 2 > 0);
+        if let Some(event) = self.batch.get_mut(at) {
+            let half = Event { readable: false, ..*event };
+            match bits {
+                0 => (event.readable, event.writable) = (true, true),
+                1 => event.writable = false,
+                _ => {}
+            }
+            // Of a split event both halves come; only their order is anybody's guess.
+            let other = if bits == 1 { half } else { *event };
+            self.batch.insert(at, other);
+            return;
+        }
+        let source = match self.random.below(8) {
+            0 => Source::Listener(self.random.below(5)),
+            1 => Source::Waker,
+            _ => Source::Connection(self.random.below(self.keys.len() + 2)),
+        };
+        self.batch.push(Event { source, readable, writable, is_plain: false });
+    }
+
+    /// Our end wrote `bytes`: they must be what its protocol, or a handle, asked for.
+    pub fn deliver(&mut self, sid: usize, bytes: &[u8]) {
+        let mut wrong = None;
+        for &byte in bytes {
+            let socket = &mut self.sockets[sid];
+            if byte & 0x80 > 0 {
+                socket.injected.push(byte);
+                if socket.injected.len() == CHUNK {
+                    let chunk = std::mem::take(&mut socket.injected);
+                    let number = (socket.last_chunk + 1..=socket.asked_chunks)
+                        .find(|&number| chunk == injection(sid, number));
+                    match number {
+                        Some(number) => socket.last_chunk = number,
+                        None => wrong = Some("got bytes that no handle sent to it"),
+                    }
+                }
+            } else if socket.script.get(socket.delivered) == Some(&byte) {
+                socket.delivered += 1;
+            } else {
+                wrong = Some("got bytes lost, added, out of order or of a stranger");
+            }
+        }
+        if let Some(wrong) = wrong {
+            self.violate(format!("socket {sid} {wrong}"));
+        }
+    }
+
+    /// Our half ends: nothing may be missing.
+    pub fn check_complete(&mut self, sid: usize) {
+        let socket = &self.sockets[sid];
+        if socket.owed() > 0 || !socket.injected.is_empty() {
+            self.violate(format!("socket {sid}: {} bytes missing at the end", socket.owed()));
+        }
+    }
+
+    pub fn has_got_chunk(&self, sid: usize, number: u64) -> bool {
+        self.sockets[sid].last_chunk >= number
+    }
+
+    /// The far end says `count` more bytes.
+    pub fn say(&mut self, sid: usize, count: usize) {
+        self.sockets[sid].sent += count;
+        self.edge(sid, true, false, false);
+    }
+
+    /// Whether what the protocol heard is what the far end said.
+    pub fn check_heard(&mut self, sid: usize, data: &[u8]) {
+        let end = self.sockets[sid].read;
+        let start = end - data.len().min(end);
+        if data.is_empty() || !data.iter().enumerate().all(|(at, &b)| b == said(sid, start + at)) {
+            self.violate(format!("socket {sid} heard what was not said to it"));
+        }
+    }
+}
+
+/// What a handle sends comes in chunks of this size, all of their high bits set.
+pub const CHUNK: usize = 6;
+
+/// The chunk with this number for socket `sid`: a stranger's is not ours.
+pub fn injection(sid: usize, number: u64) -> Vec<u8> {
+    let bits = mix((sid as u64) << 32 ^ number);
+    (0..CHUNK).map(|at| 0x80 | (bits >> (at * 8)) as u8).collect()
+}

@@ -1,0 +1,219 @@
+//! The wrappers on a kernel without sockets: no byte and no time but what the test gives.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use campanile::testing::{Book, Effect, Entry, Fault, Faulty, Ledger, Logged, Plan};
+use campanile::{Clock, Limits, Reactor, daytime, echo};
+
+use crate::common::fake::{Client, Fake, World};
+use crate::common::{TUTORIAL, TUTORIAL_LINE, pattern};
+
+const NOW: Option<Duration> = Some(Duration::ZERO);
+
+struct Stage {
+    world: World,
+    plan: Plan,
+    book: Book,
+    reactor: Reactor<Faulty<Logged<Fake>>>,
+}
+
+impl Stage {
+    fn new(seed: u64, limits: Limits) -> Stage {
+        let (world, plan, book) = (World::new(), Plan::new(seed), Book::new(10_000));
+        let kernel = Faulty::new(Logged::new(world.kernel(), &book), &plan, &book);
+        let mut reactor = Reactor::with_kernel(kernel, limits);
+        book.serving("daytime");
+        reactor.listen("127.0.0.1:0", daytime(Clock::fixed(TUTORIAL))).unwrap();
+        book.serving("echo");
+        reactor.listen("127.0.0.1:0", echo()).unwrap();
+        Stage { world, plan, book, reactor }
+    }
+
+    fn fault(&self, text: &str) {
+        self.plan.add(text.parse().unwrap()).unwrap();
+    }
+
+    /// Turns until nothing is left to do at once.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.reactor.turn(NOW).unwrap();
+            if self.reactor.timeout() != NOW {
+                self.reactor.turn(NOW).unwrap();
+                return;
+            }
+        }
+        panic!("the loop spins");
+    }
+
+    /// Lets time pass from deadline to deadline.
+    fn pass(&mut self, mut time: Duration) {
+        self.settle();
+        while let Some(rest) = self.reactor.timeout().filter(|rest| *rest <= time) {
+            time -= rest;
+            self.reactor.turn(Some(rest)).unwrap();
+            self.settle();
+        }
+        self.world.advance(time);
+        self.settle();
+    }
+}
+
+#[test]
+fn without_a_fault_the_same_calls_are_made() {
+    let mut stage = Stage::new(0, Limits::default());
+    let (time, voice) = (stage.world.connect(0), stage.world.connect(1));
+    voice.send(b"Hello, world");
+    stage.settle();
+    assert_eq!(time.received(), TUTORIAL_LINE);
+    assert_eq!(voice.received(), b"Hello, world");
+    let calls = stage.world.take_calls();
+    assert_eq!(calls.iter().filter(|call| **call == "write").count(), 2, "{calls:?}");
+    time.end();
+    voice.end();
+    stage.settle();
+    let ended = stage.book.ended();
+    assert!(ended.iter().all(|ledger| ledger.reason == "finished"), "{ended:?}");
+    assert_eq!(ended.len(), 2);
+}
+
+#[test]
+fn pieces_come_at_their_millisecond() {
+    let mut stage = Stage::new(0, Limits::default());
+    stage.fault("daytime: slice 10/5ms");
+    let client = stage.world.connect(0);
+    let began = stage.world.now();
+    for piece in TUTORIAL_LINE.chunks(10) {
+        stage.settle();
+        assert_eq!(client.received(), piece);
+        stage.pass(Duration::from_millis(5));
+    }
+    assert_eq!(stage.world.now() - began, Duration::from_millis(15));
+    assert!(client.saw_eof());
+}
+
+#[test]
+fn a_wait_of_ours_wakes_the_loop_no_more_often_than_it_ends() {
+    let mut stage = Stage::new(0, Limits::default());
+    stage.fault("echo: delay 10s");
+    let client = stage.world.connect(1);
+    client.send(b"x");
+    stage.settle();
+    let polls = stage.world.polls();
+    stage.pass(Duration::from_secs(10));
+    assert_eq!(client.received(), b"x");
+    assert!(stage.world.polls() - polls < 12, "{} polls", stage.world.polls() - polls);
+}
+
+#[test]
+fn a_stalled_writer_is_ended_by_the_stall_bound() {
+    let limits = Limits { stall: Some(Duration::from_secs(5)), ..Limits::default() };
+    let mut stage = Stage::new(0, limits);
+    stage.fault("echo: stall after 3 bytes");
+    let client = stage.world.connect(1);
+    client.send(b"Hello");
+    stage.pass(Duration::from_secs(10));
+    assert_eq!(client.received(), b"Hel");
+    assert!(client.saw_reset());
+    assert_eq!(stage.book.ended()[0].reason, "peer does not read");
+}
+
+#[test]
+fn never_accept_and_refuse_move_the_door_and_back() {
+    let mut stage = Stage::new(0, Limits::default());
+    stage.settle();
+    let id = stage.plan.add("echo: never-accept".parse().unwrap()).unwrap();
+    stage.settle();
+    let client = stage.world.connect(1);
+    client.send(b"x");
+    stage.settle();
+    assert_eq!((client.received(), stage.book.accepted("echo")), (vec![], 0));
+    stage.plan.remove(id);
+    stage.settle();
+    assert_eq!(client.received(), b"x");
+    stage.plan.add("echo: refuse".parse().unwrap()).unwrap();
+    stage.settle();
+    assert!(stage.world.is_closed(1) && !stage.world.is_closed(0));
+}
+
+#[test]
+fn a_reader_of_the_book_hears_of_everything_at_once() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let (writer, world, plan) = (Arc::clone(&heard), World::new(), Plan::new(0));
+    let book = Book::read_by(move |entry| {
+        writer.lock().unwrap().push(match entry {
+            Entry::Accepted(ledger) => format!("accepted {} #{}", ledger.service, ledger.number),
+            Entry::Closed(ledger) => format!("closed #{}: {}", ledger.number, ledger.reason),
+            Entry::AcceptError { service, error } => format!("{service}: {error}"),
+            other => panic!("{other:?}"),
+        });
+    });
+    let kernel = Faulty::new(Logged::new(world.kernel(), &book), &plan, &book);
+    let mut reactor = Reactor::with_kernel(kernel, Limits::default());
+    book.serving("echo");
+    reactor.listen("127.0.0.1:0", echo()).unwrap();
+    world.fail_accepts(0, &[libc::ECONNABORTED]);
+    world.connect(0).end();
+    for _ in 0..3 {
+        reactor.turn(NOW).unwrap();
+    }
+    let aborted = "echo: Software caused connection abort (os error 103)";
+    assert_eq!(*heard.lock().unwrap(), [aborted, "accepted echo #1", "closed #1: finished"]);
+}
+
+/// Four hundred connections of all kinds under faults of all kinds.
+fn crowd(seed: u64) -> Vec<Ledger> {
+    let limits = Limits { idle: Some(Duration::from_secs(20)), ..Limits::default() };
+    let mut stage = Stage::new(seed, limits);
+    for text in [
+        "echo 10%: reset after 5 bytes",
+        "echo 10%: close after 7 bytes",
+        "echo 10%: delay 20ms+-20ms",
+        "echo 10%: slice 3/2ms",
+        "echo 10%: rate 100 bytes/s after 2 bytes",
+        "echo 10%: short 2",
+        "echo 10%: stall at write 2",
+        "echo 10%: deaf after 4 bytes in",
+        "echo 10%: corrupt after 1 byte",
+        "echo 10%: hold-open",
+        "daytime 30%: shut after 9 bytes",
+        "daytime #5..50: close at write 1",
+    ] {
+        stage.fault(text);
+    }
+    let clients: Vec<Client> = (0..400)
+        .map(|at| {
+            let client = stage.world.connect(at % 2);
+            client.make_room(at % 40 + 1);
+            client.send(&pattern(at % 60));
+            stage.pass(Duration::from_millis(at as u64 % 3));
+            client
+        })
+        .collect();
+    for client in &clients {
+        client.make_room(usize::MAX);
+        client.end();
+        stage.pass(Duration::from_millis(1));
+    }
+    stage.pass(Duration::from_secs(60));
+    assert_eq!(stage.reactor.connections(), 0, "everybody comes to an end");
+    stage.book.ended()
+}
+
+#[test]
+fn from_one_seed_come_the_same_ledgers() {
+    let ledgers = crowd(1);
+    assert_eq!(ledgers.len(), 400);
+    assert!(ledgers == crowd(1));
+    let applied = |ledgers: &[Ledger]| {
+        let mut faults: Vec<_> =
+            ledgers.iter().map(|l| (l.service.clone(), l.number, l.faults.clone())).collect();
+        faults.sort_by_key(|(service, number, _)| (service.clone(), *number));
+        faults
+    };
+    assert_ne!(applied(&ledgers), applied(&crowd(2)));
+    let kinds = |fault: &Fault| std::mem::discriminant::<Effect>(&fault.effect);
+    let seen: std::collections::HashSet<_> =
+        ledgers.iter().flat_map(|ledger| ledger.faults.iter().map(kinds)).collect();
+    assert_eq!(seen.len(), 11, "every effect was met");
+}

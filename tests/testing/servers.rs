@@ -1,0 +1,193 @@
+//! The test server: it starts, serves, ends, and tells.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use campanile::testing::{Guard, Service, TestServer};
+use campanile::{Accepted, Clock, Limits, Outbox, Protocol, Zone};
+
+use crate::common::{TUTORIAL_LINE, ping, read_all, read_exactly};
+
+/// What a closure panics with.
+fn panic_of(run: impl FnOnce()) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(run)).expect_err("it panics");
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).expect("a text")
+}
+
+#[test]
+fn both_services_are_there_when_start_returns() {
+    let server = TestServer::start();
+    assert_eq!(read_all(&mut server.daytime().connect()).unwrap(), TUTORIAL_LINE);
+    ping(&mut server.echo().connect(), b"Hello, world");
+    assert!(server.echo().addr().ip().is_loopback());
+}
+
+#[test]
+fn dropping_it_closes_the_ports_and_resets_who_is_there() {
+    let server = TestServer::start();
+    let (time, voice) = (server.daytime().addr(), server.echo().addr());
+    let mut client = server.echo().connect();
+    ping(&mut client, b"x");
+    drop(server);
+    assert!(TcpStream::connect(time).is_err() && TcpStream::connect(voice).is_err());
+    assert!(client.read(&mut [0]).is_err());
+}
+
+#[test]
+fn three_hundred_servers_live_in_one_process() {
+    let servers: Vec<_> = (0..300).map(|_| TestServer::start()).collect();
+    for server in &servers {
+        server.echo().once("close after 3 bytes");
+    }
+    let mut clients: Vec<_> = servers.iter().map(|server| server.echo().connect()).collect();
+    for client in &mut clients {
+        client.write_all(b"Hello").unwrap();
+    }
+    for (client, server) in clients.iter_mut().zip(&servers) {
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(client).unwrap(), b"Hel");
+        assert_eq!(server.echo().ended().bytes_out, 3);
+    }
+}
+
+struct Shout(Vec<u8>);
+
+impl Protocol for Shout {
+    fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
+        assert_ne!(data, b"boom", "as asked");
+        self.0 = data.to_ascii_uppercase();
+        out.send(&self.0);
+    }
+}
+
+fn shout(_: &Accepted) -> Shout {
+    Shout(Vec::new())
+}
+
+#[test]
+fn protocols_of_ones_own_have_faults_and_ledgers_too() {
+    let server = TestServer::builder()
+        .service("shout", shout)
+        .fault("shout #2: close after 4 bytes")
+        .start();
+    let mut client = server.service("shout").connect();
+    client.write_all(b"Hello").unwrap();
+    assert_eq!(read_exactly(&mut client, 5), b"HELLO");
+    let mut client = server.service("shout").connect();
+    client.write_all(b"Hello").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut client).unwrap(), b"HELL");
+    assert_eq!(server.service("shout").ended().bytes_out, 4);
+    let told = panic_of(|| _ = server.service("shoot"));
+    assert_eq!(told, "there is no service \"shoot\"");
+}
+
+#[test]
+fn a_panic_of_a_protocol_is_raised_by_the_drop() {
+    let server = TestServer::builder().service("shout", shout).start();
+    let mut client = server.service("shout").connect();
+    client.write_all(b"boom").unwrap();
+    assert!(client.read(&mut [0]).is_err());
+    assert!(panic_of(|| drop(server)).contains("as asked"));
+}
+
+#[test]
+fn what_was_expected_and_did_not_come_is_raised_by_the_drop() {
+    let server = TestServer::builder().seed(7).start();
+    server.echo().expect_connections(2..=3);
+    server.daytime().expect_connections(..);
+    drop(server.echo().connect());
+    server.echo().ended();
+    let told = panic_of(|| drop(server));
+    assert!(told.starts_with("echo: 1 connections, not 2 to 3\n"), "{told}");
+    assert!(told.contains("seed 7\n  echo #1 from 127.0.0.1:"), "{told}");
+    assert!(told.contains(": 0 bytes in, 0 out, finished"), "{told}");
+
+    let server = TestServer::start();
+    server.echo().expect_connections(1..);
+    drop(server.echo().connect());
+    server.echo().ended();
+}
+
+#[test]
+fn one_panic_is_not_followed_by_another() {
+    let told = panic_of(|| {
+        let server = TestServer::start();
+        server.echo().expect_connections(5..);
+        panic!("the test's own");
+    });
+    assert_eq!(told, "the test's own");
+}
+
+#[test]
+fn faults_of_one_time_queue_up_in_order() {
+    let server = TestServer::start();
+    for said in [1, 2, 3] {
+        server.daytime().once(&*format!("close after {said} bytes"));
+    }
+    let said = || read_all(&mut server.daytime().connect()).unwrap().len();
+    assert_eq!([said(), said(), said(), said()], [1, 2, 3, 26]);
+}
+
+#[test]
+fn a_guard_ends_its_fault_for_those_who_come_later() {
+    let server = TestServer::start();
+    let guard = server.daytime().always("close after 4 bytes");
+    assert_eq!(read_all(&mut server.daytime().connect()).unwrap(), b"Wed ");
+    assert_eq!(read_all(&mut server.daytime().connect()).unwrap(), b"Wed ");
+    drop(guard);
+    assert_eq!(read_all(&mut server.daytime().connect()).unwrap(), TUTORIAL_LINE);
+}
+
+#[test]
+fn a_wrong_fault_is_told_where_it_was_written() {
+    let server = TestServer::start();
+    let told = panic_of(|| server.echo().once("rest"));
+    assert_eq!(told, "no fault: column 1: `rest` is no effect: did you mean `reset`?");
+    let told = panic_of(|| server.echo().once("echo: reset"));
+    assert_eq!(told, "echo: reset says whose: give it to the server's fault()");
+    let told = panic_of(|| server.fault("ekho: reset"));
+    assert_eq!(told, "no fault: column 1: `ekho` is no service: did you mean `echo`?");
+    assert!(panic_of(|| server.fault("reset")).contains("whose?"));
+    let told = panic_of(|| server.echo().once("refuse"));
+    assert!(told.contains("a listener is closed to everybody"), "{told}");
+    let told = panic_of(|| drop(TestServer::builder().fault("ekho: reset").start()));
+    assert!(told.contains("did you mean `echo`?"), "{told}");
+}
+
+#[test]
+fn timeouts_pass_only_when_the_test_says_so() {
+    let limits = Limits { idle: Some(Duration::from_secs(300)), ..Limits::default() };
+    let server = TestServer::builder().limits(limits).manual_time().start();
+    let mut client = server.echo().connect();
+    ping(&mut client, b"x");
+    server.advance(Duration::from_secs(299));
+    ping(&mut client, b"y");
+    server.advance(Duration::from_secs(299));
+    ping(&mut client, b"z");
+    server.advance(Duration::from_secs(361));
+    let ledger = server.echo().ended();
+    assert_eq!(ledger.reason, "idle for too long");
+    let lasted = ledger.closed.unwrap() - ledger.opened;
+    assert!(lasted >= Duration::from_secs(898), "{lasted:?}");
+    assert!(panic_of(|| TestServer::start().advance(Duration::ZERO)).contains("manual_time"));
+}
+
+#[test]
+fn the_clock_and_the_zone_are_the_tests_to_choose() {
+    let zone = Zone::east(3600).unwrap();
+    let server = TestServer::builder().clock(Clock::fixed(0)).zone(zone).start();
+    let line = read_all(&mut server.daytime().connect()).unwrap();
+    assert_eq!(line, b"Thu Jan  1 01:00:00 1970\r\n");
+}
+
+#[test]
+fn a_server_may_be_shared_among_threads() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<TestServer>();
+    is_shared::<Service<'static>>();
+    is_shared::<Guard<'static>>();
+}
