@@ -230,10 +230,9 @@ impl<S: Stream> Connection<S> {
     pub fn run(&mut self, lent: &mut Workspace) -> Next {
         lent.renew_budget();
         match self.work(lent) {
-            Ok(Next::Wait) if self.needs_a_plan() => match self.overdue(lent) {
-                Some(reason) => Next::Close(reason),
-                None => Next::Wait,
-            },
+            Ok(next @ (Next::Wait | Next::Again)) if self.needs_a_plan() => {
+                self.overdue(lent).map_or(next, Next::Close)
+            }
             Ok(next) => next,
             Err(reason) => Next::Close(reason),
         }
@@ -243,6 +242,16 @@ impl<S: Stream> Connection<S> {
         if self.stage != Stage::Opened && !self.open(lent)? {
             return Ok(Next::Wait);
         }
+        let next = self.exchange(lent)?;
+        // A peer that never stops talking must not keep its protocol from the time it asked for.
+        if matches!(next, Next::Again) && self.take_wake(lent) {
+            self.call(lent, 0, |protocol, _, out| protocol.on_wake(out))?;
+        }
+        Ok(next)
+    }
+
+    /// Reads, calls and writes until nothing is left to do, or the budget.
+    fn exchange(&mut self, lent: &mut Workspace) -> Result<Next, CloseReason> {
         let mut woken = false;
         loop {
             if !self.owed.is_empty() || self.output != Output::Open {

@@ -198,6 +198,11 @@ impl Outbox {
     /// Queues all of `bytes`: it keeps the promise of `sendall`, without blocking. Whatever the
     /// kernel does not take at once is kept and sent when it does. Ignored after
     /// [`close`](Outbox::close), [`half_close`](Outbox::half_close) and [`abort`](Outbox::abort).
+    ///
+    /// A peer that does not keep up may be owed [`Limits::unsent`](crate::Limits::unsent) bytes, 1 MiB
+    /// by default; more resets the connection ([`Overflow`](crate::CloseReason::Overflow)). So a long
+    /// reply is sent in pieces, while `!out.is_congested()`, and goes on in
+    /// [`on_drain`](crate::Protocol::on_drain).
     pub fn send(&mut self, bytes: &[u8]) {
         if self.wishes.ending.is_some() {
             return;

@@ -44,6 +44,7 @@ pub struct Reactor<K: Kernel = Mio> {
     timers: Timers,
     mailbox: Arc<Mailbox>,
     was_full: bool,
+    was_interrupted: bool,
     peers: Peers,
     ordinal: u64,
     shutdown: Shutdown,
@@ -90,6 +91,7 @@ impl<K: Kernel> Reactor<K> {
             timers: Timers::default(),
             mailbox,
             was_full: false,
+            was_interrupted: false,
             peers: Peers::default(),
             ordinal: 0,
             shutdown: Shutdown::No,
@@ -142,11 +144,10 @@ impl<K: Kernel> Reactor<K> {
         });
         self.lent.begin_turn(self.kernel.now());
         self.stats.turns += 1;
-        match outcome {
-            // A signal, or SIGCONT: an empty batch. The next turn counts anew what is left to sleep.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            outcome => outcome,
-        }
+        // A signal, or SIGCONT: an empty batch. The next turn counts anew what is left to sleep.
+        self.was_interrupted =
+            outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
+        if self.was_interrupted { Ok(()) } else { outcome }
     }
 
     /// Events become bits before any slot is freed or given out, so none outlives its connection.
@@ -171,7 +172,8 @@ impl<K: Kernel> Reactor<K> {
                 }
             }
         }
-        self.was_full = count == self.kernel.capacity();
+        // An interrupted poll has not looked: what waited before waits still.
+        self.was_full = count == self.kernel.capacity() || (self.was_interrupted && self.was_full);
     }
 
     fn obey_commands(&mut self) {
@@ -309,7 +311,8 @@ impl<K: Kernel> Reactor<K> {
         }
         let mut next = self.timers.next().unwrap_or(Millis::MAX);
         if let Shutdown::Grace { until } | Shutdown::Farewell { until } = self.shutdown {
-            next = next.min(until);
+            // A reactor that has ended has nothing left to wait for.
+            next = if self.is_finished() { next } else { next.min(until) };
         }
         for listener in self.listeners.iter().flatten() {
             next = next.min(listener.next_try().unwrap_or(Millis::MAX));

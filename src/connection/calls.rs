@@ -1,11 +1,13 @@
 //! A connection and its protocol: the calls, and the wishes they leave behind.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 
 use super::{Connection, Input, Output, Stream};
 use crate::limits::Workspace;
 use crate::outbox::{Ending, Hearing, Outbox, Wishes};
 use crate::protocol::{CloseReason, Protocol};
+use crate::timers::Millis;
 
 impl<S: Stream> Connection<S> {
     #[inline]
@@ -22,11 +24,12 @@ impl<S: Stream> Connection<S> {
         // Whatever a panic leaves behind belongs to this protocol and goes with it.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(&mut **protocol, data, out))) {
             lent.panics.push(panic);
-            self.drop_protocol(lent);
+            // A second panic, on the way out, is part of the first.
+            let _ = self.drop_protocol();
             return Err(CloseReason::Panicked);
         }
         if let Some(wishes) = lent.outbox.new_wishes() {
-            self.note_wishes(wishes)?;
+            self.note_wishes(wishes, lent.millis)?;
         }
         self.send_off(lent)
     }
@@ -54,6 +57,10 @@ impl<S: Stream> Connection<S> {
             self.transmit(&mut first, lent.millis, &mut lent.budget)?;
         }
         if first.len() + second.len() > 0 {
+            // Whoever owed nothing until now has not stalled yet, however long it was silent.
+            if self.owed.is_empty() {
+                self.progress = lent.millis as u32;
+            }
             self.owed.append(first);
             self.owed.append(second);
             self.replan = true;
@@ -64,7 +71,7 @@ impl<S: Stream> Connection<S> {
         Ok(())
     }
 
-    fn note_wishes(&mut self, wishes: Wishes) -> Result<(), CloseReason> {
+    fn note_wishes(&mut self, wishes: Wishes, now: Millis) -> Result<(), CloseReason> {
         if wishes.ending == Some(Ending::Abort) {
             return Err(CloseReason::Aborted);
         }
@@ -72,6 +79,10 @@ impl<S: Stream> Connection<S> {
         self.congested = wishes.congested;
         if wishes.wake.is_some() || self.rare.is_some() {
             self.rare().wake = wishes.wake;
+        }
+        if wishes.ending == Some(Ending::Close) && self.output == Output::Shut {
+            // Our half ended long ago, but the peer's time to end begins now.
+            self.progress = now as u32;
         }
         if wishes.ending.is_some() && self.output == Output::Open {
             self.output = Output::Flushing;
@@ -107,19 +118,17 @@ impl<S: Stream> Connection<S> {
         }
         if let Some(protocol) = &mut self.protocol {
             let told = catch_unwind(AssertUnwindSafe(|| protocol.on_close(&reason)));
-            if let Err(panic) = told {
+            let dropped = self.drop_protocol();
+            if let Err(panic) = told.and(dropped) {
                 lent.panics.push(panic);
             }
-            self.drop_protocol(lent);
         }
         self.stream.ended(&reason);
     }
 
     /// A panic in a protocol's drop is that protocol's, too.
-    fn drop_protocol(&mut self, lent: &mut Workspace) {
+    fn drop_protocol(&mut self) -> thread::Result<()> {
         let protocol = self.protocol.take();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(protocol))) {
-            lent.panics.push(panic);
-        }
+        catch_unwind(AssertUnwindSafe(|| drop(protocol)))
     }
 }

@@ -71,9 +71,13 @@ impl<K: Kernel> Reactor<K> {
     ) -> io::Result<ConnId> {
         match self.begin_connect(addr) {
             Ok((key, stream)) => {
+                // Asked between two turns, which may be far apart: its time begins now.
+                self.lent.begin_turn(self.kernel.now());
                 self.stats.connecting += 1;
                 let connection = Connection::connecting(stream, Box::new(protocol), &self.lent);
-                Ok(self.insert(key, connection))
+                let id = self.next_id(key);
+                self.insert(id, connection);
+                Ok(id)
             }
             Err(error) => {
                 let told = io::Error::new(error.kind(), error.to_string());
@@ -144,7 +148,7 @@ impl<K: Kernel> Reactor<K> {
         }
         let counted = counted.map(|(ip, _)| ip);
         let key = self.connections.vacant_key();
-        let id = ConnId { key: key as u32, ordinal: self.ordinal + 1 };
+        let id = self.next_id(key);
         let Some(listener) = &mut self.listeners[listener] else {
             return;
         };
@@ -157,7 +161,7 @@ impl<K: Kernel> Reactor<K> {
                 if let Some(ip) = counted {
                     connection.set_peer(ip);
                 }
-                self.insert(key, connection);
+                self.insert(id, connection);
             }
             Err(panic) => {
                 stream.abort();
@@ -169,17 +173,21 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    fn insert(&mut self, key: usize, mut connection: Connection<K::Stream>) -> ConnId {
+    /// An identity that nobody had before, whatever becomes of its connection.
+    fn next_id(&mut self, key: usize) -> ConnId {
         self.ordinal += 1;
-        connection.ordinal = self.ordinal;
+        ConnId { key: key as u32, ordinal: self.ordinal }
+    }
+
+    fn insert(&mut self, id: ConnId, mut connection: Connection<K::Stream>) {
+        connection.ordinal = id.ordinal;
         // By an eighth, not by doubling: spare room is every idle connection's memory.
         if self.connections.len() == self.connections.capacity() {
             self.connections.reserve_exact(self.connections.len() / 8 + 8);
         }
-        enqueue(key, &mut connection, &mut self.runnable);
+        enqueue(id.key as usize, &mut connection, &mut self.runnable);
         let inserted = self.connections.insert(connection);
-        debug_assert_eq!(inserted, key);
-        ConnId { key: key as u32, ordinal: self.ordinal }
+        debug_assert_eq!(inserted, id.key as usize);
     }
 
     fn is_full(&self) -> bool {

@@ -241,7 +241,8 @@ impl<'a> Service<'a> {
     #[track_caller]
     pub fn connect(&self) -> TcpStream {
         let connect = || {
-            let stream = TcpStream::connect_timeout(&self.addr, DEADLINE)?;
+            // With a time-out it would ask for errors, and find a reset that came at once.
+            let stream = TcpStream::connect(self.addr)?;
             stream.set_read_timeout(Some(DEADLINE))?;
             stream.set_write_timeout(Some(DEADLINE))?;
             std::io::Result::Ok(stream)

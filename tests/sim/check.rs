@@ -109,7 +109,8 @@ fn overdue(world: &World, socket: &Socket) -> Option<String> {
     }
     let is_lingering = (view.input, view.output) == (Input::Discarded, Output::Shut);
     // Whoever half-closed and closed later has listened until then.
-    if is_lingering && passed(Some(limits.linger), progress.max(socket.shut_at)) {
+    let lingers_since = socket.deaf_since.unwrap_or_default().max(socket.shut_at);
+    if is_lingering && passed(Some(limits.linger), lingers_since) {
         return Some("lingers for too long".into());
     }
     let stall = limits.stall.or(limits.idle);

@@ -184,6 +184,8 @@ impl Kernel for Sim {
             return;
         };
         socket.owed_since = socket.owed_since.or(Some(now)).filter(|_| view.unsent > 0);
+        let is_deaf = view.input == Input::Discarded;
+        socket.deaf_since = socket.deaf_since.or(Some(now)).filter(|_| is_deaf);
         socket.view = Some(view);
     }
 }

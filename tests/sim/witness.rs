@@ -200,7 +200,9 @@ fn wrong_reason(world: &Shared, sid: usize, reason: &CloseReason) -> Option<Stri
             early(limits.stall.or(limits.idle), since)
         }
         CloseReason::Lingered if socket.discarded > limits.linger_bytes => None,
-        CloseReason::Lingered => early(Some(limits.linger), socket.shut_at),
+        CloseReason::Lingered => {
+            early(Some(limits.linger), socket.shut_at.max(socket.deaf_since.unwrap_or(now)))
+        }
         CloseReason::Expired => early(limits.lifetime, socket.born),
         CloseReason::Overflow => {
             let asked = socket.script.len() + socket.through_handle;

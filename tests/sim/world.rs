@@ -104,6 +104,8 @@ pub struct Socket {
     pub asked_close: bool,
     /// When it began to be owed something.
     pub owed_since: Option<Duration>,
+    /// When we ceased to listen.
+    pub deaf_since: Option<Duration>,
     /// Something befell it for which a call of ours may fail.
     pub was_hurt: bool,
     pub reason: Option<String>,
@@ -163,6 +165,7 @@ impl Socket {
             asked_abort: false,
             asked_close: false,
             owed_since: None,
+            deaf_since: None,
             was_hurt: false,
             reason: None,
             wakes_asked: 0,

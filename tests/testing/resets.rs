@@ -3,10 +3,11 @@
 use std::io::{ErrorKind, Read, Write};
 use std::thread;
 
+use campanile::Limits;
 use campanile::testing::{Side, TestServer};
 
 use super::effects::{End, read_to_end};
-use crate::common::pattern;
+use crate::common::{DEADLINE, pattern};
 
 /// All of them take a while: `CAMPANILE_RESETS=full` asks for it.
 fn times(few: usize, full: usize) -> usize {
@@ -18,7 +19,9 @@ const TOGETHER: usize = 10;
 
 /// Has that many connections reset after `size` bytes: each client gets them, and the reset.
 fn check(size: usize, times: usize) {
-    let server = TestServer::start();
+    // However busy the machine is, each gets the time to read.
+    let limits = Limits { linger: DEADLINE, ..Limits::default() };
+    let server = TestServer::builder().limits(limits).start();
     let _guard = server.echo().always(&*format!("reset after {size} bytes"));
     let bytes = pattern(size);
     let converse = || {
@@ -68,7 +71,8 @@ fn after_1_mebibyte() {
 
 #[test]
 fn a_reader_who_is_slow_gets_all_of_it_too() {
-    let server = TestServer::start();
+    let limits = Limits { linger: DEADLINE, ..Limits::default() };
+    let server = TestServer::builder().limits(limits).start();
     server.echo().once("reset after 1MiB");
     let mut client = server.echo().connect();
     let bytes = pattern(1 << 20);

@@ -12,7 +12,10 @@ use crate::common::pattern;
 type Delivered = (Vec<u8>, Option<ErrorKind>);
 
 /// Connections under faults of chance; what each client got, and what was applied.
-fn run(seed: u64, count: usize) -> (Vec<Delivered>, HashMap<u64, (Vec<String>, u64)>) {
+/// Of each connection, by its ordinal: the effects that were applied, and the bytes we sent.
+type Applied = HashMap<u64, (Vec<String>, u64)>;
+
+fn run(seed: u64, count: usize) -> (Vec<Delivered>, Applied) {
     let server = TestServer::builder().seed(seed).start();
     server.fault("echo 2%: reset after 5 bytes");
     server.fault("echo 10%: close after 7 bytes");
