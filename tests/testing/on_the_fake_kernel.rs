@@ -119,6 +119,37 @@ fn a_stalled_writer_is_ended_by_the_stall_bound() {
 }
 
 #[test]
+fn a_read_that_a_trigger_cuts_short_loses_nothing() {
+    let mut stage = Stage::new(0, Limits::default());
+    stage.fault("echo: corrupt after 10 bytes in");
+    let client = stage.world.connect(1);
+    stage.settle();
+    let bytes = pattern(104);
+    client.send(&bytes[..4]);
+    stage.settle();
+    client.send(&bytes[4..]);
+    stage.settle();
+    let back = client.received();
+    let wrong: Vec<_> = (0..104).filter(|at| back[*at] != bytes[*at]).collect();
+    assert_eq!(wrong, [10]);
+}
+
+#[test]
+fn after_a_close_the_client_has_the_linger_time_to_end() {
+    let limits = Limits { linger: Duration::from_secs(2), ..Limits::default() };
+    let mut stage = Stage::new(0, limits);
+    stage.fault("echo: close after 3 bytes");
+    let client = stage.world.connect(1);
+    client.send(b"Hello");
+    stage.settle();
+    assert!(client.saw_eof() && !client.is_gone());
+    stage.pass(Duration::from_millis(1_999));
+    assert!(!client.is_gone());
+    stage.pass(Duration::from_millis(1));
+    assert!(client.is_gone() && !client.saw_reset());
+}
+
+#[test]
 fn never_accept_and_refuse_move_the_door_and_back() {
     let mut stage = Stage::new(0, Limits::default());
     stage.settle();
