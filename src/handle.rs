@@ -145,7 +145,7 @@ impl Handle {
 
     /// Makes the loop turn once.
     pub fn wake(&self) {
-        self.mailbox.wake();
+        self.mailbox.post(|_| true);
     }
 
     fn post(&self, command: Command) -> Result<(), MailboxFull> {

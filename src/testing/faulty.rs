@@ -166,7 +166,9 @@ impl<K: Kernel> Kernel for Faulty<K> {
     fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
         let outcome = if self.turn.waiting.borrow().is_empty() {
             let change = self.next_change.map(|at| at.saturating_duration_since(self.now()));
-            self.inner.poll([patience, change].into_iter().flatten().min())
+            // Looked at before every sleep: a selector may have swallowed the wake-up.
+            let news = self.plan.has_news().then_some(Duration::ZERO);
+            self.inner.poll([patience, change, news].into_iter().flatten().min())
         } else {
             self.poll_and_tick()
         };

@@ -180,6 +180,12 @@ impl Plan {
         self.lock().changes
     }
 
+    /// Whether something changed that the loop has not acted on.
+    pub(super) fn has_news(&self) -> bool {
+        let state = self.lock();
+        state.acted_on < state.changes
+    }
+
     pub(super) fn acted_on(&self, changes: u64) {
         let mut state = self.lock();
         if state.acted_on != changes {
