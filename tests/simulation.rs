@@ -1,7 +1,7 @@
 //! The same loop in a thousand worlds: each from one seed, with its own selector, limits, peers,
 //! protocols and faults.
 //!
-//! `SIM_SEEDS=N` runs more of them, `SIM_SEED=S` just one.
+//! `SIM_SEEDS=N` runs more of them, `SIM_SEED=S` just one, and `SIM_TRACE=1` tells every call.
 
 mod common;
 mod sim;

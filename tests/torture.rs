@@ -15,7 +15,8 @@ use campanile::Limits;
 use libc::*;
 use sim::plan::{Action, Dialled, Plan};
 use sim::run::Simulation;
-use sim::world::{Selector, Service, Torture, World};
+use sim::socket::{Link, Service, Socket};
+use sim::world::{Selector, Torture, World};
 
 /// What the man page of a call lists, beside EAGAIN; for streams also what tcp(7) adds.
 fn errnos(call: &str) -> &'static [i32] {
@@ -195,7 +196,7 @@ fn played(play: Play, selector: Selector, torture: Option<Torture>) -> Vec<&'sta
     }
     let world = simulation.world.borrow();
     for (sid, socket) in world.sockets.iter().enumerate() {
-        let is_refused = matches!(socket.link, sim::world::Link::Refused(_));
+        let is_refused = matches!(socket.link, Link::Refused(_));
         let is_fine = !socket.made
             || world.victim == Some(sid)
             || socket.reason.as_deref() == Some("finished")
@@ -243,8 +244,7 @@ fn listeners_that_are_broken_for_good_end_the_run_with_their_error() {
         for listener in 0..3 {
             let world = &mut *simulation.world.borrow_mut();
             let sid = world.sockets.len();
-            let socket =
-                sim::world::Socket::new(Service::Echo, 1, sim::world::Link::Up, 1, Duration::ZERO);
+            let socket = Socket::new(Service::Echo, 1, Link::Up, 1, Duration::ZERO);
             world.sockets.push(socket);
             world.arrive(listener, sid);
         }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use campanile::{Input, Output, View};
 
 use super::run::Simulation;
-use super::world::{Queue, Service, Socket, World};
+use super::socket::{Service, Socket};
+use super::world::{Queue, World};
 
 /// Deadlines are counted in milliseconds, rounded up, twice.
 const ROUNDING: Duration = Duration::from_millis(2);
@@ -134,13 +135,27 @@ fn stuck(world: &World, socket: &Socket) -> Option<String> {
         return None;
     }
     let view = socket.view.as_ref()?;
-    if view.wants_read && (view.readable || socket.is_readable()) {
+    if wants_read(world, socket, view) && (view.readable || socket.is_readable()) {
         return Some("is not read".into());
     }
-    if view.wants_write && (view.writable || socket.is_writable()) {
+    let wants_write = view.unsent > 0 || !socket.opened;
+    if wants_write && (view.writable || socket.is_writable()) {
         return Some("is not written to".into());
     }
-    None
+    let told = (view.wants_read, view.wants_write);
+    (told != (wants_read(world, socket, view), wants_write))
+        .then(|| "tells another interest".into())
+}
+
+/// What the loop must want of a peer, reckoned from the state and not taken from its word.
+fn wants_read(world: &World, socket: &Socket, view: &View) -> bool {
+    let has_room = !view.congested && view.unsent < world.limits.high_water;
+    socket.opened
+        && match view.input {
+            Input::Open => has_room || view.output != Output::Open,
+            Input::Eager | Input::Discarded => true,
+            _ => false,
+        }
 }
 
 /// Whoever waits in a backlog waits for a slot, or for a pause of a tenth of a second.

@@ -11,7 +11,8 @@ use campanile::{Address, CloseReason, ConnId, Event, Input, Kernel, Limits, Stre
 
 use super::plan::PEER_ERRNOS;
 use super::random::said;
-use super::world::{Link, Queue, Selector, Shared};
+use super::socket::Link;
+use super::world::{Queue, Selector, Shared};
 
 #[derive(Debug, Default)]
 pub struct Bell(AtomicBool);
@@ -270,7 +271,7 @@ impl Read for SimStream {
         }
         socket.read += count;
         socket.read_this_turn += count;
-        if socket.unread() == 0 && count < buffer.len() && socket.may_be_plain() {
+        if socket.unread() == 0 && count < buffer.len() && socket.is_plain() {
             // Only epoll's readers may lean on this; they need no WouldBlock for the next edge.
             if selector == Selector::Epoll {
                 socket.arm_read();

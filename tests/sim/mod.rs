@@ -7,5 +7,6 @@ pub mod kernel;
 pub mod plan;
 pub mod random;
 pub mod run;
+pub mod socket;
 pub mod witness;
 pub mod world;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use campanile::Limits;
 
 use super::random::Random;
-use super::world::{CHUNK, Selector, Service};
+use super::socket::Service;
+use super::world::{CHUNK, Selector};
 
 /// One thing that happens between two turns of the loop. Whom it means is counted modulo those
 /// there are, so a list stays meaningful when parts of it are cut out.

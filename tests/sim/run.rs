@@ -13,8 +13,9 @@ use super::check;
 use super::kernel::{Bell, Sim, address_of};
 use super::plan::{Action, Dialled, Plan};
 use super::random::Random;
+use super::socket::{Link, Service, Socket};
 use super::witness::{Boom, Witness, boom};
-use super::world::{CHUNK, Link, Service, Shared, Socket, World, injection};
+use super::world::{CHUNK, Shared, World, injection};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 /// More turns than any of this needs: a byte a turn, and some for everybody.

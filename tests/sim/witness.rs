@@ -7,7 +7,8 @@ use campanile::services::{Daytime, Echo};
 use campanile::{Clock, CloseReason, Outbox, Protocol};
 
 use super::random::{Random, said};
-use super::world::{Service, Shared, Socket};
+use super::socket::{Service, Socket};
+use super::world::Shared;
 use crate::common::{TUTORIAL, TUTORIAL_LINE};
 
 /// What a deliberate panic panics with.

@@ -6,9 +6,10 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use campanile::{Event, Limits, Source, View};
+use campanile::{Event, Limits, Source};
 
 use super::random::{Random, mix, said};
+use super::socket::{Service, Socket};
 
 /// How events come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,224 +28,6 @@ struct Ready {
     source: Source,
     readable: bool,
     writable: bool,
-}
-
-/// How an outgoing connection stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
-    Pending,
-    Refused(i32),
-    Up,
-}
-
-/// Who serves a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Service {
-    Echo,
-    Daytime,
-    Producer,
-    Moody,
-    Punctual,
-}
-
-/// One connection: what the far end did, what our end did, and what is known of its protocol.
-#[derive(Debug)]
-pub struct Socket {
-    pub service: Service,
-    pub ip: u8,
-    pub link: Link,
-    pub key: Option<usize>,
-    /// Of its identity; 0 while it has none.
-    pub ordinal: u64,
-    wants_writable: bool,
-    read_armed: bool,
-    write_armed: bool,
-    // The far end's half.
-    pub sent: usize,
-    pub read: usize,
-    pub marks: VecDeque<usize>,
-    pub fin: bool,
-    pub error: Option<i32>,
-    pub was_reset: bool,
-    pub room: usize,
-    // What befalls the next calls of our end.
-    pub interrupts: u8,
-    pub short: Option<usize>,
-    pub fail_next: Option<i32>,
-    pub delayed_to: Option<Duration>,
-    // Our half.
-    pub owner: bool,
-    pub eof: bool,
-    pub dead: bool,
-    pub shut: bool,
-    pub aborted: bool,
-    pub ended: bool,
-    pub dropped: bool,
-    pub delivered: usize,
-    pub written: usize,
-    pub through_handle: usize,
-    injected: Vec<u8>,
-    last_chunk: u64,
-    pub read_this_turn: usize,
-    pub written_this_turn: usize,
-    // When.
-    pub born: Duration,
-    pub last_read: Duration,
-    pub last_write: Duration,
-    pub shut_at: Duration,
-    pub discarded: usize,
-    // The protocol.
-    pub script: Vec<u8>,
-    pub asked_chunks: u64,
-    pub made: bool,
-    pub opened: bool,
-    pub closed: bool,
-    pub panicked: bool,
-    pub asked_abort: bool,
-    pub asked_close: bool,
-    /// When it began to be owed something.
-    pub owed_since: Option<Duration>,
-    /// When we ceased to listen.
-    pub deaf_since: Option<Duration>,
-    /// Something befell it for which a call of ours may fail.
-    pub was_hurt: bool,
-    pub reason: Option<String>,
-    pub wakes_asked: usize,
-    pub is_commanded: bool,
-    pub wake: Option<Duration>,
-    pub view: Option<View>,
-}
-
-impl Socket {
-    pub fn new(service: Service, ip: u8, link: Link, room: usize, now: Duration) -> Socket {
-        Socket {
-            service,
-            ip,
-            link,
-            key: None,
-            ordinal: 0,
-            wants_writable: true,
-            read_armed: false,
-            write_armed: false,
-            sent: 0,
-            read: 0,
-            marks: VecDeque::new(),
-            fin: false,
-            error: None,
-            was_reset: false,
-            room,
-            interrupts: 0,
-            short: None,
-            fail_next: None,
-            delayed_to: None,
-            owner: false,
-            eof: false,
-            dead: false,
-            shut: false,
-            aborted: false,
-            ended: false,
-            dropped: false,
-            delivered: 0,
-            written: 0,
-            through_handle: 0,
-            injected: Vec::new(),
-            last_chunk: 0,
-            read_this_turn: 0,
-            written_this_turn: 0,
-            born: now,
-            last_read: now,
-            last_write: now,
-            shut_at: now,
-            discarded: 0,
-            script: Vec::new(),
-            asked_chunks: 0,
-            made: false,
-            opened: false,
-            closed: false,
-            panicked: false,
-            asked_abort: false,
-            asked_close: false,
-            owed_since: None,
-            deaf_since: None,
-            was_hurt: false,
-            reason: None,
-            wakes_asked: 0,
-            is_commanded: false,
-            wake: None,
-            view: None,
-        }
-    }
-
-    pub fn unread(&self) -> usize {
-        self.sent - self.read
-    }
-
-    pub fn is_live(&self) -> bool {
-        self.made && !self.dropped
-    }
-
-    /// Whether a read would tell something.
-    pub fn is_readable(&self) -> bool {
-        self.unread() > 0 || self.error.is_some() || (self.fin && !self.eof)
-    }
-
-    /// Whether a write, or the question how the connecting went, would tell something.
-    pub fn is_writable(&self) -> bool {
-        match self.link {
-            Link::Pending => false,
-            Link::Refused(_) => true,
-            Link::Up => self.room > 0 || self.error.is_some(),
-        }
-    }
-
-    /// As epoll would say it: nothing but data or room.
-    fn is_plain(&self) -> bool {
-        !self.fin && !self.was_reset && self.marks.is_empty() && self.link == Link::Up
-    }
-
-    pub fn is_delayed(&self, now: Duration) -> bool {
-        self.delayed_to.is_some_and(|until| until > now)
-    }
-
-    /// The far end resets the connection; what it said before may be lost or not.
-    pub fn reset(&mut self, keeps_data: bool) {
-        (self.was_reset, self.was_hurt) = (true, true);
-        self.error = Some(libc::ECONNRESET);
-        if !keeps_data {
-            self.sent = self.read;
-        }
-    }
-
-    /// A write of ours found no room.
-    pub fn arm_write(&mut self) {
-        self.write_armed = true;
-    }
-
-    /// A read found nothing; or, where events are plain, less than it asked for.
-    pub fn arm_read(&mut self) {
-        self.read_armed = true;
-    }
-
-    pub fn may_be_plain(&self) -> bool {
-        self.is_plain()
-    }
-
-    /// The little that tells how it stands.
-    pub fn brief(&self) -> String {
-        let Socket { service, ordinal, link, sent, read, delivered, room, fin, shut, .. } = self;
-        format!(
-            "{service:?} #{ordinal} {link:?}: sent {sent}, read {read}, got {delivered} of {}, \
-             room {room}, fin {fin}, shut {shut}, ended {:?}, {:?}",
-            self.script.len(),
-            self.reason,
-            self.view,
-        )
-    }
-
-    /// What the protocol asked to be said and the far end has not got yet.
-    pub fn owed(&self) -> usize {
-        self.script.len() - self.delivered
-    }
 }
 
 /// Who waits at a listener.
@@ -297,6 +80,8 @@ pub struct World {
     pub victim: Option<usize>,
     pub violations: Vec<String>,
     pub hash: u64,
+    /// Whether what happens is printed.
+    is_told: bool,
     pub progress: u64,
     pub panics: u64,
     pub protocols: i64,
@@ -332,6 +117,7 @@ impl World {
             victim: None,
             violations: Vec::new(),
             hash: seed,
+            is_told: std::env::var_os("SIM_TRACE").is_some(),
             progress: 0,
             panics: 0,
             protocols: 0,
@@ -361,7 +147,7 @@ impl World {
 
     /// What happened, folded into one number: two runs of one seed must agree.
     pub fn trace(&mut self, what: &str, who: usize, value: usize) {
-        if std::env::var_os("SIM_TRACE").is_some() {
+        if self.is_told {
             eprintln!("{:?} {what} {who} {value}", self.now);
         }
         let letters = what.bytes().fold(0_u64, |sum, byte| sum << 5 ^ u64::from(byte));
@@ -418,10 +204,16 @@ impl World {
     pub fn register(&mut self, sid: usize, key: usize, writes: bool) {
         let socket = &mut self.sockets[sid];
         let is_new = socket.key.replace(key).is_none();
+        let is_right = writes != socket.shut;
         let (readable, writable) = (socket.is_readable(), writes && socket.is_writable());
         socket.wants_writable = writes;
         socket.read_armed = !readable;
         socket.write_armed = !writable;
+        if !is_right {
+            self.violate(format!(
+                "socket {sid} asks for events that it has no use for, or too few"
+            ));
+        }
         if !is_new {
             self.violate(format!("socket {sid} registered twice"));
         }

@@ -1,0 +1,144 @@
+//! The bodies of the fuzz targets, on inputs from a seed: bounded, and on the stable compiler.
+
+#[allow(dead_code)]
+#[path = "../src/cli/address.rs"]
+mod address;
+#[path = "fuzz/bodies.rs"]
+mod bodies;
+#[allow(dead_code)]
+#[path = "common/diary.rs"]
+mod diary;
+#[path = "sim/random.rs"]
+#[allow(dead_code)]
+mod random;
+#[allow(dead_code)]
+#[path = "common/script.rs"]
+mod script;
+
+use random::Random;
+
+/// `pieces` in any order and number, and now and then a character that does not belong.
+fn text(random: &mut Random, pieces: &[&str]) -> String {
+    let mut text = String::new();
+    for _ in 0..random.below(9) {
+        if random.percent(3) {
+            text.extend(char::from_u32(random.below(0x500) as u32));
+        }
+        text.push_str(random.pick(pieces));
+    }
+    text
+}
+
+#[test]
+fn any_script_of_any_length_is_a_conversation_to_its_end() {
+    let mut random = Random::new(1);
+    for _ in 0..20_000 {
+        let length = random.below(120);
+        let data: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
+        bodies::calls(&data);
+    }
+}
+
+#[test]
+fn ten_thousand_seconds_of_all_time_are_told_as_the_calendar_has_them() {
+    let mut random = Random::new(2);
+    for _ in 0..10_000 {
+        // Of every length: small numbers are as likely as those beyond any calendar.
+        let second = random.next() as i64 >> random.below(64);
+        bodies::ctime(second);
+    }
+    for edge in [i64::MIN, i64::MAX, 0, -1, 951_782_400, 951_868_800, 4_107_542_399] {
+        bodies::ctime(edge);
+    }
+}
+
+#[test]
+fn any_address_that_is_understood_says_itself_again() {
+    let pieces = [
+        "127.0.0.1",
+        "::1",
+        "[",
+        "]",
+        ":",
+        "9999",
+        "0",
+        "65535",
+        "65536",
+        "localhost",
+        "off",
+        ".",
+        "-",
+        "_",
+        "%",
+        "fe80::1",
+        "a",
+        "\u{e9}",
+        " ",
+        "999999999999999999999",
+    ];
+    let mut random = Random::new(3);
+    for _ in 0..50_000 {
+        bodies::addresses(&text(&mut random, &pieces));
+    }
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn any_fault_that_is_understood_says_itself_again() {
+    let whom =
+        ["", "echo: ", "daytime once: ", "echo #3: ", "echo #2..9: ", "a 12.5%: ", "b every:"];
+    let what = [
+        "delay 20ms",
+        "delay 2s+-7us",
+        "slice 3",
+        "slice 9/4ms",
+        "rate 64KiB/s",
+        "short 1",
+        "stall",
+        "deaf",
+        "corrupt",
+        "hold-open",
+        "shut",
+        "close",
+        "reset",
+        "refuse",
+        "never-accept",
+    ];
+    let when =
+        ["", " after 5 bytes", " after 2MiB in", " after 90s", " at eof", " at write 3", " at "];
+    let pieces = [
+        " ",
+        ":",
+        "#",
+        "%",
+        "/",
+        "+-",
+        "..",
+        "0",
+        "1",
+        "18446744073709551616",
+        "after",
+        "at",
+        "in",
+        "KiB",
+        "ns",
+        "h",
+        "once",
+        "echo",
+        "delay",
+        "reset",
+        "\u{e9}",
+    ];
+    let mut random = Random::new(4);
+    for _ in 0..50_000 {
+        let mut fault = random.pick(&whom).to_owned() + random.pick(&what) + random.pick(&when);
+        bodies::faults(&fault);
+        // And what nearly is one: something in the middle that does not belong there.
+        let at = random.below(fault.len() + 1);
+        if fault.is_char_boundary(at) {
+            fault.insert_str(at, random.pick(&pieces));
+        }
+        bodies::faults(&fault);
+        bodies::faults(&text(&mut random, &pieces));
+    }
+}
