@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 
 export async function campanile() {
-  const server = spawn("campanile", ["serve", "--pipe"], { stdio: ["pipe", "pipe", "inherit"] });
+  const server = spawn("campanile", ["serve", "--pipe", "-q"], { stdio: ["pipe", "pipe", "inherit"] });
   const lines = createInterface({ input: server.stdout })[Symbol.asyncIterator]();
   const event = async (...kinds) => {
     for (;;) { const e = JSON.parse((await lines.next()).value); if (kinds.includes(e.event)) return e; }

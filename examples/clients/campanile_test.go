@@ -3,7 +3,7 @@ package campanile
 import ("bufio"; "encoding/json"; "io"; "os/exec"; "testing")
 
 func Campanile(t *testing.T) (event func() map[string]any, fault func(string)) {
-	server := exec.Command("campanile", "serve", "--pipe")
+	server := exec.Command("campanile", "serve", "--pipe", "-q")
 	in, _ := server.StdinPipe()
 	out, _ := server.StdoutPipe()
 	if err := server.Start(); err != nil { t.Fatal(err) }
