@@ -255,16 +255,12 @@ impl<S: Stream> Connection<S> {
         let mut woken = false;
         loop {
             if !self.owed.is_empty() || self.output != Output::Open {
-                self.deliver(lent)?;
-                if self.input == Input::Ended && self.output == Output::Shut {
-                    return Ok(Next::Close(CloseReason::Finished));
-                }
-                if self.ready.is_writable() && !self.owed.is_empty() {
-                    return Ok(Next::Again);
+                if let Some(next) = self.deliver(lent)? {
+                    return Ok(next);
                 }
             }
-            let room = self.room(lent);
-            if room > 0 && self.ready.is_readable() {
+            let room = if self.ready.is_readable() { self.room(lent) } else { 0 };
+            if room > 0 {
                 if lent.budget.input == 0 {
                     return Ok(Next::Again);
                 }

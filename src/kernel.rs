@@ -152,14 +152,13 @@ impl From<Source> for Token {
 
 impl From<Token> for Source {
     fn from(Token(token): Token) -> Source {
-        if token < usize::MAX / 2 {
-            Source::Connection(token)
-        } else if token < usize::MAX {
-            Source::Listener(usize::MAX - 1 - token)
-        } else {
-            Source::Waker
-        }
+        if token < usize::MAX / 2 { Source::Connection(token) } else { rare_source(token) }
     }
+}
+
+#[cold]
+fn rare_source(token: usize) -> Source {
+    if token < usize::MAX { Source::Listener(usize::MAX - 1 - token) } else { Source::Waker }
 }
 
 impl Mio {
@@ -192,10 +191,10 @@ impl Kernel for Mio {
         self.events.iter().map(|event| {
             let (is_error, is_read_closed) = (event.is_error(), event.is_read_closed());
             Event {
-                source: event.token().into(),
                 readable: event.is_readable() || is_read_closed || is_error,
                 writable: event.is_writable() || event.is_write_closed() || is_error,
                 is_plain: EPOLL && !is_read_closed && !is_error && !event.is_priority(),
+                source: event.token().into(),
             }
         })
     }

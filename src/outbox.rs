@@ -18,7 +18,6 @@ pub(crate) enum Flush {
 /// Writes `bytes` until they are gone, the kernel refuses or the budget is spent, and advances the
 /// slice past what was taken. This is `sendall` for a socket that never blocks: what is left stays
 /// with the caller.
-#[inline(always)]
 pub(crate) fn flush(
     bytes: &mut &[u8],
     to: &mut impl Write,
@@ -34,8 +33,9 @@ pub(crate) fn flush(
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             // A short write is the normal case, not an error: keep the cursor and go on.
             Ok(taken) => {
-                *bytes = &bytes[taken.min(offer.len())..];
-                *budget -= taken.min(*budget);
+                let taken = taken.min(offer.len());
+                *bytes = &bytes[taken..];
+                *budget -= taken;
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Flush::Blocked),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -66,7 +66,9 @@ impl SendBuffer {
         self.len() == 0
     }
 
-    /// Queues all of `more`. Storage stays below twice the most that was ever owed at once.
+    /// Queues all of `more`. Storage stays below twice the most that was ever owed at once. Cold,
+    /// because what is sent on as it came is not copied.
+    #[cold]
     pub(crate) fn append(&mut self, more: &[u8]) {
         if self.bytes.len() + more.len() > self.bytes.capacity() {
             self.make_room(more.len());
@@ -123,10 +125,10 @@ pub(crate) enum Ending {
 pub(crate) enum Hearing {
     /// Whenever it does not owe too much.
     Moderate,
-    /// Not now.
-    Paused,
     /// Whatever it owes.
     Eager,
+    /// Not now.
+    Paused,
 }
 
 /// What a connection remembers of a protocol's wishes from call to call.
@@ -157,7 +159,7 @@ pub struct Outbox {
     lent: Range<usize>,
     /// The part of it that was sent before anything was queued: it is written from there, uncopied.
     uncopied: Range<usize>,
-    ahead: usize,
+    unsent: usize,
     high_water: usize,
     wishes: Wishes,
     has_changed: bool,
@@ -177,7 +179,7 @@ impl Outbox {
             queue: SendBuffer::default(),
             lent: 0..0,
             uncopied: 0..0,
-            ahead: 0,
+            unsent: 0,
             high_water,
             wishes: Wishes {
                 congested: false,
@@ -210,9 +212,10 @@ impl Outbox {
         if !self.note_uncopied(bytes) {
             self.queue.append(bytes);
         }
+        self.unsent += bytes.len();
         // Noted here and not after the flush: a producer whose output fits the socket would
         // otherwise never be called again.
-        if self.unsent() >= self.high_water {
+        if self.unsent >= self.high_water {
             self.wish().congested = true;
         }
     }
@@ -220,10 +223,12 @@ impl Outbox {
     /// Notes a slice of the scratch buffer instead of copying it, as long as order is kept.
     fn note_uncopied(&mut self, bytes: &[u8]) -> bool {
         let start = bytes.as_ptr() as usize;
-        let end = start + bytes.len();
-        if start < self.lent.start || end > self.lent.end || !self.queue.is_empty() {
+        // What begins in the scratch buffer ends there, too: no slice spans two allocations.
+        if !self.lent.contains(&start) || !self.queue.is_empty() {
             return false;
         }
+        let start = start - self.lent.start;
+        let end = start + bytes.len();
         if self.uncopied.is_empty() {
             self.uncopied = start..end;
         } else if self.uncopied.end == start {
@@ -236,7 +241,7 @@ impl Outbox {
 
     /// How many bytes are owed to the peer: queued in this call or left from earlier ones.
     pub fn unsent(&self) -> usize {
-        self.ahead + self.uncopied.len() + self.queue.len()
+        self.unsent
     }
 
     /// The bytes queued in an outbox of one's own (see [`Outbox::new`]), to be compared in a test.
@@ -334,23 +339,29 @@ impl Outbox {
     }
 
     /// Makes the outbox ready for one call on a connection that owes `ahead` bytes already.
+    #[inline]
     pub(crate) fn lend(&mut self, ahead: usize, wishes: Wishes) {
-        self.ahead = ahead;
+        self.unsent = ahead;
         self.wishes = wishes;
         self.has_changed = false;
         self.uncopied = 0..0;
-        self.queue.clear(self.high_water);
+        if !self.queue.is_empty() {
+            self.queue.clear(self.high_water);
+        }
     }
 
-    /// The two parts that this call asked to be sent, in order: one still in scratch, one copied.
+    /// The two parts that this call asked to be sent, in order: one still in scratch, one copied. If
+    /// there is only one, it comes first.
+    #[inline]
     pub(crate) fn parts<'a>(&'a self, scratch: &'a [u8]) -> [&'a [u8]; 2] {
-        let uncopied = if self.uncopied.is_empty() {
-            &[]
+        let uncopied = &scratch[self.uncopied.clone()];
+        if self.queue.is_empty() {
+            [uncopied, &[]]
+        } else if uncopied.is_empty() {
+            [self.queue.unsent(), &[]]
         } else {
-            let start = self.uncopied.start - self.lent.start;
-            &scratch[start..start + self.uncopied.len()]
-        };
-        [uncopied, self.queue.unsent()]
+            [uncopied, self.queue.unsent()]
+        }
     }
 
     /// What is wished for beside the bytes, if the call changed it.

@@ -234,9 +234,9 @@ impl<K: Kernel> Reactor<K> {
     /// for the next turn.
     fn run_connections(&mut self) {
         self.kernel.phase(Phase::RunConnections);
-        std::mem::swap(&mut self.runnable, &mut self.running);
-        for at in 0..self.running.len() {
-            let key = self.running[at];
+        let mut running = std::mem::take(&mut self.running);
+        std::mem::swap(&mut self.runnable, &mut running);
+        for &key in &running {
             let Some(connection) = self.connections.get_mut(key) else {
                 continue;
             };
@@ -265,7 +265,8 @@ impl<K: Kernel> Reactor<K> {
                 }
             }
         }
-        self.running.clear();
+        running.clear();
+        self.running = running;
     }
 
     /// Drops what is over; its slots serve from the next turn on.

@@ -1,8 +1,11 @@
 //! A connection and its protocol: the calls, and the wishes they leave behind.
 
+use std::any::Any;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
+use super::stream::Writer;
 use super::{Connection, Input, Output, Stream};
 use crate::limits::Workspace;
 use crate::outbox::{Ending, Hearing, Outbox, Wishes};
@@ -10,8 +13,8 @@ use crate::protocol::{CloseReason, Protocol};
 use crate::timers::Millis;
 
 impl<S: Stream> Connection<S> {
-    #[inline]
     /// Calls the protocol, with the first `count` bytes of scratch, and grants its wishes.
+    #[inline]
     pub(super) fn call(
         &mut self,
         lent: &mut Workspace,
@@ -23,10 +26,7 @@ impl<S: Stream> Connection<S> {
         let (data, out) = (&lent.scratch[..count], &mut lent.outbox);
         // Whatever a panic leaves behind belongs to this protocol and goes with it.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(&mut **protocol, data, out))) {
-            lent.panics.push(panic);
-            // A second panic, on the way out, is part of the first.
-            let _ = self.drop_protocol();
-            return Err(CloseReason::Panicked);
+            return Err(self.panicked(panic, lent));
         }
         if let Some(wishes) = lent.outbox.new_wishes() {
             self.note_wishes(wishes, lent.millis)?;
@@ -34,41 +34,73 @@ impl<S: Stream> Connection<S> {
         self.send_off(lent)
     }
 
+    #[cold]
+    fn panicked(&mut self, panic: Box<dyn Any + Send>, lent: &mut Workspace) -> CloseReason {
+        lent.panics.push(panic);
+        // A second panic, on the way out, is part of the first.
+        let _ = self.drop_protocol();
+        CloseReason::Panicked
+    }
+
     fn wishes(&self) -> Wishes {
         Wishes {
             congested: self.congested,
             hearing: match self.input {
+                Input::Open | Input::Discarded | Input::Ended => Hearing::Moderate,
                 Input::Eager => Hearing::Eager,
                 Input::Paused => Hearing::Paused,
-                _ => Hearing::Moderate,
             },
             ending: (self.output != Output::Open).then_some(Ending::HalfClose),
             wake: self.rare.as_ref().and_then(|rare| rare.wake),
         }
     }
 
-    #[inline]
     /// Tries the write now; only what the kernel refuses waits for writability.
+    #[inline(always)]
     fn send_off(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
-        let [first, second] = lent.outbox.parts(&lent.scratch);
-        // Nearly always there is one part, and it can go as it is; two are rare enough to be copied.
-        let (mut first, second) = if first.is_empty() { (second, first) } else { (first, second) };
-        if self.owed.is_empty() && second.is_empty() {
-            self.transmit(&mut first, lent.millis, &mut lent.budget)?;
+        let [only, more] = lent.outbox.parts(&lent.scratch);
+        let size = only.len();
+        if size == 0 {
+            return Ok(());
         }
-        if first.len() + second.len() > 0 {
+        // Nearly always there is one part, and the kernel takes all of it.
+        let is_usual = more.is_empty() && self.owed.is_empty() && self.ready.is_writable();
+        if !is_usual || size > lent.budget.output {
+            return self.keep(None, lent);
+        }
+        match Writer::new(&mut self.stream, self.output).write(only) {
+            Ok(taken) if taken == size => {
+                lent.budget.output -= size;
+                self.note_sent(size, lent.millis);
+                Ok(())
+            }
+            tried => self.keep(Some(tried), lent),
+        }
+    }
+
+    /// Sends what can be sent, and keeps the rest. `tried` is how a first write went.
+    #[cold]
+    fn keep(
+        &mut self,
+        tried: Option<io::Result<usize>>,
+        lent: &mut Workspace,
+    ) -> Result<(), CloseReason> {
+        let [mut first, second] = lent.outbox.parts(&lent.scratch);
+        if self.owed.is_empty() {
+            // Two parts are rare enough to be copied.
+            if second.is_empty() && self.ready.is_writable() {
+                self.transmit(&mut first, tried, lent.millis, &mut lent.budget)?;
+            }
+            if first.is_empty() {
+                return Ok(());
+            }
             // Whoever owed nothing until now has not stalled yet, however long it was silent.
-            if self.owed.is_empty() {
-                self.progress = lent.millis as u32;
-            }
-            self.owed.append(first);
-            self.owed.append(second);
-            self.replan = true;
-            if self.owed.len() > lent.limits.unsent {
-                return Err(CloseReason::Overflow);
-            }
+            self.progress = lent.millis as u32;
         }
-        Ok(())
+        self.owed.append(first);
+        self.owed.append(second);
+        self.replan = true;
+        if self.owed.len() > lent.limits.unsent { Err(CloseReason::Overflow) } else { Ok(()) }
     }
 
     fn note_wishes(&mut self, wishes: Wishes, now: Millis) -> Result<(), CloseReason> {

@@ -78,7 +78,7 @@ impl<S: Stream> Connection<S> {
     }
 
     fn wake(&self) -> Option<Instant> {
-        if self.is_talking() { self.rare.as_ref()?.wake } else { None }
+        self.rare.as_ref()?.wake.filter(|_| self.is_talking())
     }
 
     /// True once for a wake-up that is due.

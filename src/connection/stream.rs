@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
+use super::Output;
 use crate::protocol::CloseReason;
 
 /// What a connection needs of a byte stream that never blocks.
@@ -37,12 +38,25 @@ pub trait Stream: Read + Write {
 
 /// A stream to write to, with the hint whether these are the last bytes.
 pub(super) struct Writer<'a, S> {
-    pub(super) to: &'a mut S,
-    pub(super) last: bool,
+    to: &'a mut S,
+    last: bool,
+    /// How the first write went, if it was made already.
+    pub(super) tried: Option<io::Result<usize>>,
+}
+
+impl<'a, S> Writer<'a, S> {
+    #[inline]
+    pub(super) fn new(to: &'a mut S, output: Output) -> Writer<'a, S> {
+        Writer { to, last: output == Output::Flushing, tried: None }
+    }
 }
 
 impl<S: Stream> Write for Writer<'_, S> {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(outcome) = self.tried.take() {
+            return outcome;
+        }
         if self.last { self.to.write_last(bytes) } else { self.to.write(bytes) }
     }
 

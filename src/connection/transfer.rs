@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 
 use super::stream::Writer;
-use super::{Connection, Input, Output, Stream};
+use super::{Connection, Input, Next, Output, Stream};
 use crate::limits::{Budget, Workspace};
 use crate::outbox::{self, Flush};
 use crate::protocol::CloseReason;
@@ -57,40 +57,43 @@ impl<S: Stream> Connection<S> {
         Ok(())
     }
 
-    /// Offers bytes that were never queued, and advances past those that were taken.
-    #[inline]
+    /// Offers bytes that were never queued, and advances past those that were taken. `tried` is how
+    /// a first write went.
     pub(super) fn transmit(
         &mut self,
         bytes: &mut &[u8],
+        tried: Option<io::Result<usize>>,
         now: Millis,
         budget: &mut Budget,
     ) -> Result<(), CloseReason> {
-        if bytes.is_empty() || !self.ready.is_writable() {
-            return Ok(());
-        }
         let before = bytes.len();
-        let mut writer = Writer { last: self.output == Output::Flushing, to: &mut self.stream };
+        let mut writer = Writer::new(&mut self.stream, self.output);
+        writer.tried = tried;
         let outcome = outbox::flush(bytes, &mut writer, &mut budget.output);
         self.note_flush(before - bytes.len(), outcome, now)
     }
 
-    /// Offers what is owed; when that was the last, says so to the peer.
-    pub(super) fn deliver(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
+    /// Offers what is owed; when that was the last, says so to the peer. If that ends the run, says
+    /// what is next.
+    #[inline(never)]
+    pub(super) fn deliver(&mut self, lent: &mut Workspace) -> Result<Option<Next>, CloseReason> {
         if !self.owed.is_empty() && self.ready.is_writable() {
             self.replan = true;
             let before = self.owed.len();
-            let last = self.output == Output::Flushing;
-            let mut writer = Writer { last, to: &mut self.stream };
+            let mut writer = Writer::new(&mut self.stream, self.output);
             let outcome = self.owed.flush(&mut writer, &mut lent.budget.output);
             self.note_flush(before - self.owed.len(), outcome, lent.millis)?;
         }
         if self.owed.is_empty() && self.output == Output::Flushing {
             self.end_output(lent.millis)?;
         }
-        Ok(())
+        if self.input == Input::Ended && self.output == Output::Shut {
+            return Ok(Some(Next::Close(CloseReason::Finished)));
+        }
+        let has_yielded = self.ready.is_writable() && !self.owed.is_empty();
+        Ok(has_yielded.then_some(Next::Again))
     }
 
-    #[inline]
     fn note_flush(
         &mut self,
         taken: usize,
@@ -98,8 +101,7 @@ impl<S: Stream> Connection<S> {
         now: Millis,
     ) -> Result<(), CloseReason> {
         if taken > 0 {
-            self.bytes_out += taken as u64;
-            self.progress = now as u32;
+            self.note_sent(taken, now);
         }
         match outcome {
             Ok(Flush::Blocked) => self.ready.clear_writable(),
@@ -107,6 +109,12 @@ impl<S: Stream> Connection<S> {
             Err(error) => return Err(CloseReason::Failed(error)),
         }
         Ok(())
+    }
+
+    #[inline]
+    pub(super) fn note_sent(&mut self, count: usize, now: Millis) {
+        self.bytes_out += count as u64;
+        self.progress = now as u32;
     }
 
     /// Everything is delivered: says so to the peer, and starts the clock of lingering.
