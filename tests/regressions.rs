@@ -261,3 +261,44 @@ fn protocols_that_panicked_in_one_turn_were_counted_as_one_and_one_that_did_twic
     let panic = reactor.take_panic().expect("the first is kept");
     assert_eq!(panic.downcast_ref(), Some(&"boom"));
 }
+
+/// One event a batch, and a listener whose door is to be shut and cannot be: with no slot
+/// left, nobody asks it.
+#[cfg(feature = "testing")]
+fn behind_a_shut_door(world: &World, slots: usize) -> Reactor<campanile::testing::Faulty<Fake>> {
+    use campanile::testing::{Book, Faulty, Plan};
+    let (plan, book) = (Plan::new(0), Book::new(0));
+    let limits = Limits { connections: slots, ..Limits::default() };
+    let mut reactor = Reactor::with_kernel(Faulty::new(world.kernel(), &plan, &book), limits);
+    book.serving("echo");
+    reactor.listen("127.0.0.1:0", echo()).unwrap();
+    for _ in 0..slots {
+        world.connect(0);
+    }
+    (0..10).for_each(|_| reactor.turn(NOW).unwrap());
+    plan.add("echo: never-accept".parse().unwrap()).unwrap();
+    (0..10).for_each(|_| reactor.turn(NOW).unwrap());
+    reactor
+}
+
+/// The events of its own that a fault adds were counted as if they filled the batch.
+#[cfg(feature = "testing")]
+#[test]
+fn a_fault_that_could_not_be_acted_on_yet_kept_the_loop_from_sleeping() {
+    let world = World::with_capacity(1);
+    let reactor = behind_a_shut_door(&world, 1);
+    assert_ne!(reactor.timeout(), NOW);
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn a_full_batch_was_not_seen_to_be_full_because_a_fault_had_added_to_it() {
+    let world = World::with_capacity(1);
+    let mut reactor = behind_a_shut_door(&world, 2);
+    let ids: Vec<_> = reactor.ids().collect();
+    assert_eq!(ids.len(), 2);
+    world.stray_event(campanile::Source::Connection(0));
+    world.stray_event(campanile::Source::Connection(1));
+    reactor.turn(NOW).unwrap();
+    assert_eq!(reactor.timeout(), NOW, "one of two events was left behind");
+}

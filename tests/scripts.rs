@@ -64,6 +64,8 @@ fn every_script(depth: u32, mut check: impl FnMut(&[Step])) {
     }
 }
 
+/// Sabotage: count what a short write left over as written; end at `WouldBlock`; at EOF, forget what
+/// is owed.
 #[test]
 fn echo_gives_back_a_prefix_always_and_everything_whenever_the_script_allows() {
     let (script, diary, input) = (Script::default(), Diary::default(), pattern(13));
@@ -85,6 +87,8 @@ fn echo_gives_back_a_prefix_always_and_everything_whenever_the_script_allows() {
     }
 }
 
+/// Sabotage: count what a short write left over as written; end at `WouldBlock`; at EOF, forget what
+/// is owed.
 #[test]
 fn daytime_delivers_its_line_ends_its_half_and_reads_to_the_peers_end() {
     let (script, diary, input) = (Script::default(), Diary::default(), pattern(13));

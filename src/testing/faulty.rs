@@ -142,6 +142,16 @@ impl<K: Kernel> Faulty<K> {
         if door.is == Door::Open { Ok(service) } else { Err(ErrorKind::WouldBlock.into()) }
     }
 
+    /// Whom an event of our own is for.
+    fn ours(&self) -> Vec<Source> {
+        let moving = self.doors.iter().enumerate().filter_map(|(key, door)| {
+            let is_moving = door.as_ref().is_some_and(|door| door.wanted != door.is);
+            is_moving.then_some(Source::Listener(key))
+        });
+        let waiting = self.turn.waiting.borrow();
+        moving.chain(waiting.iter().map(|&key| Source::Connection(key))).collect()
+    }
+
     /// Polls, and comes back soon if somebody waits for acknowledgements, whatever clock the
     /// patience is measured by: those take real time.
     fn poll_and_tick(&mut self) -> io::Result<()> {
@@ -180,20 +190,15 @@ impl<K: Kernel> Kernel for Faulty<K> {
     }
 
     fn events(&self) -> impl Iterator<Item = Event> {
-        let ours = |source| Event { source, readable: true, writable: true, is_plain: false };
-        let moving = self.doors.iter().enumerate().filter_map(move |(key, door)| {
-            let is_moving = door.as_ref().is_some_and(|door| door.wanted != door.is);
-            is_moving.then(|| ours(Source::Listener(key)))
-        });
-        let waiting: Vec<_> = self.turn.waiting.borrow().iter().copied().collect();
-        let waiting = waiting.into_iter().map(move |key| ours(Source::Connection(key)));
         // A short read of ours says nothing of what the socket holds.
         let inner = self.inner.events().map(|event| Event { is_plain: false, ..event });
-        inner.chain(moving).chain(waiting)
+        let event = |source| Event { source, readable: true, writable: true, is_plain: false };
+        inner.chain(self.ours().into_iter().map(event))
     }
 
+    /// Events of our own take no room: only a full batch of the selector's may leave others behind.
     fn capacity(&self) -> usize {
-        self.inner.capacity()
+        self.inner.capacity() + self.ours().len()
     }
 
     fn now(&self) -> Instant {

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use campanile::{Input, Output, View};
+use campanile::{Input, Kernel, Output, View};
 
+use super::faults::{ENDS, SILENT};
 use super::run::Simulation;
 use super::socket::{Service, Socket};
 use super::world::{Queue, World};
@@ -13,12 +14,12 @@ use super::world::{Queue, World};
 const ROUNDING: Duration = Duration::from_millis(2);
 
 /// Whether the loop rests: no event waits, and nothing is due.
-pub fn is_quiet(simulation: &Simulation) -> bool {
+pub fn is_quiet<K: Kernel>(simulation: &Simulation<K>) -> bool {
     let is_silent = simulation.world.borrow().is_silent() && !simulation.bell.is_rung();
     is_silent && simulation.reactor.timeout() != Some(Duration::ZERO)
 }
 
-pub fn after_turn(simulation: &Simulation) {
+pub fn after_turn<K: Kernel>(simulation: &Simulation<K>) {
     let (is_quiet, rest) = (is_quiet(simulation), simulation.reactor.timeout());
     let (reactor, world) = (&simulation.reactor, &mut *simulation.world.borrow_mut());
     let stats = reactor.stats();
@@ -47,6 +48,7 @@ pub fn after_turn(simulation: &Simulation) {
             continue;
         }
         let wrong = out_of_bounds(world, socket)
+            .or_else(|| socket.unlike_its_faults())
             .or_else(|| overdue(world, socket))
             .or_else(|| if is_quiet { stuck(world, socket) } else { None });
         if let Some(wrong) = wrong {
@@ -62,7 +64,8 @@ pub fn after_turn(simulation: &Simulation) {
 /// The bounds of one turn and of what is owed.
 fn out_of_bounds(world: &World, socket: &Socket) -> Option<String> {
     let limits = &world.limits;
-    if socket.read_this_turn > limits.budget {
+    // What comes after our end by `close` is discarded at once.
+    if socket.read_this_turn > limits.budget && !socket.suffers(&["close"]) {
         return Some("was read beyond its budget".into());
     }
     // What a handle asks for has a budget of its own.
@@ -76,7 +79,10 @@ fn out_of_bounds(world: &World, socket: &Socket) -> Option<String> {
     if view.unsent > limits.unsent {
         return Some("is owed more than may ever be".into());
     }
-    let is_exact = socket.through_handle == 0 && !socket.asked_abort && !socket.panicked;
+    let is_exact = socket.through_handle == 0
+        && !socket.asked_abort
+        && !socket.panicked
+        && !socket.suffers(&ENDS);
     if is_exact && view.unsent != socket.owed() {
         return Some(format!("is owed {}, not {}", socket.owed(), view.unsent));
     }
@@ -108,6 +114,9 @@ fn overdue(world: &World, socket: &Socket) -> Option<String> {
     if passed(limits.lifetime, socket.born) {
         return Some("has lived for too long".into());
     }
+    if !socket.is_timed() {
+        return None;
+    }
     let is_lingering = (view.input, view.output) == (Input::Discarded, Output::Shut);
     // Whoever half-closed and closed later has listened until then.
     let lingers_since = socket.deaf_since.unwrap_or_default().max(socket.shut_at);
@@ -131,7 +140,8 @@ fn overdue(world: &World, socket: &Socket) -> Option<String> {
 
 /// Whether the loop sleeps on work: the one thing that no event would ever mend.
 fn stuck(world: &World, socket: &Socket) -> Option<String> {
-    if socket.is_delayed(world.now) {
+    // Whom a fault holds back must come to its end all the same: later, and if it may.
+    if socket.is_delayed(world.now) || !socket.faults.is_empty() {
         return None;
     }
     let view = socket.view.as_ref()?;
@@ -161,17 +171,18 @@ fn wants_read(world: &World, socket: &Socket, view: &View) -> bool {
 /// Whoever waits in a backlog waits for a slot, or for a pause of a tenth of a second.
 fn nobody_is_kept_waiting(world: &mut World, rest: Option<Duration>, is_full: bool) {
     let is_soon = rest.is_some_and(|rest| rest <= Duration::from_millis(101));
-    let is_kept = |queue: &Queue| {
+    let is_kept = |(listener, queue): (usize, &Queue)| {
         let is_open = queue.exists && !queue.closed && queue.broken.is_none();
+        let is_open = is_open && !world.is_locked(listener);
         is_open && !queue.waiting.is_empty() && !(queue.is_starved && is_soon)
     };
-    if !is_full && world.queues.iter().any(is_kept) {
+    if !is_full && world.queues.iter().enumerate().any(is_kept) {
         world.violate("somebody waits in a backlog, and nobody will look");
     }
 }
 
 /// When the faults are over and every peer has ended, nothing is left of those who follow.
-pub fn everybody_is_done(simulation: &Simulation) {
+pub fn everybody_is_done<K: Kernel>(simulation: &Simulation<K>) {
     let world = &mut *simulation.world.borrow_mut();
     for sid in 0..world.sockets.len() {
         let socket = &world.sockets[sid];
@@ -180,24 +191,40 @@ pub fn everybody_is_done(simulation: &Simulation) {
         }
         let is_finished = socket.reason.as_deref() == Some("finished");
         let heard_all = socket.read == socket.sent && socket.eof;
+        let is_all_said = socket.owed() == 0 || socket.suffers(&ENDS);
         let wrong = if !socket.dropped {
+            if socket.suffers(&SILENT) {
+                continue;
+            }
             "is still there"
-        } else if is_finished && !(heard_all && socket.owed() == 0) {
+        } else if socket.is_spared() {
+            "was to be told something false, and was not"
+        } else if is_finished && !(heard_all && is_all_said) {
             "finished before everything was said"
         } else {
             continue;
         };
         world.violate(format!("in the end socket {sid} {wrong}: {}", world.sockets[sid].brief()));
     }
+    let is_lost = |queue: &Queue| queue.exists && queue.closed && queue.broken.is_none();
+    // Whoever has no slot left asks no listener, so none can be opened.
+    let is_full = simulation.reactor.connections() >= world.limits.connections;
+    // Under torture one may be broken for good.
+    let is_whole = world.torture.is_none() && world.shutdown.is_none();
+    if !is_full && is_whole && world.queues.iter().any(is_lost) {
+        world.violate("a listener is still closed");
+    }
 }
 
-pub fn after_the_end(simulation: &mut Simulation) {
+pub fn after_the_end<K: Kernel>(simulation: &mut Simulation<K>) {
     if !simulation.kept_a_panic_of_ours() {
         simulation.world.borrow_mut().violate("a panic of somebody else");
     }
     let stats = simulation.reactor.stats().clone();
     let world = &mut *simulation.world.borrow_mut();
     let of_all = |what: fn(&Socket) -> usize| world.sockets.iter().map(what).sum::<usize>() as u64;
+    // What is swallowed or discarded in between, the two count differently.
+    let is_counted = !world.sockets.iter().any(|socket| socket.suffers(&ENDS));
     let counts = [
         ("bytes in", stats.bytes_in, of_all(|socket| socket.read)),
         ("bytes out", stats.bytes_out, of_all(|socket| socket.written)),
@@ -206,7 +233,8 @@ pub fn after_the_end(simulation: &mut Simulation) {
         ("aborts", stats.our_resets, of_all(|socket| usize::from(socket.made && socket.aborted))),
     ];
     for (what, counted, true_count) in counts {
-        if counted != true_count {
+        let is_of_bytes = matches!(what, "bytes in" | "bytes out" | "aborts");
+        if counted != true_count && (is_counted || !is_of_bytes) {
             world.violate(format!("{what}: {counted}, and not {true_count}"));
         }
     }

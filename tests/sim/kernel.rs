@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use campanile::{Address, CloseReason, ConnId, Event, Input, Kernel, Limits, Stream, View, Wake};
 
+use super::faults::{ENDS, HOLDS};
 use super::plan::PEER_ERRNOS;
 use super::random::said;
 use super::socket::Link;
@@ -33,12 +34,13 @@ impl Wake for Bell {
 #[derive(Debug)]
 pub struct Sim {
     world: Shared,
-    pub bell: Arc<Bell>,
+    bell: Arc<Bell>,
 }
 
 impl Sim {
     pub fn new(world: &Shared) -> Sim {
-        Sim { world: Rc::clone(world), bell: Arc::default() }
+        let bell = Arc::clone(&world.borrow().bell);
+        Sim { world: Rc::clone(world), bell }
     }
 }
 
@@ -50,7 +52,7 @@ pub struct SimListener {
 
 impl Drop for SimListener {
     fn drop(&mut self) {
-        self.world.borrow_mut().queues[self.index].closed = true;
+        self.world.borrow_mut().close_listener(self.index);
     }
 }
 
@@ -112,7 +114,7 @@ impl Kernel for Sim {
         let world = &mut *self.world.borrow_mut();
         world.call("epoll_ctl listener", key)?;
         world.queues.resize_with(world.queues.len().max(key + 1), Queue::default);
-        world.queues[key].exists = true;
+        (world.queues[key].exists, world.queues[key].closed) = (true, false);
         world.arm_listener(key);
         Ok(SimListener { world: Rc::clone(&self.world), index: key })
     }
@@ -153,6 +155,7 @@ impl Kernel for Sim {
         socket.owner = true;
         (socket.born, socket.last_read, socket.last_write) = (now, now, now);
         let address = address_of(sid, socket.ip);
+        world.afflict(index, sid);
         Ok((SimStream { world: Rc::clone(&self.world), sid }, address.into()))
     }
 
@@ -208,7 +211,7 @@ impl SimStream {
             () if socket.ended || socket.dropped => Some("after the end"),
             () if length == 0 => Some("of nothing"),
             () if socket.link != Link::Up => Some("before it is connected"),
-            () if name == "recv" && socket.eof => Some("after EOF"),
+            () if name == "recv" && socket.eof && !socket.suffers(&HOLDS) => Some("after EOF"),
             () if name == "send" && socket.shut => Some("after the end of our half"),
             () => None,
         };
@@ -324,12 +327,16 @@ impl Stream for SimStream {
     fn shutdown_write(&mut self) -> io::Result<()> {
         let world = &mut *self.world.borrow_mut();
         let (sid, now) = (self.sid, world.now);
-        if world.sockets[sid].shut || world.sockets[sid].dead {
+        let socket = &world.sockets[sid];
+        // A fault may end a half that has ended already: it costs a call, and does nothing.
+        if (socket.shut && !socket.suffers(&ENDS)) || socket.dead {
             world.violate(format!("socket {sid}: a shutdown after the end"));
         }
         world.check_complete(sid);
         let socket = &mut world.sockets[sid];
-        (socket.shut, socket.shut_at) = (true, now);
+        if !std::mem::replace(&mut socket.shut, true) {
+            socket.shut_at = now;
+        }
         world.progress += 1;
         world.call("shutdown", sid)?;
         let socket = &world.sockets[sid];

@@ -3,10 +3,13 @@
 #![allow(dead_code)]
 
 pub mod check;
+pub mod contract;
+pub mod faults;
 pub mod kernel;
 pub mod plan;
 pub mod random;
 pub mod run;
 pub mod socket;
+pub mod traced;
 pub mod witness;
 pub mod world;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use campanile::Limits;
 
+use super::faults::Order;
 use super::random::Random;
 use super::socket::Service;
 use super::world::{CHUNK, Selector};
@@ -12,30 +13,93 @@ use super::world::{CHUNK, Selector};
 /// there are, so a list stays meaningful when parts of it are cut out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    Connect { listener: usize, ip: u8, room: usize, says: usize, ends: bool },
-    Say { who: usize, count: usize },
-    Urgent { who: usize, behind: usize },
-    End { who: usize },
-    Reset { who: usize, keeps_data: bool },
-    Read { who: usize, room: usize },
-    Interrupt { who: usize },
-    Short { who: usize, count: usize },
-    Fail { who: usize, errno: i32 },
-    Delay { who: usize, millis: u64 },
-    FailAccept { listener: usize, errno: i32, times: usize },
-    Break { listener: usize, errno: i32 },
-    FailRegister { errno: i32 },
+    Connect {
+        listener: usize,
+        ip: u8,
+        room: usize,
+        says: usize,
+        ends: bool,
+    },
+    Say {
+        who: usize,
+        count: usize,
+    },
+    Urgent {
+        who: usize,
+        behind: usize,
+    },
+    End {
+        who: usize,
+    },
+    Reset {
+        who: usize,
+        keeps_data: bool,
+    },
+    Read {
+        who: usize,
+        room: usize,
+    },
+    Interrupt {
+        who: usize,
+    },
+    Short {
+        who: usize,
+        count: usize,
+    },
+    Fail {
+        who: usize,
+        errno: i32,
+    },
+    Delay {
+        who: usize,
+        millis: u64,
+    },
+    FailAccept {
+        listener: usize,
+        errno: i32,
+        times: usize,
+    },
+    Break {
+        listener: usize,
+        errno: i32,
+    },
+    FailRegister {
+        errno: i32,
+    },
     InterruptPoll,
-    Dial { service: Service, outcome: Dialled },
-    Result { who: usize, errno: Option<i32> },
-    HandleSend { who: usize },
-    HandleClose { who: usize },
-    HandleWake { who: usize },
-    Pass { millis: u64 },
-    Sleep { millis: u64 },
-    Turn { times: usize },
+    Dial {
+        service: Service,
+        outcome: Dialled,
+    },
+    Result {
+        who: usize,
+        errno: Option<i32>,
+    },
+    HandleSend {
+        who: usize,
+    },
+    HandleClose {
+        who: usize,
+    },
+    HandleWake {
+        who: usize,
+    },
+    Pass {
+        millis: u64,
+    },
+    Sleep {
+        millis: u64,
+    },
+    Turn {
+        times: usize,
+    },
     Settle,
-    Shutdown { grace: u64 },
+    Shutdown {
+        grace: u64,
+    },
+    /// Something is asked of the fault language, or everything that was asked is taken back.
+    Fault(Order),
+    Mend,
 }
 
 /// How connect(2) goes.
@@ -54,6 +118,8 @@ pub struct Plan {
     pub limits: Limits,
     pub services: Vec<Service>,
     pub actions: Vec<Action>,
+    /// Whether the loop turns on a kernel that obeys the fault language.
+    pub is_faulty: bool,
 }
 
 /// Every error that accept(2) may report for one connection: the next may be fine.
@@ -104,7 +170,21 @@ impl Plan {
         services.extend((0..1 + random.below(3)).map(|_| random.pick(&all)));
         let length = 20 + random.below(130);
         let actions = (0..length).map(|_| action(&mut random)).collect();
-        Plan { seed, selector, capacity, limits, services, actions }
+        Plan { seed, selector, capacity, limits, services, actions, is_faulty: false }
+    }
+
+    /// The same seed, with faults of the language at the beginning and in between.
+    pub fn faulty(seed: u64) -> Plan {
+        let mut random = Random::new(seed ^ 0x00fa_0175);
+        let mut plan = Plan { is_faulty: true, ..Plan::of(seed) };
+        for _ in 0..1 + random.below(5) {
+            let at = if random.percent(50) { 0 } else { random.below(plan.actions.len()) };
+            plan.actions.insert(at, Action::Fault(Order::draw(&mut random)));
+        }
+        if random.percent(20) {
+            plan.actions.insert(random.below(plan.actions.len()), Action::Mend);
+        }
+        plan
     }
 
     /// The same with fewer actions.

@@ -7,15 +7,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use campanile::{Accepted, ConnId, Reactor};
+use campanile::{Accepted, ConnId, Kernel, Reactor};
 
 use super::check;
+use super::contract::Contract;
+use super::faults::{ENDS, Faults};
 use super::kernel::{Bell, Sim, address_of};
 use super::plan::{Action, Dialled, Plan};
 use super::random::Random;
 use super::socket::{Link, Service, Socket};
+use super::traced::{SharedTrace, Trace, Traced};
 use super::witness::{Boom, Witness, boom};
-use super::world::{CHUNK, Shared, World, injection};
+use super::world::{CHUNK, Selector, Shared, World, injection};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 /// More turns than any of this needs: a byte a turn, and some for everybody.
@@ -32,13 +35,11 @@ pub struct Report {
 /// Runs a plan to its end; or tells what was wrong.
 pub fn run(plan: &Plan) -> Result<Report, String> {
     let outcome = catch_unwind(|| {
-        let mut simulation = Simulation::new(plan);
-        for action in &plan.actions {
-            simulation.act(*action);
-            simulation.verdict()?;
+        #[cfg(feature = "testing")]
+        if plan.is_faulty {
+            return Simulation::faulty(plan).play(plan);
         }
-        simulation.finish()?;
-        Ok(simulation.report())
+        Simulation::new(plan).play(plan)
     });
     outcome.unwrap_or_else(|panic| Err(format!("the library panicked: {}", message(&*panic))))
 }
@@ -50,35 +51,87 @@ fn message(panic: &(dyn std::any::Any + Send)) -> &str {
 
 type Ids = Rc<RefCell<Vec<(ConnId, usize)>>>;
 
-pub struct Simulation {
+pub struct Simulation<K: Kernel = Traced<Sim>> {
     pub world: Shared,
-    pub reactor: Reactor<Sim>,
+    pub reactor: Reactor<K>,
     pub bell: Arc<Bell>,
     ids: Ids,
     seed: u64,
     spins: usize,
+    trace: SharedTrace,
+    faults: Faults,
+}
+
+/// A world with its kernel, and what is said between the kernel and the loop.
+fn traced(world: &Shared) -> (Traced<Sim>, SharedTrace) {
+    let is_noisy = world.borrow().selector == Selector::Noise;
+    let trace = Trace::new(Contract::new(is_noisy, true), false);
+    (Traced::new(Sim::new(world), &trace), trace)
+}
+
+fn world(plan: &Plan) -> Shared {
+    let world = World::new(plan.selector, plan.seed, plan.capacity, plan.limits.clone());
+    Rc::new(RefCell::new(world))
 }
 
 impl Simulation {
     pub fn new(plan: &Plan) -> Simulation {
-        let world = World::new(plan.selector, plan.seed, plan.capacity, plan.limits.clone());
-        Simulation::within(Rc::new(RefCell::new(world)), plan)
+        Simulation::within(world(plan), plan)
     }
 
     /// The same in a world that was prepared.
     pub fn within(world: Shared, plan: &Plan) -> Simulation {
-        let kernel = Sim::new(&world);
-        let bell = kernel.bell.clone();
-        let mut reactor = Reactor::with_kernel(kernel, plan.limits.clone());
+        let (kernel, trace) = traced(&world);
+        let reactor = Reactor::with_kernel(kernel, plan.limits.clone());
+        Simulation::on(reactor, world, trace, Faults::default(), plan, |_| ())
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Simulation<campanile::testing::Faulty<Traced<Sim>>> {
+    /// On a kernel that obeys the fault language.
+    pub fn faulty(plan: &Plan) -> Self {
+        use campanile::testing::{self, Book, Faulty};
+        let world = world(plan);
+        let (kernel, trace) = traced(&world);
+        let (faults, book) = (testing::Plan::new(plan.seed), Book::new(0));
+        let kernel = Faulty::new(kernel, &faults, &book);
+        let reactor = Reactor::with_kernel(kernel, plan.limits.clone());
+        Simulation::on(reactor, world, trace, Faults(Some(faults)), plan, |listener| {
+            book.serving(&format!("s{listener}"));
+        })
+    }
+}
+
+impl<K: Kernel> Simulation<K> {
+    fn on(
+        mut reactor: Reactor<K>,
+        world: Shared,
+        trace: SharedTrace,
+        faults: Faults,
+        plan: &Plan,
+        name: impl Fn(usize),
+    ) -> Simulation<K> {
         let (ids, seed) = (Ids::default(), plan.seed);
         let seen = Rc::new(RefCell::new(HashSet::new()));
         world.borrow_mut().services = plan.services.clone();
-        for _ in &plan.services {
+        for listener in 0..plan.services.len() {
             let make = maker(&world, &ids, &seen, seed);
+            name(listener);
             // Under torture this may fail, and the others go on.
             let _ = reactor.listen("127.0.0.1:0", make);
         }
-        Simulation { world, reactor, bell, ids, seed, spins: 0 }
+        let bell = world.borrow().bell.clone();
+        Simulation { world, reactor, bell, ids, seed, spins: 0, trace, faults }
+    }
+
+    fn play(&mut self, plan: &Plan) -> Result<Report, String> {
+        for action in &plan.actions {
+            self.act(*action);
+            self.verdict()?;
+        }
+        self.finish()?;
+        Ok(self.report())
     }
 
     /// One turn, and what can be asked after it.
@@ -92,10 +145,15 @@ impl Simulation {
             }
         }
         check::after_turn(self);
+        if let Some(violation) = self.trace.borrow_mut().contract.violation.take() {
+            self.world.borrow_mut().violate(format!("no kernel does that: {violation}"));
+        }
         let world = &mut *self.world.borrow_mut();
         let is_idle = was_due && world.progress == progress && world.batch.is_empty();
         self.spins = if is_idle { self.spins + 1 } else { 0 };
-        if self.spins > 5 {
+        // What a fault swallows is done in turns, too, and makes no progress that we see.
+        let swallows = world.sockets.iter().any(|socket| socket.is_live() && socket.suffers(&ENDS));
+        if self.spins > if swallows { 5_000 } else { 5 } {
             world.violate("the loop spins");
         }
     }
@@ -186,9 +244,22 @@ impl Simulation {
             Action::FailRegister { errno } => {
                 self.world.borrow_mut().fail_registers.push_back(errno);
             }
+            Action::Fault(mut order) => {
+                order.listener %= self.world.borrow().queues.len();
+                if self.faults.add(&order) {
+                    self.world.borrow_mut().orders.push(order);
+                }
+            }
+            Action::Mend => self.mend(),
             Action::InterruptPoll => self.world.borrow_mut().interrupted_polls += 1,
             other => self.act_afar(other),
         }
+    }
+
+    /// No more faults of the language, for whoever comes from now on.
+    fn mend(&mut self) {
+        self.faults.mend();
+        self.world.borrow_mut().orders.clear();
     }
 
     /// What the far ends do.
@@ -317,6 +388,10 @@ impl Simulation {
 
     /// Sends a chunk through a handle; its number, if the mailbox took it.
     fn send(&mut self, id: ConnId, sid: usize) -> Option<u64> {
+        // Bytes that look like a chunk's would be taken for one.
+        if self.world.borrow().sockets[sid].suffers(&["corrupt"]) {
+            return None;
+        }
         self.world.borrow_mut().sockets[sid].is_commanded = true;
         let number = self.world.borrow().sockets[sid].asked_chunks + 1;
         self.reactor.handle().send(id, injection(sid, number)).ok()?;
@@ -340,7 +415,8 @@ impl Simulation {
     pub fn finish(&mut self) -> Result<(), String> {
         self.calm();
         self.settle();
-        self.sleep(Duration::from_millis(500));
+        let is_slow = self.world.borrow().sockets.iter().any(|socket| !socket.faults.is_empty());
+        self.sleep(if is_slow { Duration::from_secs(3600) } else { Duration::from_millis(500) });
         self.settle();
         self.verdict()?;
         check::everybody_is_done(self);
@@ -361,6 +437,7 @@ impl Simulation {
 
     /// No more faults; whoever talked ends, whoever stalled reads.
     fn calm(&mut self) {
+        self.mend();
         let world = &mut *self.world.borrow_mut();
         world.is_calm = true;
         world.fail_registers.clear();

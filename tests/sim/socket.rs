@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use campanile::View;
 
+use super::faults::Order;
+
 /// How an outgoing connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Link {
@@ -50,6 +52,10 @@ pub struct Socket {
     pub short: Option<usize>,
     pub fail_next: Option<i32>,
     pub delayed_to: Option<Duration>,
+    /// What the fault language does to it, and the bits that may be flipped yet.
+    pub faults: Vec<Order>,
+    pub flips_in: usize,
+    pub flips_out: usize,
     // Our half.
     pub owner: bool,
     pub eof: bool,
@@ -71,6 +77,8 @@ pub struct Socket {
     pub last_write: Duration,
     pub shut_at: Duration,
     pub discarded: usize,
+    /// What its protocol was told.
+    pub heard: usize,
     // The protocol.
     pub script: Vec<u8>,
     pub asked_chunks: u64,

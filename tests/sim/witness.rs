@@ -6,6 +6,7 @@ use std::time::Duration;
 use campanile::services::{Daytime, Echo};
 use campanile::{Clock, CloseReason, Outbox, Protocol};
 
+use super::faults::HOLDS;
 use super::random::{Random, said};
 use super::socket::{Service, Socket};
 use super::world::Shared;
@@ -193,7 +194,12 @@ fn wrong_reason(world: &Shared, sid: usize, reason: &CloseReason) -> Option<Stri
     };
     let wrong = |is_wrong: bool, what: &str| is_wrong.then(|| what.to_owned());
     match reason {
-        CloseReason::Finished => wrong(!socket.eof || !socket.shut, "a half is open"),
+        CloseReason::Finished if socket.is_to_be_reset() => Some("it was to be reset".into()),
+        // Whoever is held open, or is about to be reset, ends without a word.
+        CloseReason::Finished => {
+            let is_mute = socket.suffers(&HOLDS) || socket.suffers(&["reset"]);
+            wrong(!socket.eof || !(socket.shut || is_mute), "a half is open")
+        }
         CloseReason::Aborted => wrong(!socket.asked_abort, "nobody asked"),
         CloseReason::Idle => early(limits.idle, progress),
         CloseReason::Stalled => {
@@ -201,6 +207,7 @@ fn wrong_reason(world: &Shared, sid: usize, reason: &CloseReason) -> Option<Stri
             early(limits.stall.or(limits.idle), since)
         }
         CloseReason::Lingered if socket.discarded > limits.linger_bytes => None,
+        CloseReason::Lingered if socket.suffers(&HOLDS) => None,
         CloseReason::Lingered => {
             early(Some(limits.linger), socket.shut_at.max(socket.deaf_since.unwrap_or(now)))
         }

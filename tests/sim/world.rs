@@ -4,10 +4,13 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use campanile::{Event, Limits, Source};
 
+use super::faults::{ENDS, Order};
+use super::kernel::Bell;
 use super::random::{Random, mix, said};
 use super::socket::{Service, Socket};
 
@@ -41,6 +44,7 @@ pub struct Queue {
     /// The last accept failed for want of something: a pause is due.
     pub is_starved: bool,
     pub starved_in: usize,
+    pub accepted: usize,
     armed: bool,
 }
 
@@ -58,6 +62,7 @@ pub struct Torture {
 #[derive(Debug)]
 pub struct World {
     pub selector: Selector,
+    pub bell: Arc<Bell>,
     began: Instant,
     pub now: Duration,
     pub random: Random,
@@ -74,6 +79,8 @@ pub struct World {
     pub polls: usize,
     pub interrupted_polls: usize,
     pub fail_registers: VecDeque<i32>,
+    /// What is asked of the fault language.
+    pub orders: Vec<Order>,
     pub dials: VecDeque<Result<usize, i32>>,
     pub calls: Vec<&'static str>,
     pub torture: Option<Torture>,
@@ -96,6 +103,7 @@ impl World {
     pub fn new(selector: Selector, seed: u64, capacity: usize, limits: Limits) -> World {
         World {
             selector,
+            bell: Arc::default(),
             began: Instant::now(),
             now: Duration::ZERO,
             random: Random::new(seed ^ 0x0006_e015_e0e5),
@@ -111,6 +119,7 @@ impl World {
             polls: 0,
             interrupted_polls: 0,
             fail_registers: VecDeque::new(),
+            orders: Vec::new(),
             dials: VecDeque::new(),
             calls: Vec::new(),
             torture: None,
@@ -204,7 +213,8 @@ impl World {
     pub fn register(&mut self, sid: usize, key: usize, writes: bool) {
         let socket = &mut self.sockets[sid];
         let is_new = socket.key.replace(key).is_none();
-        let is_right = writes != socket.shut;
+        // A fault that ends our half, or withholds its end, does so behind the loop's back.
+        let is_right = writes != socket.shut || !socket.is_timed();
         let (readable, writable) = (socket.is_readable(), writes && socket.is_writable());
         socket.wants_writable = writes;
         socket.read_armed = !readable;
@@ -232,7 +242,7 @@ impl World {
     pub fn forget(&mut self, sid: usize) {
         self.sockets[sid].dropped = true;
         self.progress += 1;
-        if let Some(key) = self.sockets[sid].key {
+        if let Some(key) = self.sockets[sid].key.take() {
             self.keys[key] = None;
             self.ready.retain(|ready| ready.source != Source::Connection(key));
         }
@@ -246,6 +256,13 @@ impl World {
         if queue.exists && (is_armed || self.selector == Selector::Epoll) {
             self.push(Source::Listener(listener), true, false);
         }
+    }
+
+    /// A listener is closed: whoever waits there is turned away, and what was noted forgotten.
+    pub fn close_listener(&mut self, listener: usize) {
+        self.queues[listener].closed = true;
+        self.queues[listener].waiting.clear();
+        self.ready.retain(|ready| ready.source != Source::Listener(listener));
     }
 
     pub fn arm_listener(&mut self, listener: usize) {
@@ -322,7 +339,11 @@ impl World {
         let mut wrong = None;
         for &byte in bytes {
             let socket = &mut self.sockets[sid];
-            if byte & 0x80 > 0 {
+            let flipped = socket.script.get(socket.delivered).map_or(0, |&right| right ^ byte);
+            if socket.flips_out > 0 && flipped.is_power_of_two() {
+                socket.flips_out -= 1;
+                socket.delivered += 1;
+            } else if byte & 0x80 > 0 && !socket.suffers(&["corrupt"]) {
                 socket.injected.push(byte);
                 if socket.injected.len() == CHUNK {
                     let chunk = std::mem::take(&mut socket.injected);
@@ -347,6 +368,9 @@ impl World {
     /// Our half ends: nothing may be missing.
     pub fn check_complete(&mut self, sid: usize) {
         let socket = &self.sockets[sid];
+        if socket.suffers(&ENDS) {
+            return;
+        }
         if socket.owed() > 0 || !socket.injected.is_empty() {
             self.violate(format!("socket {sid}: {} bytes missing at the end", socket.owed()));
         }
@@ -366,7 +390,14 @@ impl World {
     pub fn check_heard(&mut self, sid: usize, data: &[u8]) {
         let end = self.sockets[sid].read;
         let start = end - data.len().min(end);
-        if data.is_empty() || !data.iter().enumerate().all(|(at, &b)| b == said(sid, start + at)) {
+        self.sockets[sid].heard += data.len();
+        let wrong = data.iter().enumerate().map(|(at, byte)| byte ^ said(sid, start + at));
+        let flipped: Vec<u8> = wrong.filter(|&bits| bits != 0).collect();
+        let flips_in = &mut self.sockets[sid].flips_in;
+        let is_asked =
+            flipped.len() <= *flips_in && flipped.iter().all(|bits| bits.is_power_of_two());
+        *flips_in = flips_in.saturating_sub(flipped.len());
+        if data.is_empty() || !is_asked {
             self.violate(format!("socket {sid} heard what was not said to it"));
         }
     }
