@@ -15,7 +15,6 @@ use super::values::{self, FrozenTime, OrOff, ZoneChoice};
 const EXAMPLES: &str = "\
 Examples:
   campanile serve                          both services on loopback
-  campanile daytime                        ask the time
   campanile echo -m 'Hello, world'         send it, compare what comes back
   campanile help serve                     every flag of a command";
 
@@ -45,6 +44,31 @@ Examples:
   campanile echo localhost:12345 -m 'Hello, world'
   head -c 8M /dev/urandom | campanile echo -m - | wc -c";
 
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  campanile check echo localhost:7777      any server, in any language, or a proxy before one
+  campanile check daytime 13
+  campanile check echo --rung 1 7777       an exercise: climb only up to rung 1, then up to rung 2 ...
+
+The climb ends at the first rung that is not reached, and the table says what was sent, what came and
+which rule that breaks.
+Exit code: 0 if every rung was reached, or every rung up to --rung; 3 if one was not; 1 if nobody is there.";
+
+const CHECK_ECHO_RUNGS: &str = "\
+Rungs:
+  1 one client       2 the next client      3 two at once     4 1 MiB
+  5 a slow reader    6 half-close           7 a client that never reads
+  8 resets, an urgent byte, 1,000 idle
+
+Exit code: 0 if every rung up to --rung was reached, 3 if one was not, 1 if nobody is there.";
+
+const CHECK_DAYTIME_RUNGS: &str = "\
+Rungs:
+  1 said without being asked    2 one line, then EOF    3 a client that talks first
+  4 many at once                5 resets                6 a client that never closes
+
+Exit code: 0 if every rung up to --rung was reached, 3 if one was not, 1 if nobody is there.";
+
 /// Tells the time (RFC 867) and gives back the echo (RFC 862)
 #[derive(Debug, Parser)]
 #[command(name = "campanile", version, after_help = EXAMPLES)]
@@ -62,6 +86,9 @@ pub enum Command {
     Daytime(Daytime),
     /// Send to an echo server and compare what comes back
     Echo(Echo),
+    /// Put any server on the ladder: which rules does it keep, and where does it stop?
+    #[command(subcommand, arg_required_else_help = true)]
+    Check(Check),
 }
 
 #[derive(Debug, Args)]
@@ -158,7 +185,7 @@ pub struct Serve {
     pub quiet: bool,
 }
 
-/// What both clients know.
+/// What the clients know, and a check.
 #[derive(Debug, Args)]
 pub struct Client {
     /// For connecting, and for the server's silence
@@ -192,6 +219,45 @@ pub struct Echo {
     #[arg(short, long, value_name = "TEXT", default_value = "Hello, world")]
     #[arg(allow_hyphen_values = true)]
     pub message: OsString,
+
+    #[command(flatten)]
+    pub client: Client,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub enum Check {
+    /// An echo server (RFC 862): eight rungs
+    Echo(CheckEcho),
+    /// A daytime server (RFC 867): six rungs
+    Daytime(CheckDaytime),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_ECHO_RUNGS)]
+pub struct CheckEcho {
+    /// PORT (of loopback), IP:PORT, [IPV6]:PORT or HOST:PORT
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:12345", value_parser = address::server)]
+    pub addr: Place,
+
+    /// Climb only up to this rung, from 1 to 8
+    #[arg(long, value_name = "N", value_parser = values::rung::<8>)]
+    pub rung: Option<usize>,
+
+    #[command(flatten)]
+    pub client: Client,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_DAYTIME_RUNGS)]
+pub struct CheckDaytime {
+    /// PORT (of loopback), IP:PORT, [IPV6]:PORT or HOST:PORT
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999", value_parser = address::server)]
+    pub addr: Place,
+
+    /// Climb only up to this rung, from 1 to 6
+    #[arg(long, value_name = "N", value_parser = values::rung::<6>)]
+    pub rung: Option<usize>,
 
     #[command(flatten)]
     pub client: Client,

@@ -2,6 +2,7 @@
 
 mod address;
 mod args;
+mod check;
 mod clients;
 mod events;
 mod failure;
@@ -25,6 +26,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Serve(args) }) => serve::serve(&args),
         Ok(Cli { command: Command::Daytime(args) }) => clients::daytime(&args),
         Ok(Cli { command: Command::Echo(args) }) => clients::echo(&args),
+        Ok(Cli { command: Command::Check(args) }) => check::check(&args),
         Err(error) => {
             // Help, the version, or a wrong word. Whether anybody can read it changes nothing.
             let _ = error.print();

@@ -55,6 +55,12 @@ pub fn count_or_off(text: &str) -> Result<OrOff<usize>, String> {
     or_off(text, count)
 }
 
+/// A rung of a ladder that has `TOP` of them.
+pub fn rung<const TOP: usize>(text: &str) -> Result<usize, String> {
+    let rung = text.parse().ok().filter(|rung| (1..=TOP).contains(rung));
+    rung.ok_or_else(|| format!("expected a rung of this ladder, from 1 to {TOP}"))
+}
+
 /// For the environment: on the command line the letters are counted.
 pub fn verbosity(text: &str) -> Result<u8, String> {
     text.parse().map_err(|_| "expected 0, 1 or 2".into())

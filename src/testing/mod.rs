@@ -2,6 +2,7 @@
 #![doc = include_str!("guide.md")]
 
 mod builder;
+pub mod check;
 mod fault;
 mod faulty;
 mod ledger;

@@ -1,0 +1,151 @@
+//! `campanile check`: puts any server on the ladder, and says how far it came.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use campanile::testing::check::{Error, Ladder, Outcome, Report, Rung};
+
+use super::address::Place;
+use super::args::{Check, CheckDaytime, CheckEcho, Client};
+use super::events::string;
+use super::failure::{DIFFERS, FAILED, Failure};
+
+pub fn check(args: &Check) -> ExitCode {
+    match args {
+        Check::Echo(CheckEcho { addr, rung, client }) => {
+            climb("echo", addr, Ladder::echo(addr.to_string()), *rung, client)
+        }
+        Check::Daytime(CheckDaytime { addr, rung, client }) => {
+            climb("daytime", addr, Ladder::daytime(addr.to_string()), *rung, client)
+        }
+    }
+}
+
+fn climb(
+    service: &str,
+    addr: &Place,
+    ladder: Ladder,
+    rung: Option<usize>,
+    client: &Client,
+) -> ExitCode {
+    // A thousand clients are a thousand descriptors; whoever may not have them checks with fewer.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let ladder = ladder.timeout(client.timeout).up_to(rung.unwrap_or(usize::MAX));
+    let mut progress = Progress::new();
+    let outcome = ladder.climb(|rung| progress.show(rung));
+    progress.clear();
+    let failure = match outcome {
+        Ok(report) => tell(&report, client.json),
+        Err(error) => Some(cannot(service, addr, client.json, &error)),
+    };
+    let Some(failure) = failure else {
+        return ExitCode::SUCCESS;
+    };
+    let _ = write!(io::stderr(), "{failure}");
+    ExitCode::from(failure.code)
+}
+
+/// The rung that is being climbed, where somebody watches.
+struct Progress(bool);
+
+impl Progress {
+    fn new() -> Progress {
+        Progress(io::stderr().is_terminal())
+    }
+
+    fn show(&mut self, rung: &Rung) {
+        if self.0 && rung.outcome == Outcome::Untried {
+            let _ = write!(io::stderr(), "\r\x1b[K{:>3}  {} ...", rung.number, rung.name);
+        }
+    }
+
+    fn clear(&mut self) {
+        if self.0 {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Prints the table, or one object; returns why that is no success.
+fn tell(report: &Report, is_json: bool) -> Option<Failure> {
+    let text = if is_json { json(report) } else { report.to_string() };
+    let mut stdout = io::stdout();
+    if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        let what = format!("cannot write the output: {error}");
+        return Some(Failure::new(FAILED, what, "check where the output goes"));
+    }
+    let (rung, failure) = report.stopped()?;
+    let what = format!(
+        "{} does not reach rung {}, {}: {}",
+        report.addr, rung.number, rung.name, failure.says
+    );
+    let advice = format!(
+        "make it so, then: campanile check {} --rung {} {}",
+        report.service, rung.number, report.addr
+    );
+    Some(Failure::new(DIFFERS, what, advice))
+}
+
+fn cannot(service: &str, addr: &Place, is_json: bool, error: &Error) -> Failure {
+    if is_json {
+        let word = match error {
+            Error::NotFound { .. } => "not-found",
+            Error::Absent { .. } => "not-connected",
+            _ => "failed",
+        };
+        let line = format!(
+            "{{\"v\":1,\"service\":\"{service}\",\"addr\":{},\"error\":\"{word}\",\"message\":{}}}\n",
+            string(addr.to_string().as_bytes()),
+            string(error.to_string().as_bytes()),
+        );
+        // The words on stderr and the exit code say the same.
+        let _ = io::stdout().write_all(line.as_bytes());
+    }
+    Failure::new(FAILED, error.to_string(), error.advice())
+}
+
+/// One object: the ladder, with every rung that was to be climbed.
+fn json(report: &Report) -> String {
+    let rungs: Vec<_> = report.rungs.iter().take(report.goal).map(rung_json).collect();
+    format!(
+        "{{\"v\":1,\"service\":\"{}\",\"addr\":{},\"reached\":{},\"goal\":{},\"rungs\":[{}]}}\n",
+        report.service,
+        string(report.addr.as_bytes()),
+        report.reached(),
+        report.goal,
+        rungs.join(",")
+    )
+}
+
+fn rung_json(rung: &Rung) -> String {
+    let text = |text: &str| string(text.as_bytes());
+    let mut line = format!("{{\"rung\":{},\"name\":{}", rung.number, text(rung.name));
+    let mut add = |key: &str, value: String| line.push_str(&format!(",\"{key}\":{value}"));
+    match &rung.outcome {
+        Outcome::Reached { note } => {
+            add("outcome", text("reached"));
+            add("rule", text(rung.rule));
+            add("ms", rung.took.as_millis().to_string());
+            if let Some(note) = note {
+                add("note", text(note));
+            }
+        }
+        Outcome::Stopped(failure) => {
+            add("outcome", text("stopped"));
+            add("rule", text(failure.rule));
+            add("ms", rung.took.as_millis().to_string());
+            add("sent", text(&failure.sent));
+            add("came", text(&failure.came));
+            add("says", text(failure.says));
+            if let Some(chapter) = rung.chapter {
+                add("chapter", text(chapter));
+            }
+        }
+        _ => {
+            add("outcome", text("untried"));
+            add("rule", text(rung.rule));
+        }
+    }
+    line.push('}');
+    line
+}

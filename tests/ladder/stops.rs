@@ -1,0 +1,214 @@
+//! Every rung can fail: a wrong server stops exactly at its own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use campanile::testing::check::{Failure, Ladder, Outcome};
+
+use crate::program::Watchdog;
+use crate::wrong::{self, Wrong};
+
+/// How long a wrong server may be silent; it is waited for in earnest.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Climbs and returns why it stopped, which must be there.
+#[track_caller]
+fn stops_at(number: usize, ladder: Ladder) -> Failure {
+    let report = ladder.timeout(PATIENCE).climb(|_| {}).unwrap();
+    let (rung, failure) = report.stopped().unwrap_or_else(|| panic!("it stops\n{report}"));
+    assert_eq!((rung.number, report.reached()), (number, number - 1), "{report}");
+    let above = &report.rungs[number..];
+    assert!(above.iter().all(|rung| rung.outcome == Outcome::Untried), "{report}");
+    assert!(!failure.sent.is_empty() && !failure.says.is_empty(), "{report}");
+    failure.clone()
+}
+
+#[track_caller]
+fn echo_stops_at(number: usize, server: &Wrong) -> Failure {
+    stops_at(number, Ladder::echo(server.addr))
+}
+
+#[track_caller]
+fn daytime_stops_at(number: usize, server: &Wrong) -> Failure {
+    stops_at(number, Ladder::daytime(server.addr))
+}
+
+#[test]
+fn an_echo_that_waits_for_the_end_of_a_line_stops_at_1() {
+    let failure = echo_stops_at(1, &wrong::echo_by_line());
+    assert_eq!((&*failure.sent, failure.rule), ("'Hello, world'", "E1"));
+    assert_eq!(failure.came, "nothing, then silence for 3s");
+}
+
+#[test]
+fn the_tutorials_echo_as_written_stops_at_2() {
+    let failure = echo_stops_at(2, &wrong::echo_once());
+    assert_eq!(failure.rule, "L1");
+}
+
+#[test]
+fn the_tutorials_echo_in_a_loop_stops_at_3() {
+    let failure = echo_stops_at(3, &wrong::echo_one_after_the_other());
+    assert_eq!(failure.sent, "'Am I alone here?'; another client was connected");
+    assert_eq!(failure.came, "nothing, then silence for 3s");
+}
+
+#[test]
+fn an_echo_of_text_stops_at_4() {
+    let failure = echo_stops_at(4, &wrong::echo_of_text());
+    assert_eq!(failure.rule, "E1");
+    assert!(failure.sent.ends_with("1048576 bytes"), "{}", failure.sent);
+    assert!(failure.came.contains(r"'\xef\xbf\xbd"), "{}", failure.came);
+}
+
+#[test]
+fn an_echo_whose_send_is_not_sendall_stops_at_5() {
+    let failure = echo_stops_at(5, &wrong::echo_by_one_send());
+    assert_eq!(failure.rule, "E4");
+    assert!(failure.sent.ends_with(" bytes before reading any"), "{}", failure.sent);
+}
+
+#[test]
+fn an_echo_that_closes_at_eof_stops_at_6() {
+    let failure = echo_stops_at(6, &wrong::echo_that_closes_at_eof());
+    assert_eq!(failure.rule, "E2");
+    assert!(failure.sent.ends_with(" bytes before reading any, then EOF"), "{}", failure.sent);
+}
+
+#[test]
+fn an_echo_with_one_writer_for_all_stops_at_7() {
+    let failure = echo_stops_at(7, &wrong::echo_with_one_writer());
+    assert_eq!(failure.rule, "E3");
+    assert!(failure.sent.ends_with(" and read nothing"), "{}", failure.sent);
+    assert_eq!(failure.came, "nothing, then silence for 3s");
+}
+
+#[test]
+fn an_echo_that_dies_of_a_reset_stops_at_8() {
+    echo_stops_at(8, &wrong::echo_that_dies_of_a_reset());
+}
+
+#[test]
+fn an_echo_with_a_small_table_stops_at_8() {
+    assert_eq!(echo_stops_at(8, &wrong::echo_with_a_small_table()).rule, "L5");
+}
+
+/// With bytes beyond the urgent one in the queue, no edge will tell of them.
+#[test]
+#[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]
+fn an_echo_that_believes_a_short_read_stops_at_8() {
+    let failure = echo_stops_at(8, &wrong::echo_that_believes_a_short_read());
+    assert_eq!((&*failure.sent, failure.rule), ("'abc', an urgent 'X', 'def'", "R1"));
+    assert_eq!(failure.came, "'abc', then silence for 3s");
+}
+
+const ANOTHER_PROCESS: &str = "CAMPANILE_TESTS_UNBOUNDED";
+
+/// Only its own process shows what a server keeps.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_echo_without_bound_stops_at_7_where_its_process_is_seen() {
+    let mut server = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "stops::unbounded", "--nocapture"])
+        .env(ANOTHER_PROCESS, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let watchdog = Watchdog::new(server.id());
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let addr = lines.find_map(|line| Some(line.unwrap().split_once("bound to ")?.1.to_owned()));
+    let failure = stops_at(7, Ladder::echo(addr.unwrap()));
+    assert_eq!((&*failure.sent, failure.rule), ("64.0 MiB and read nothing", "E3"));
+    assert!(failure.came.starts_with("the server took it, and its memory grew by "));
+    drop(server.stdin.take());
+    assert!(server.wait().unwrap().success());
+    drop(watchdog);
+}
+
+/// The server of the test above, in a process of its own, until its stdin ends; otherwise nothing.
+#[test]
+fn unbounded() {
+    if std::env::var_os(ANOTHER_PROCESS).is_some() {
+        let server = wrong::echo_without_bound();
+        println!("bound to {}", server.addr);
+        std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    }
+}
+
+/// In our own process it cannot be told from its client.
+#[test]
+fn what_the_checks_own_process_keeps_is_not_held_against_a_server() {
+    let server = wrong::echo_without_bound();
+    let report = Ladder::echo(server.addr).up_to(7).timeout(PATIENCE).climb(|_| {}).unwrap();
+    let Outcome::Reached { note: Some(note) } = &report.rungs[6].outcome else {
+        panic!("{report}");
+    };
+    let expected = "64.0 MiB were taken; memory not seen: the server is in this very process";
+    assert_eq!(note, expected);
+}
+
+#[test]
+fn a_daytime_that_waits_to_be_asked_stops_at_1() {
+    let failure = daytime_stops_at(1, &wrong::daytime_when_asked());
+    assert_eq!((&*failure.sent, &*failure.came), ("nothing", "nothing, then silence for 3s"));
+}
+
+#[test]
+fn a_daytime_that_does_not_end_stops_at_2() {
+    let failure = daytime_stops_at(2, &wrong::daytime_without_an_end());
+    assert_eq!(failure.came, r"'Wed Jan 29 19:14:15 2014\r\n', then silence for 3s");
+}
+
+#[test]
+fn a_daytime_that_says_no_line_stops_at_2() {
+    for (text, why) in [
+        (&b"19:14"[..], "'19:14', then EOF: a line without an end"),
+        (b"19:14\n19:15\n", r"'19:14\n19:15\n', then EOF: more than one line"),
+        (b"19\x0014\r\n", r"'19\x0014\r\n', then EOF: '\x00' is not printable"),
+        (b"\r\n", r"'\r\n', then EOF: an empty line"),
+        (&[b'!'; 2000], "2000 bytes, then EOF: more than a line"),
+    ] {
+        assert_eq!(daytime_stops_at(2, &wrong::daytime_that_says(text)).came, why);
+    }
+}
+
+#[test]
+fn the_end_of_the_line_is_noted() {
+    for (text, note) in [
+        (&b"19:14\r\n"[..], "ends with CR LF"),
+        (b"19:14\n", "ends with LF alone"),
+        (b"\n56686 14-01-29 19:14:15 00 0 0 UTC(NIST) *\n", "ends with LF alone"),
+    ] {
+        let server = wrong::daytime_that_says(text);
+        let report = Ladder::daytime(server.addr).timeout(PATIENCE).climb(|_| {}).unwrap();
+        assert!(report.is_well(), "{report}");
+        assert_eq!(report.rungs[1].outcome, Outcome::Reached { note: Some(note.into()) });
+    }
+}
+
+#[test]
+fn the_tutorials_daytime_which_does_not_read_stops_at_3() {
+    let failure = daytime_stops_at(3, &wrong::daytime_that_does_not_read());
+    assert_eq!(failure.rule, "D3");
+    assert!(failure.came.contains("broken connection"), "{}", failure.came);
+}
+
+#[test]
+fn a_daytime_that_leaks_stops_at_4() {
+    let failure = daytime_stops_at(4, &wrong::daytime_that_leaks());
+    assert_eq!(failure.came, "nothing, then EOF");
+}
+
+#[test]
+fn a_daytime_that_dies_of_a_reset_stops_at_5() {
+    assert_eq!(daytime_stops_at(5, &wrong::daytime_that_dies_of_a_reset()).rule, "D4");
+}
+
+#[test]
+fn a_daytime_one_after_the_other_stops_at_6() {
+    let failure = daytime_stops_at(6, &wrong::daytime_one_after_the_other());
+    assert_eq!(failure.sent, "nothing; another client had its line and did not close");
+    assert_eq!(failure.came, "nothing, then silence for 3s");
+}
