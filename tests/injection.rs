@@ -4,6 +4,8 @@
 //! kernel's promises, and no program can be right.
 #![cfg(all(feature = "cli", target_os = "linux", not(mio_unsupported_force_poll_poll)))]
 
+#[path = "figures/amount.rs"]
+mod amount;
 mod common;
 #[allow(dead_code)]
 #[path = "cli/program.rs"]
@@ -11,7 +13,8 @@ mod program;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{connect, ping, read_all};
@@ -20,15 +23,26 @@ use program::{Server, Watchdog};
 /// strace, attached to a running program until dropped.
 struct Strace {
     child: Child,
+    said: BufReader<ChildStderr>,
     _watchdog: Watchdog,
 }
 
 impl Strace {
     /// Lets `call` fail as `what` says: `error=EMFILE:when=1+2` is every second time.
     fn attach(server: &Server, call: &str, what: &str) -> Strace {
+        Strace::with(server, call, what, &["-o", "/dev/null"])
+    }
+
+    /// The same, and says every such call and its time.
+    fn telling(server: &Server, call: &str, what: &str) -> Strace {
+        Strace::with(server, call, what, &["-ttt"])
+    }
+
+    fn with(server: &Server, call: &str, what: &str, options: &[&str]) -> Strace {
         let mut child = Command::new("strace")
             // Not -f: the loop is the main thread, and only its calls are to fail.
-            .args(["-o", "/dev/null", "-p", &server.pid().to_string()])
+            .args(["-p", &server.pid().to_string()])
+            .args(options)
             .args(["-e", &format!("trace={call}"), "-e", &format!("inject={call}:{what}")])
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -36,9 +50,10 @@ impl Strace {
             .unwrap();
         let watchdog = Watchdog::new(child.id());
         let mut said = String::new();
-        BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        stderr.read_line(&mut said).unwrap();
         assert!(said.contains("attached"), "{said}");
-        Strace { child, _watchdog: watchdog }
+        Strace { child, said: stderr, _watchdog: watchdog }
     }
 }
 
@@ -158,18 +173,55 @@ fn an_interrupted_poll_harms_nobody() {
     fail("epoll_wait", &["EINTR"], |_| true);
 }
 
+/// Sabotage: `None` for `Exhausted` in `Listener::next_try` (src/listener.rs).
 #[test]
-fn out_of_descriptors_at_every_second_accept_a_hundred_clients_are_served() {
+fn out_of_descriptors_at_every_second_accept_everyone_is_served() {
+    if !may_inject() {
+        return;
+    }
+    let server = Server::start(&["-q"]);
+    let strace = Strace::attach(&server, "accept4", "error=EMFILE:when=1+2");
+    let (next, count) = (AtomicUsize::new(0), amount::amount(100, 1_000, 10_000));
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                while next.fetch_add(1, Ordering::Relaxed) < count {
+                    assert_eq!(read_all(&mut connect(server.daytime())).unwrap().len(), 26);
+                }
+            });
+        }
+    });
+    drop(strace);
+    server.stop();
+}
+
+/// Sabotage: `RETRY` of 10 (src/listener.rs).
+#[test]
+fn out_of_descriptors_a_paused_listener_tries_at_most_ten_times_a_second() {
     if !may_inject() {
         return;
     }
     let server = Server::start(&[]);
-    let strace = Strace::attach(&server, "accept4", "error=EMFILE:when=1+2");
-    let clients: Vec<_> = (0..100).map(|_| connect(server.daytime())).collect();
-    for mut client in clients {
+    let mut bystander = connect(server.echo());
+    ping(&mut bystander, b"before");
+    let mut strace = Strace::telling(&server, "accept4", "error=EMFILE");
+    let waiting: Vec<_> = (0..16).map(|_| connect(server.daytime())).collect();
+    let calls = strace.said.by_ref().lines().map(Result::unwrap).take(16);
+    let times: Vec<f64> = calls
+        .map(|line| {
+            assert!(line.contains("accept4(") && line.ends_with("(INJECTED)"), "{line}");
+            // The loop turns meanwhile, and nobody goes.
+            (0..10).for_each(|_| ping(&mut bystander, b"unharmed"));
+            line.split(' ').next().unwrap().parse().unwrap()
+        })
+        .collect();
+    drop(strace);
+    let (again, seconds) = (times.len() - 1, times.last().unwrap() - times[0]);
+    assert!(again as f64 <= 10.0 * seconds + 1.0, "{again} attempts in {seconds} seconds");
+    for mut client in waiting {
         assert_eq!(read_all(&mut client).unwrap().len(), 26);
     }
-    drop(strace);
+    drop(bystander);
     server.stop();
 }
 

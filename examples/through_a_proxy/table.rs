@@ -1,0 +1,88 @@
+//! How far each came, as a table that Markdown and a terminal understand.
+
+use std::net::SocketAddr;
+
+use campanile::testing::check::{Ladder, Report};
+
+/// One line of the table.
+#[derive(Debug)]
+pub struct Row {
+    pub name: String,
+    pub how: String,
+    pub version: String,
+    /// Of each ladder: how far it came, and where and why it stopped.
+    pub climbs: Vec<Climb>,
+}
+
+/// How far somebody came on a ladder.
+#[derive(Debug)]
+pub struct Climb {
+    mark: String,
+    stop: Option<String>,
+}
+
+impl Climb {
+    /// Climbs the ladder of this service until a rung is not reached.
+    pub fn at(addr: SocketAddr, service: &str) -> Climb {
+        let ladder = if service == "echo" { Ladder::echo(addr) } else { Ladder::daytime(addr) };
+        match ladder.climb(|_| {}) {
+            Ok(report) => Climb::of(&report),
+            Err(error) => Climb::missing(&error.to_string()),
+        }
+    }
+
+    /// Nothing to climb at.
+    pub fn missing(why: &str) -> Climb {
+        Climb { mark: "-".into(), stop: Some(why.into()) }
+    }
+
+    fn of(report: &Report) -> Climb {
+        let (reached, all) = (report.reached(), report.rungs.len());
+        let Some((rung, failure)) = report.stopped() else {
+            return Climb { mark: format!("{reached} of {all}"), stop: None };
+        };
+        let stop = format!(
+            "{} stops at {}, {} ({}): sent {}; came {}",
+            report.service, rung.number, rung.name, failure.rule, failure.sent, failure.came
+        );
+        Climb { mark: format!("{reached} of {all}"), stop: Some(stop) }
+    }
+
+    /// One line for who waits.
+    pub fn told(&self) -> String {
+        format!("{}{}", self.mark, self.stop.as_ref().map_or(String::new(), |s| format!(": {s}")))
+    }
+}
+
+/// The table, and beneath it why each stopped.
+pub fn print(what: &str, services: &[&str], rows: &[Row]) {
+    let head = [&[what, "configuration", "version"], services].concat();
+    let lines: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let mut line = vec![row.name.clone(), row.how.clone(), row.version.clone()];
+            line.extend(row.climbs.iter().map(|climb| climb.mark.clone()));
+            line
+        })
+        .collect();
+    let width = |at: usize| {
+        let cells = lines.iter().map(|line| line[at].chars().count());
+        cells.chain([head[at].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let put = |cells: &[&str]| {
+        let cells = cells.iter().zip(&widths).map(|(cell, width)| format!(" {cell:<width$} |"));
+        println!("|{}", cells.collect::<String>());
+    };
+    put(&head);
+    println!("|{}", widths.iter().map(|width| "-".repeat(width + 2) + "|").collect::<String>());
+    for line in &lines {
+        put(&line.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    println!();
+    for row in rows {
+        for stop in row.climbs.iter().filter_map(|climb| climb.stop.as_ref()) {
+            println!("- {}, {}: {stop}", row.name, row.how);
+        }
+    }
+}

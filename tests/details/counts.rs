@@ -1,0 +1,69 @@
+//! What is counted: turns, ends, errors, and calls of the kernel.
+
+use campanile::{Limits, Outbox, Protocol, echo};
+
+use super::common::fake::World;
+use super::{serving, turns};
+
+#[test]
+fn turns_and_ends_and_errors_are_counted_each_as_what_it_is() {
+    let world = World::new();
+    let mut reactor = serving(&world, Limits::default(), echo());
+    turns(&mut reactor, 3);
+    assert_eq!(reactor.stats().turns, 3);
+    let polite = world.connect(0);
+    polite.end();
+    turns(&mut reactor, 3);
+    assert!(polite.is_gone());
+    world.fail_register(true);
+    let unlucky = world.connect(0);
+    turns(&mut reactor, 3);
+    assert!(unlucky.is_gone());
+    world.fail_accepts(0, &[libc::EMFILE]);
+    world.connect(0);
+    turns(&mut reactor, 1);
+    let stats = reactor.stats();
+    assert_eq!((stats.accepted, stats.closed), (2, 2));
+    assert_eq!((stats.peer_resets, stats.our_resets), (0, 0), "nobody has reset anything");
+    assert_eq!(stats.accept_errors, 1);
+}
+
+#[test]
+fn what_would_block_is_not_tried_until_the_kernel_says_so() {
+    let world = World::new();
+    let mut reactor = serving(&world, Limits::default(), echo());
+    let client = world.connect(0);
+    client.make_room(0);
+    client.send(b"owed");
+    turns(&mut reactor, 2);
+    world.take_calls();
+    client.send(b"owed, too");
+    turns(&mut reactor, 2);
+    assert_eq!(world.take_calls(), ["read"], "to hear is no reason to write");
+    client.make_room(usize::MAX);
+    turns(&mut reactor, 2);
+    assert_eq!(world.take_calls(), ["write"], "and room no reason to read");
+    assert_eq!(client.received(), b"owedowed, too");
+}
+
+#[test]
+fn a_message_that_fits_is_written_by_one_call_and_never_copied() {
+    /// Gives back all of the scratch buffer.
+    struct Mirror;
+    impl Protocol for Mirror {
+        fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
+            out.send(data);
+            assert_eq!((out.unsent(), out.queued()), (data.len(), &[][..]));
+        }
+    }
+    let world = World::new();
+    let limits = Limits { scratch: 64, ..Limits::default() };
+    let mut reactor = serving(&world, limits, |_| Mirror);
+    let client = world.connect(0);
+    turns(&mut reactor, 2);
+    world.take_calls();
+    client.send(&[7; 64]);
+    turns(&mut reactor, 2);
+    assert_eq!(client.received(), [7; 64]);
+    assert_eq!(world.take_calls(), ["read", "write", "read"]);
+}

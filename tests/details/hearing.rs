@@ -1,0 +1,85 @@
+//! What a protocol wishes lasts until it wishes otherwise; what it says comes in its order.
+
+use campanile::{Limits, Outbox, Protocol};
+
+use super::common::fake::World;
+use super::{seconds, serving, turns};
+
+type Wish = fn(&mut Outbox);
+
+#[test]
+fn whoever_wishes_something_else_hears_as_before() {
+    /// Wishes for `hearing` at first, and later for nothing but a wake-up.
+    struct Steady(Wish);
+    impl Protocol for Steady {
+        fn on_open(&mut self, out: &mut Outbox) {
+            out.send(&[0; 100]);
+            (self.0)(out);
+        }
+        fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
+        fn on_wake(&mut self, out: &mut Outbox) {
+            out.wake_after(seconds(60));
+        }
+    }
+    let hearings: [(Wish, usize); 2] = [(|_| {}, 4), (Outbox::resume, 0)];
+    for (hearing, unread) in hearings {
+        let world = World::new();
+        let limits = Limits { high_water: 10, ..Limits::default() };
+        let mut reactor = serving(&world, limits, move |_| Steady(hearing));
+        let client = world.connect(0);
+        client.make_room(0);
+        turns(&mut reactor, 2);
+        reactor.handle().wake_connection(reactor.ids().next().unwrap()).unwrap();
+        turns(&mut reactor, 2);
+        client.send(b"word");
+        turns(&mut reactor, 2);
+        assert_eq!(client.unread(), unread);
+        client.make_room(usize::MAX);
+        turns(&mut reactor, 2);
+        assert_eq!(client.received(), [0; 100]);
+    }
+}
+
+#[test]
+fn a_paused_peer_stays_paused_when_another_wish_is_granted() {
+    /// Hears nothing from the beginning.
+    struct Deaf;
+    impl Protocol for Deaf {
+        fn on_open(&mut self, out: &mut Outbox) {
+            out.pause();
+        }
+        fn on_data(&mut self, _: &[u8], _: &mut Outbox) {
+            unreachable!("nothing is heard");
+        }
+        fn on_wake(&mut self, out: &mut Outbox) {
+            assert!(out.is_paused());
+            out.wake_after(seconds(60));
+        }
+    }
+    let world = World::new();
+    let mut reactor = serving(&world, Limits::default(), |_| Deaf);
+    let client = world.connect(0);
+    client.send(b"word");
+    turns(&mut reactor, 2);
+    reactor.handle().wake_connection(reactor.ids().next().unwrap()).unwrap();
+    turns(&mut reactor, 2);
+    assert_eq!(client.unread(), 4);
+}
+
+#[test]
+fn what_is_said_beside_the_data_follows_it() {
+    /// Gives back what it hears, and as much of its own.
+    struct Chorus;
+    impl Protocol for Chorus {
+        fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
+            out.send(data);
+            out.send(&vec![b'!'; data.len()]);
+        }
+    }
+    let world = World::new();
+    let mut reactor = serving(&world, Limits::default(), |_| Chorus);
+    let client = world.connect(0);
+    client.send(b"bim");
+    turns(&mut reactor, 2);
+    assert_eq!(client.received(), b"bim!!!");
+}

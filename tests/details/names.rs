@@ -1,0 +1,77 @@
+//! Who and what is called by its name.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use campanile::{Address, ConnId, Limits, Outbox, Workspace};
+
+use super::common::fake::World;
+use super::{seconds, serving, turns};
+
+#[test]
+fn what_has_a_name_says_it() {
+    let world = World::new();
+    let ids = Rc::new(RefCell::new(Vec::<ConnId>::new()));
+    let kept = ids.clone();
+    let limits = Limits { mailbox: 1, ..Limits::default() };
+    let mut reactor = serving(&world, limits, move |new| {
+        kept.borrow_mut().push(new.id);
+        assert_eq!(new.local.to_string(), "127.0.0.1:1000");
+        campanile::services::Echo
+    });
+    (0..3).for_each(|_| drop(world.connect(0)));
+    turns(&mut reactor, 2);
+    let told: Vec<_> = ids.borrow().iter().map(|id| (id.to_string(), id.ordinal())).collect();
+    assert_eq!(told, [("#1".into(), 1), ("#2".into(), 2), ("#3".into(), 3)]);
+    let handle = reactor.handle();
+    handle.close(ids.borrow()[0]).unwrap();
+    let full = handle.close(ids.borrow()[1]).unwrap_err();
+    assert!(full.to_string().contains("mailbox is full"));
+    assert_eq!(reactor.ids().collect::<Vec<_>>(), *ids.borrow());
+}
+
+#[test]
+fn an_address_is_its_socket_address_and_a_mapped_one_counts_as_version_four() {
+    let plain: SocketAddr = "192.0.2.7:9999".parse().unwrap();
+    let mapped: SocketAddr = "[::ffff:192.0.2.7]:9999".parse().unwrap();
+    assert_eq!(Address::from(plain).inet(), Some(plain));
+    assert_eq!(Address::from(mapped).ip(), Some(plain.ip()));
+    assert_eq!(Address::from(mapped).inet(), Some(mapped));
+    assert_eq!(Address::from(plain).to_string(), "192.0.2.7:9999");
+}
+
+#[test]
+fn limits_of_zero_that_would_stop_everything_count_as_one() {
+    let zero = Limits {
+        high_water: 0,
+        low_water: 9,
+        budget: 0,
+        accepts: 0,
+        events: 0,
+        scratch: 0,
+        ..Limits::default()
+    };
+    let lent = Workspace::new(zero, Instant::now());
+    let limits = lent.limits();
+    let least = [limits.high_water, limits.budget, limits.accepts, limits.events, limits.scratch];
+    assert_eq!((least, limits.low_water), ([1; 5], 0));
+}
+
+#[test]
+fn an_outbox_says_what_was_wished() {
+    let now = Instant::now();
+    let mut out = Outbox::new(now);
+    assert!(!out.is_paused() && out.wake().is_none());
+    out.pause();
+    assert!(out.is_paused());
+    out.resume();
+    assert!(!out.is_paused());
+    out.wake_at(now + seconds(7));
+    assert_eq!(out.wake(), Some(now + seconds(7)));
+    out.wake_after(seconds(8));
+    assert_eq!(out.wake(), Some(now + seconds(8)));
+    out.cancel_wake();
+    assert_eq!(out.wake(), None);
+}

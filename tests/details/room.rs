@@ -1,0 +1,65 @@
+//! How much spare room the connections get, told by what is allocated.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::mem::size_of;
+
+use campanile::{Connection, Limits, echo};
+
+use super::common::fake::{FakeStream, World};
+use super::{serving, turns};
+
+/// More than anything here takes that is not the table of all connections.
+const BIG: usize = 32 << 10;
+
+thread_local! {
+    static TOLD: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+}
+
+/// Counts the big blocks of each thread, and how big the biggest was.
+struct Counting;
+
+fn note(size: usize) {
+    if size >= BIG {
+        let _ = TOLD.try_with(|told| {
+            let (count, biggest) = told.get();
+            told.set((count + 1, biggest.max(size)));
+        });
+    }
+}
+
+// SAFETY: every call is handed to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note(layout.size());
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(block, layout) }
+    }
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note(size);
+        unsafe { System.realloc(block, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[test]
+fn the_table_of_connections_grows_by_an_eighth() {
+    const COUNT: usize = 1_100;
+    let world = World::new();
+    let mut reactor = serving(&world, Limits { scratch: 1, ..Limits::default() }, echo());
+    TOLD.set((0, 0));
+    for _ in 0..COUNT {
+        world.connect(0);
+        turns(&mut reactor, 1);
+        world.take_calls();
+    }
+    assert_eq!(reactor.connections(), COUNT);
+    let (growths, biggest) = TOLD.get();
+    let most = (COUNT + COUNT / 8 + 8) * (size_of::<Connection<FakeStream>>() + 8);
+    assert!(biggest <= most, "{biggest} bytes, where {most} are an eighth more than enough");
+    assert!((4..=20).contains(&growths), "{growths} times");
+}

@@ -1,0 +1,111 @@
+//! What a connection asks of its stream, and what it makes of the answers.
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, Read, Write};
+use std::rc::Rc;
+use std::time::Instant;
+
+use campanile::services::Daytime;
+use campanile::{Clock, CloseReason, Connection, Limits, Next, Protocol, Stream, Workspace};
+
+use super::common::{TUTORIAL, TUTORIAL_LINE};
+
+/// A stream without input. It writes down how it is written to, and cannot always be shut down.
+#[derive(Debug, Clone, Default)]
+struct Pipe {
+    calls: Rc<RefCell<Vec<(&'static str, usize)>>>,
+    blocks: usize,
+    shutdown: Option<ErrorKind>,
+}
+
+impl Pipe {
+    fn note(&mut self, call: &'static str, bytes: &[u8]) -> io::Result<usize> {
+        if self.blocks > 0 {
+            self.blocks -= 1;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        self.calls.borrow_mut().push((call, bytes.len()));
+        Ok(bytes.len())
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.note("write", bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Pipe {
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.shutdown.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+    fn abort(&mut self) {}
+    fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.note("write_last", bytes)
+    }
+}
+
+/// Says something and goes on listening.
+struct Greeter;
+impl Protocol for Greeter {
+    fn on_open(&mut self, out: &mut campanile::Outbox) {
+        out.send(b"hello");
+    }
+    fn on_data(&mut self, _: &[u8], _: &mut campanile::Outbox) {}
+}
+
+fn teller() -> Box<Daytime> {
+    Box::new(Daytime::new(Clock::fixed(TUTORIAL)))
+}
+
+#[test]
+fn only_bytes_before_the_end_of_our_half_are_called_the_last() {
+    for blocks in [0, 1] {
+        let protocols: [(Box<dyn Protocol>, _); 2] =
+            [(teller(), ("write_last", TUTORIAL_LINE.len())), (Box::new(Greeter), ("write", 5))];
+        for (protocol, call) in protocols {
+            let pipe = Pipe { blocks, ..Pipe::default() };
+            let mut lent = Workspace::new(Limits::default(), Instant::now());
+            let mut connection = Connection::new(pipe.clone(), protocol, &lent);
+            assert!(matches!(connection.run(&mut lent), Next::Wait));
+            connection.note(false, true, false);
+            assert!(matches!(connection.run(&mut lent), Next::Wait));
+            assert_eq!(*pipe.calls.borrow(), [call], "refused {blocks} times");
+        }
+    }
+}
+
+#[test]
+fn a_half_that_cannot_end_is_a_failure_unless_the_peer_is_gone_which_the_next_read_says() {
+    for (kind, fails) in [(ErrorKind::NotConnected, false), (ErrorKind::InvalidInput, true)] {
+        let pipe = Pipe { shutdown: Some(kind), ..Pipe::default() };
+        let mut lent = Workspace::new(Limits::default(), Instant::now());
+        let mut connection = Connection::new(pipe, teller(), &lent);
+        match connection.run(&mut lent) {
+            Next::Wait => assert!(!fails),
+            Next::Close(CloseReason::Failed(error)) => assert!(fails && error.kind() == kind),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_knows_of_no_handshake_is_connected_once_it_is_writable() {
+    let pipe = Pipe::default();
+    let mut lent = Workspace::new(Limits::default(), Instant::now());
+    let mut connection = Connection::connecting(pipe.clone(), Box::new(Greeter), &lent);
+    assert!(matches!(connection.run(&mut lent), Next::Wait));
+    assert!(pipe.calls.borrow().is_empty());
+    connection.note(false, true, false);
+    assert!(matches!(connection.run(&mut lent), Next::Wait));
+    assert_eq!(*pipe.calls.borrow(), [("write", 5)]);
+}

@@ -1,0 +1,49 @@
+//! What other threads ask of a loop reaches it, asleep or not.
+
+use std::net::TcpStream;
+
+use campanile::{Background, Limits, Reactor, echo};
+
+use super::common::fake::World;
+use super::{NOW, serving, turns};
+
+#[test]
+#[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
+fn a_wake_rings_in_somebody_elses_loop() {
+    use std::os::fd::AsRawFd;
+
+    let mut reactor = Reactor::new().unwrap();
+    let mut poll = mio::Poll::new().unwrap();
+    let mut events = mio::Events::with_capacity(1);
+    let fd = reactor.as_raw_fd();
+    let mut source = mio::unix::SourceFd(&fd);
+    poll.registry().register(&mut source, mio::Token(0), mio::Interest::READABLE).unwrap();
+    poll.poll(&mut events, NOW).unwrap();
+    assert!(events.is_empty());
+    reactor.handle().wake();
+    poll.poll(&mut events, NOW).unwrap();
+    assert!(!events.is_empty());
+    reactor.turn(NOW).unwrap();
+}
+
+#[test]
+fn a_wake_is_one_turn() {
+    let world = World::new();
+    let mut reactor = serving(&world, Limits::default(), echo());
+    turns(&mut reactor, 2);
+    assert_eq!(reactor.timeout(), None);
+    reactor.handle().wake();
+    assert_eq!(reactor.timeout(), NOW);
+    turns(&mut reactor, 1);
+    assert_eq!(reactor.timeout(), None);
+}
+
+#[test]
+fn a_server_that_is_dropped_ends_though_a_client_is_there() {
+    let (server, addr) =
+        Background::start(Limits::default(), |reactor| reactor.listen("127.0.0.1:0", echo()))
+            .unwrap();
+    let _client = TcpStream::connect(addr).unwrap();
+    // This waits for its thread, for ever if nobody has told it.
+    drop(server);
+}

@@ -1,0 +1,294 @@
+//! The numbered examples tell the truth about themselves: their stories, and the rung of the ladder
+//! that each names. And the one that is a single file keeps every rule that can be seen outside.
+#![cfg(all(unix, feature = "cli"))]
+
+mod common;
+#[allow(dead_code)]
+#[path = "../examples/one_file.rs"]
+mod one_file;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, UNIX_EPOCH};
+
+use campanile::services::Daytime;
+use campanile::testing::check::{Ladder, Report};
+use campanile::{Clock, Outbox, Protocol};
+use common::{DEADLINE, connect, ping};
+
+/// The examples, and the rung of the echo ladder that each reaches.
+const TOUR: [(&str, usize); 10] = [
+    ("01_blocking", 1),
+    ("02_busy", 2),
+    ("03_poll", 2),
+    ("04_drain", 4),
+    ("05_slab", 4),
+    ("06_partial_writes", 5),
+    ("07_back_pressure", 7),
+    ("08_linger", 8),
+    ("09_descriptors", 8),
+    ("10_timers_and_signals", 8),
+];
+
+/// Where the examples are built, beside this test.
+fn path(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.join("examples").join(name)
+}
+
+fn source(name: &str) -> String {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples");
+    std::fs::read_to_string(folder.join(name).with_extension("rs")).unwrap()
+}
+
+/// Runs an example to its end and returns what it printed.
+fn story(name: &str) -> Vec<String> {
+    let output = Command::new(path(name)).stdin(Stdio::null()).output().expect("it is built");
+    assert!(output.status.success(), "{name}: {output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The numbers that follow these words in a story, one for each.
+fn numbers<const N: usize>(story: &[String], words: [&str; N]) -> [usize; N] {
+    let text = story.join("\n");
+    words.map(|word| {
+        let (_, rest) = text.split_once(word).unwrap_or_else(|| panic!("no {word:?} in {text}"));
+        let digits: String =
+            rest.trim_start().chars().take_while(|digit| digit.is_ascii_digit()).collect();
+        digits.parse().unwrap_or_else(|_| panic!("no number after {word:?} in {text}"))
+    })
+}
+
+/// A server of `examples/`; killed on drop.
+struct Server {
+    child: Child,
+    /// In the order in which they are printed.
+    addrs: Vec<SocketAddr>,
+}
+
+impl Server {
+    fn start(mut command: Command, listeners: usize) -> Server {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it is built");
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().take(listeners);
+        let addrs = lines.map(|line| line.unwrap().rsplit(' ').next().unwrap().parse().unwrap());
+        let addrs = addrs.collect();
+        Server { child, addrs }
+    }
+
+    fn of(name: &str, listeners: usize) -> Server {
+        let mut command = Command::new(path(name));
+        command.args(["127.0.0.1:0"; 2].iter().take(listeners));
+        Server::start(command, listeners)
+    }
+
+    /// Kills it and returns what it had to say.
+    fn complaints(mut self) -> String {
+        self.child.kill().unwrap();
+        let mut text = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn climb(ladder: Ladder) -> Report {
+    ladder.climb(|_| {}).expect("somebody is there")
+}
+
+#[test]
+fn every_example_reaches_exactly_the_rung_that_it_names() {
+    let mut before = 0;
+    for (name, rung) in TOUR {
+        let server = Server::of(name, 1);
+        // Silence is what some stop with; and nobody who goes on is silent for so long.
+        let patience = if rung < 8 { DEADLINE / 6 } else { DEADLINE };
+        let report = climb(Ladder::echo(server.addrs[0]).timeout(patience));
+        // Before `WouldBlock` mio promises nothing; epoll happens to give a little more than that.
+        let is_less = name == "03_poll" && cfg!(mio_unsupported_force_poll_poll);
+        assert_eq!(report.reached(), if is_less { 1 } else { rung }, "{name}: {report}");
+        assert!(rung >= before, "{name} falls back");
+        before = rung;
+        // A comment's line may end anywhere.
+        let header = source(name).replace("\n//! ", " ");
+        assert!(header.contains(&format!("reaches rung {rung} of the echo ladder")), "{name}");
+        let named =
+            format!("this is rung {rung} of the echo ladder: {}", report.rungs[rung - 1].name);
+        assert!(source(name).contains(&format!("println!(\"{named}\")")), "{name}: {named}");
+    }
+}
+
+#[test]
+fn a_blocking_server_leaves_the_second_client_waiting() {
+    let story = story("01_blocking");
+    assert_eq!(numbers(&story, ["the first client:", "read, ", "10 bytes, got"]), [1, 12, 0]);
+}
+
+#[test]
+fn a_busy_server_asks_in_vain() {
+    let story = story("02_busy");
+    let [reads, vain] = numbers(&story, ["the other,", "and"]);
+    assert!(reads == 2 && vain > 2, "{story:?}");
+}
+
+#[test]
+fn one_read_per_event_leaves_bytes_for_which_no_event_comes() {
+    let words = ["accepts:", "reads:", "bytes sent:", "got back:"];
+    assert_eq!(numbers(&story("03_poll"), words), [1, 1, 4096, 1024]);
+}
+
+#[test]
+fn one_event_can_stand_for_many_clients_and_all_they_say() {
+    let story = story("04_drain");
+    let words = ["events:", "accepts:", "bytes sent:", "got back:"];
+    assert_eq!(numbers(&story, words), [1, 3, 12_288, 12_288]);
+    let [reads, blocked] = numbers(&story, ["reads:", "WouldBlock:"]);
+    assert!(reads >= 12 && blocked >= 1, "{story:?}");
+}
+
+#[test]
+fn a_token_spares_everybody_else_a_read() {
+    let story = story("05_slab");
+    let [accepts, writes, spared] = numbers(&story, ["accepts:", "writes:", "reads spared:"]);
+    // The events of their ends alone: the first one spares a hundred, the last one nobody.
+    assert!(accepts == 101 && writes == 10 && spared >= 5050, "{story:?}");
+}
+
+#[test]
+fn short_writes_lose_nothing_but_memory() {
+    let story = story("06_partial_writes");
+    let [sent, back, writes] = numbers(&story, ["was read:", "got back:", "writes:"]);
+    let [short, offered] = numbers(&story, ["short writes:", "Some(("]);
+    let [taken, owed] = numbers(&story, [&format!("Some(({offered},"), "at most:"]);
+    assert!(sent == 16 << 20 && back == sent, "{story:?}");
+    assert!((1..=writes).contains(&short) && taken < offered, "{story:?}");
+    assert!(owed > 1 << 20, "{story:?}");
+}
+
+#[test]
+fn back_pressure_bounds_what_is_owed() {
+    let story = story("07_back_pressure");
+    let [sent, back, owed] = numbers(&story, ["was read:", "got back:", "at most:"]);
+    let [blocked] = numbers(&story, ["WouldBlock:"]);
+    assert!(sent > 0 && back == sent && owed <= 4096 && blocked > 0, "{story:?}");
+}
+
+#[test]
+fn closing_with_bytes_unread_is_a_reset_and_lingering_is_not() {
+    let story = story("08_linger");
+    assert!(story[2].starts_with("closed: ") && story[2].contains("reset"), "{story:?}");
+    let lingering = "half-closed, and read to the end: got 1000 bytes, then EOF";
+    assert_eq!(story[3], lingering, "{story:?}");
+}
+
+#[test]
+fn whoever_finds_no_descriptor_is_served_later() {
+    let story = story("09_descriptors");
+    let words = ["at once:", "for them:", "accepts:", "served:", "slots:"];
+    assert_eq!(numbers(&story, words), [8, 3, 8, 8, 3]);
+    assert!(numbers(&story, ["no descriptor:"])[0] >= 1, "{story:?}");
+}
+
+#[test]
+fn a_deadline_ends_the_deaf_and_a_signal_ends_the_rest() {
+    let story = story("10_timers_and_signals");
+    assert_eq!(numbers(&story, ["taken in time:", "heard EOF ("]), [1, 0]);
+    assert!(story[1].contains("ConnectionReset") || story[1].contains("BrokenPipe"), "{story:?}");
+}
+
+#[test]
+fn the_last_line_of_a_story_names_its_rung() {
+    for (name, rung) in TOUR {
+        let last = format!("println!(\"this is rung {rung} of the echo ladder: ");
+        let source = source(name);
+        let prints: Vec<_> = source.lines().filter(|line| line.contains("println!")).collect();
+        assert!(prints.last().unwrap().trim().starts_with(&last), "{name}");
+    }
+}
+
+#[test]
+fn one_file_is_one_short_file() {
+    let text = source("one_file");
+    let is_code = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");
+    let lines = text.lines().filter(is_code).count();
+    assert!(lines <= 200, "{lines} lines of code");
+    for word in ["unwrap()", "expect(", "panic!", "campanile", "unsafe", "allow("] {
+        assert!(!text.contains(word), "{word}");
+    }
+    for import in text.lines().filter_map(|line| line.strip_prefix("use ")) {
+        let root = import.split("::").next().unwrap();
+        assert!(["std", "mio", "slab"].contains(&root), "{import}");
+    }
+}
+
+#[test]
+fn one_file_reaches_the_top_of_both_ladders() {
+    let server = Server::of("one_file", 2);
+    let daytime = climb(Ladder::daytime(server.addrs[0]).timeout(DEADLINE));
+    assert!(daytime.is_well(), "{daytime}");
+    let echo = climb(Ladder::echo(server.addrs[1]).timeout(DEADLINE));
+    assert!(echo.is_well(), "{echo}");
+    assert_eq!(server.complaints(), "");
+}
+
+#[test]
+fn one_file_survives_running_out_of_descriptors() {
+    let mut command = Command::new("sh");
+    let path = path("one_file");
+    command.args(["-c", "ulimit -n 16; exec \"$0\" 127.0.0.1:0 127.0.0.1:0"]).arg(path);
+    let server = Server::start(command, 2);
+    let clients: Vec<_> = (0..40).map(|_| connect(server.addrs[1])).collect();
+    // Nobody but the first ones has a descriptor; each that leaves makes room for the next.
+    for mut client in clients {
+        ping(&mut client, b"my turn at last");
+    }
+    ping(&mut connect(server.addrs[1]), b"and now there is room");
+    let complaints = server.complaints();
+    assert!(complaints.lines().count() >= 1, "it never ran out");
+    assert!(complaints.lines().all(|line| line.starts_with("cannot accept for now: ")));
+    assert!(complaints.lines().count() < 40, "a warning for every try: {complaints}");
+}
+
+#[test]
+fn one_file_tells_the_same_time_as_the_library() {
+    let line = |second| {
+        let mut out = Outbox::new(std::time::Instant::now());
+        Daytime::new(Clock::fixed(second)).on_open(&mut out);
+        String::from_utf8(out.queued().to_vec()).unwrap()
+    };
+    let same = |second: u64| {
+        let time = UNIX_EPOCH + Duration::from_secs(second);
+        assert_eq!(one_file::ctime(time), line(second as i64), "{second}");
+    };
+    // The ends of every day of 430 years, and then a second at another time of each day.
+    for day in 1..157_000 {
+        same(day * 86_400 - 1);
+        same(day * 86_400);
+        same(day * 86_400 + day * 7 % 86_400);
+    }
+    same(253_402_300_800);
+    assert_eq!(one_file::ctime(UNIX_EPOCH - Duration::from_secs(1)), line(0), "before 1970");
+}
+
+#[test]
+fn one_file_answers_who_talks_for_ever_and_who_says_nothing() {
+    let server = Server::of("one_file", 2);
+    let mut talker = connect(server.addrs[0]);
+    let mut line = String::new();
+    talker.read_to_string(&mut line).unwrap();
+    assert!(line.len() == 26 && line.ends_with("\r\n"), "{line:?}");
+    // Its two seconds over, it is hung up on: writing ends in an error.
+    let piece = [b'?'; 1024];
+    assert!((0..).find_map(|_: u64| talker.write_all(&piece).err()).is_some());
+    ping(&mut connect(server.addrs[1]), b"the others are served");
+}
