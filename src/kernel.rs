@@ -1,6 +1,6 @@
 //! What the loop asks of an operating system, and [`Mio`], which asks Linux and its kin.
 //!
-//! The only file that imports mio and socket2: mio's whole contract on one screen.
+//! The only file of the core that imports mio and socket2: mio's whole contract on one screen.
 
 use std::fmt;
 use std::io::{self, Read, Write};

@@ -173,7 +173,9 @@ impl World {
             let is_hit = at == torture.at
                 || (torture.for_good && at > torture.at && name == self.calls[torture.at]);
             if is_hit {
-                if SOCKET_CALLS.contains(&name) {
+                // An interruption harms nobody, the interrupted one included.
+                let is_harmful = torture.errno != libc::EINTR;
+                if SOCKET_CALLS.contains(&name) && is_harmful {
                     self.victim = Some(who);
                     self.sockets[who].was_hurt = true;
                 }
