@@ -50,6 +50,7 @@ fn the_console_blocks_of_the_readme_print_what_they_say() {
         let (daytime, echo) = (server.daytime(), server.echo());
         let shell = command
             .replace("nc 127.0.0.1 9999", &format!("nc 127.0.0.1 {}", daytime.port()))
+            .replace("campanile check echo", &format!("campanile check echo {echo}"))
             .replace("campanile daytime", &format!("campanile daytime {daytime}"))
             .replace("campanile echo", &format!("campanile echo {echo}"));
         let folder = Path::new(env!("CARGO_BIN_EXE_campanile")).parent().unwrap();
@@ -80,7 +81,7 @@ fn the_readme_is_as_short_as_it_promises_and_counts_right() {
         assert!(lines.abs_diff(stated) <= lines / 8, "{file} has {lines} lines, not {stated}");
         checked += 1;
     }
-    assert!(checked >= 8);
+    assert!(checked >= 7);
 }
 
 #[test]
