@@ -28,9 +28,20 @@ Examples:
 
 An ADDR is a PORT (of loopback), IP:PORT, [IPV6]:PORT, HOST:PORT (every address it has) or off.
 A T is a length of time such as 500ms, 2s or 5m.
-A SPEC is SERVICE [every|once|#N|#N..M|P%]: EFFECT [after N [in]|after T|at eof|at write N], where an
-EFFECT is delay T[+-T], slice N[/T], rate N/s, short N, stall, deaf, corrupt, hold-open, shut, close,
-reset, refuse or never-accept.
+A SPEC is SERVICE [every|once|#N|#N..M|P%]: EFFECT [after N [in]|after T|at eof|at write N].
+
+Effects:
+  delay T[+-T]  each answer waits           stall      nothing is said any more
+  slice N[/T]   said in slivers of N bytes  deaf       nothing is read any more
+  rate N/s      a trickle                   hold-open  EOF is not answered with EOF
+  short N       our own writes are short    shut       our half ends early
+  corrupt       one bit is wrong            close      the conversation ends early
+  refuse        the port is closed          reset      the same, by RST
+  never-accept  connected, and unheard
+
+Events of --json: listening, accepted, closed (its whole ledger), accept_error, fault, wrong_fault
+and stopped; their fields are in tests/schema/events.json of the sources.
+
 Each flag also comes from the environment: --ready-file as CAMPANILE_READY_FILE, and so on.
 RUST_LOG is heard where neither -v nor -q is given.";
 

@@ -127,6 +127,24 @@ fn the_help_is_in_groups_and_has_examples() {
     for word in ["\nListen:\n", "\nBound:\n", "\nTime:\n", "\nWatch:\n", "\nExamples:\n"] {
         assert!(ended.stdout.contains(word), "{word}");
     }
+    // Whatever can be asked for is there, with a word on what it is.
+    for effect in [
+        "delay",
+        "slice",
+        "rate",
+        "short",
+        "stall",
+        "deaf",
+        "corrupt",
+        "hold-open",
+        "shut",
+        "close",
+        "reset",
+        "refuse",
+        "never-accept",
+    ] {
+        assert!(ended.stdout.contains(&format!("  {effect} ")), "{effect}");
+    }
     for words in [&["--help"][..], &["daytime", "-h"], &["echo", "-h"], &["help", "serve"]] {
         assert!(run_words(words).stdout.contains("\nExamples:\n"), "{words:?}");
     }
