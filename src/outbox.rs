@@ -106,9 +106,7 @@ impl SendBuffer {
     fn clear(&mut self, keep: usize) {
         self.bytes.clear();
         self.head = 0;
-        if self.bytes.capacity() > keep {
-            self.bytes.shrink_to(keep);
-        }
+        self.bytes.shrink_to(keep);
     }
 }
 
@@ -446,6 +444,60 @@ mod tests {
         assert_eq!(buffer.bytes.capacity(), 0);
     }
 
+    /// Appends, and says how many bytes were moved for it.
+    fn moved(buffer: &mut SendBuffer, more: &[u8]) -> usize {
+        let (at, len) = (buffer.unsent().as_ptr(), buffer.len());
+        buffer.append(more);
+        if buffer.unsent().as_ptr() == at { 0 } else { len }
+    }
+
+    #[test]
+    fn what_fits_is_not_moved_and_what_grows_is_moved_a_few_times_at_most() {
+        let mut buffer = SendBuffer::default();
+        buffer.append(&pattern(10));
+        buffer.append(&pattern(5));
+        let room = buffer.bytes.capacity() - buffer.len();
+        assert_eq!(moved(&mut buffer, &pattern(room)), 0, "it just fits");
+        let grown: usize = (0..1000).map(|_| moved(&mut buffer, &[7; 1000])).sum();
+        assert!(grown < 3 * buffer.len(), "{grown} bytes moved for {}", buffer.len());
+    }
+
+    #[test]
+    fn a_reader_always_far_behind_costs_no_move_for_each_write() {
+        let mut buffer = SendBuffer::default();
+        let mut sink = Sink { taken: Vec::new(), chunk: usize::MAX, room: 0 };
+        buffer.append(&pattern(100_000));
+        let mut moves = 0;
+        for _ in 0..1000 {
+            sink.room = 100;
+            buffer.flush(&mut sink, &mut { usize::MAX }).unwrap();
+            moves += moved(&mut buffer, &[7; 100]);
+        }
+        assert!(moves < 4 * sink.taken.len(), "{moves} bytes moved for {}", sink.taken.len());
+    }
+
+    #[test]
+    fn where_half_is_sent_the_rest_makes_room_without_new_storage() {
+        let mut buffer = SendBuffer::default();
+        buffer.append(&pattern(100));
+        let storage = buffer.bytes.as_ptr();
+        let mut sink = Sink { taken: Vec::new(), chunk: 60, room: 60 };
+        buffer.flush(&mut sink, &mut { usize::MAX }).unwrap();
+        buffer.append(&[7; 50]);
+        assert_eq!((buffer.bytes.as_ptr(), buffer.len()), (storage, 90));
+    }
+
+    #[test]
+    fn an_outbox_keeps_no_more_storage_than_its_high_water_mark() {
+        let mut out = Outbox::with_high_water(Instant::now(), 100);
+        let wishes = out.wishes;
+        for (size, kept) in [(60, 60), (1000, 100)] {
+            out.send(&pattern(size));
+            out.lend(0, wishes);
+            assert_eq!(out.queue.bytes.capacity(), kept);
+        }
+    }
+
     #[test]
     fn a_spent_budget_yields_and_a_zero_write_is_an_error() {
         let mut buffer = SendBuffer::default();
@@ -480,6 +532,14 @@ mod tests {
         out.send(&scratch[0..10]);
         out.send(&scratch[50..60]);
         assert_eq!(out.parts(&scratch), [&scratch[0..10], &scratch[50..60]]);
+    }
+
+    #[test]
+    fn all_of_the_scratch_is_noted_too() {
+        let scratch = pattern(100);
+        let mut out = Outbox::lending(Instant::now(), 1000, &scratch);
+        out.send(&scratch);
+        assert_eq!(out.parts(&scratch), [&scratch[..], &[]]);
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Timers {
     /// By an eighth, not by doubling: an idle connection's share of spare room is memory, too.
     fn grow(&mut self, key: usize) {
         if key >= self.armed.capacity() {
-            self.armed.reserve_exact(key + 1 + key / 8 + 8 - self.armed.len());
+            self.armed.reserve_exact(key + key / 8 + 9 - self.armed.len());
         }
         self.armed.resize(key + 1, NEVER);
     }
@@ -138,9 +138,33 @@ mod tests {
         for now in 0..100_000 {
             timers.arm(0, now + 300_000);
             timers.arm(0, now + 1);
+            assert!(timers.heap.len() <= 2 + 64, "{}", timers.heap.len());
             assert_eq!(due(&mut timers, now + 1), [0]);
         }
-        assert!(timers.heap.len() <= 2 + 64, "{}", timers.heap.len());
+    }
+
+    #[test]
+    fn superseded_deadlines_stay_while_they_are_few_beside_the_slots() {
+        let mut timers = Timers::default();
+        for (key, deadline) in (0..100).map(|key| (key, 20)).chain((0..100).map(|key| (key, 10))) {
+            timers.arm(key, deadline);
+        }
+        assert_eq!(timers.heap.len(), 200, "to find them costs a look at all");
+        assert_eq!(due(&mut timers, 20).len(), 100);
+    }
+
+    #[test]
+    fn spare_room_is_an_eighth_and_seldom_made() {
+        let mut timers = Timers::default();
+        let room = |timers: &Timers| [timers.heap.capacity(), timers.armed.capacity()];
+        let mut growths = 0;
+        for key in 0..10_000 {
+            let before = room(&timers);
+            timers.arm(key, 10);
+            growths += usize::from(room(&timers) != before);
+        }
+        assert!(room(&timers).iter().all(|room| *room <= 10_000 + 10_000 / 8 + 9));
+        assert!(growths < 100, "{growths}");
     }
 
     #[test]
@@ -151,7 +175,9 @@ mod tests {
             timers.arm(key, deadline);
         }
         timers.arm(3, wrap - 5);
-        assert_eq!(due(&mut timers, wrap + 100), [3, 0, 1, 2]);
+        // The one whose low bits are the mark of an unarmed slot is armed all the same.
+        timers.arm(1, wrap + 10);
+        assert_eq!(due(&mut timers, wrap + 1), [3, 0, 1, 2]);
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Readiness {
 
     /// Adds a hint that says nothing of its cause.
     pub(super) fn hint(&mut self, readable: bool, writable: bool) {
-        self.0 |= (u8::from(readable) * READABLE) | (u8::from(writable) * WRITABLE);
+        self.0 |= if readable { READABLE } else { 0 } | if writable { WRITABLE } else { 0 };
     }
 
     /// Adds an event; one that was not plain makes us wary for good.
