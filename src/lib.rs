@@ -32,6 +32,7 @@
 //! - To drive a reactor from another thread, its [`Handle`].
 //! - To bound what it may use, [`Limits`].
 //! - To test a client of yours against a server that misbehaves, the module `testing`.
+//! - To learn how such a loop is made, the [`guide`].
 //!
 //! # The map
 //!
@@ -50,8 +51,9 @@
 //! | `handle.rs` | [`Handle`]: a mailbox and a waker |
 //! | `reactor.rs` | [`Reactor`]: the turn, a list of phases; below it how connections come in (`admission`) and how all ends (`shutdown`) |
 //! | `background.rs` | [`Background`]: a reactor on its own thread |
-//! | `testing/` | `TestServer`, as badly behaved as asked: kernels around a kernel that go wrong (`faulty`) and keep a ledger (`logged`), and the language that asks (`fault`, `parse`); with the feature `testing` |
+//! | `testing/` | `TestServer`, as badly behaved as asked: kernels around a kernel that go wrong (`faulty`) and keep a ledger (`logged`), the language that asks (`fault`, `parse`), and the ladder for servers of others (`check`); with the feature `testing` |
 //! | `client.rs` | the two clients, with blocking sockets and nothing of the above |
+//! | [`guide`] | how it all came to be necessary: ten chapters, an experiment each |
 //!
 //! # Two ideas
 //!
@@ -76,6 +78,8 @@ mod background;
 pub mod client;
 mod clock;
 mod connection;
+#[cfg(doc)]
+pub mod guide;
 mod handle;
 mod kernel;
 mod limits;

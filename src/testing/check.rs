@@ -15,6 +15,8 @@
 //!
 //! Each rung is a small conversation, or some at once, and the climb ends at the first that goes
 //! wrong: the rungs above stand on those below.
+//!
+#![doc = include_str!("check/tables.md")]
 
 mod caller;
 mod daytime;
@@ -129,7 +131,7 @@ impl Ladder {
 impl Plan {
     fn rung(&self, number: usize) -> Rung {
         let Plan { name, rule, chapter, .. } = self;
-        let (rule, chapter, outcome) = (rule.number, *chapter, Outcome::Untried);
+        let (rule, chapter, outcome) = (rule.number, Some(*chapter), Outcome::Untried);
         Rung { number, name, rule, chapter, outcome, took: Duration::ZERO }
     }
 }

@@ -35,7 +35,8 @@ fn a_server_that_stops_gets_a_table_that_says_why_and_exit_3_also_if_it_is_only_
          1  said without being asked            STOPPED\n       \
          sent  nothing\n       \
          came  nothing, then silence for 1s\n       \
-         rule  D1: {says}\n  \
+         rule  D1: {says}\n       \
+         read  src/guide/library.md\n  \
          2  one line, then EOF                  -\n  \
          3  a client that talks first           -\n  \
          4  many at once                        -\n  \

@@ -30,7 +30,8 @@ pub struct Rung {
     pub name: &'static str,
     /// The rule it stands for.
     pub rule: &'static str,
-    /// The chapter of the guide that shows how it is done right.
+    /// The chapter of the guide that shows how it is done right: a file of the source, and in the
+    /// documentation a module of `guide`.
     pub chapter: Option<&'static str>,
     /// Whether it was reached.
     pub outcome: Outcome,

@@ -1,0 +1,31 @@
+#![doc = include_str!("guide.md")]
+// Text only: compiled for its documentation and for the tests in it, and for nothing else.
+
+#[doc = include_str!("01_blocking.md")]
+pub mod _01_blocking {}
+#[doc = include_str!("02_busy.md")]
+pub mod _02_busy {}
+#[doc = include_str!("03_poll.md")]
+pub mod _03_poll {}
+#[doc = include_str!("04_drain.md")]
+pub mod _04_drain {}
+#[doc = include_str!("05_slab.md")]
+pub mod _05_slab {}
+#[doc = include_str!("06_partial_writes.md")]
+pub mod _06_partial_writes {}
+#[doc = include_str!("07_back_pressure.md")]
+pub mod _07_back_pressure {}
+#[doc = include_str!("08_linger.md")]
+pub mod _08_linger {}
+#[doc = include_str!("09_descriptors.md")]
+pub mod _09_descriptors {}
+#[doc = include_str!("10_timers_and_signals.md")]
+pub mod _10_timers_and_signals {}
+#[doc = include_str!("library.md")]
+pub mod library {}
+#[doc = include_str!("when.md")]
+pub mod when {}
+#[doc = include_str!("states.md")]
+pub mod states {}
+#[doc = include_str!("glossary.md")]
+pub mod glossary {}

@@ -1,0 +1,449 @@
+//! What the guide shows is what happens: the output of its experiments, the lines that it quotes,
+//! the lines that it breaks, its diagrams, its length.
+#![cfg(all(target_os = "linux", feature = "cli"))]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use campanile::testing::TestServer;
+use campanile::testing::check::Ladder;
+use common::DEADLINE;
+
+/// The chapters with an experiment, and the words before numbers that differ from run to run.
+const CHAPTERS: [(&str, &[&str]); 10] = [
+    ("01_blocking", &[]),
+    ("02_busy", &["and "]),
+    ("03_poll", &[]),
+    ("04_drain", &["reads: ", "WouldBlock: "]),
+    ("05_slab", &["reads: ", "WouldBlock: ", "spared: "]),
+    ("06_partial_writes", &["writes: ", "short writes: ", "Some((", "Some((#, ", "most: "]),
+    ("07_back_pressure", &["was read: ", "got back: ", "writes: ", "WouldBlock: "]),
+    ("08_linger", &["closed: got "]),
+    ("09_descriptors", &["no descriptor: "]),
+    ("10_timers_and_signals", &[]),
+];
+
+/// What every chapter with an experiment consists of, in this order.
+const PARTS: [&str; 7] =
+    ["Question", "Experiment", "Seen", "Why", "Break it", "In the library", "Yours"];
+
+/// In the whole guide, and in the prose of one chapter.
+const WORDS: usize = 6000;
+const CHAPTER_WORDS: usize = 350;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn chapter(name: &str) -> String {
+    read(&format!("src/guide/{name}.md"))
+}
+
+/// Every text of the guide, with its name.
+fn texts() -> Vec<(String, String)> {
+    let folder = fs::read_dir(root().join("src/guide")).unwrap();
+    let mut names: Vec<_> = folder
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter_map(|name| name.strip_suffix(".md").map(str::to_owned))
+        .collect();
+    names.sort();
+    names.into_iter().map(|name| (name.clone(), chapter(&name))).collect()
+}
+
+/// The fenced blocks of a language.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+/// The text without its fenced blocks.
+fn prose(text: &str) -> String {
+    text.split("```").step_by(2).collect()
+}
+
+fn words(text: &str) -> usize {
+    text.split_whitespace().filter(|word| word.contains(char::is_alphanumeric)).count()
+}
+
+/// Runs an example to its end.
+fn run(name: &str) -> String {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    let mut command = Command::new(path.join("examples").join(name));
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("it is built");
+    let mut stdout = child.stdout.take().unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).unwrap();
+        sender.send(text)
+    });
+    let text = receiver.recv_timeout(DEADLINE);
+    if text.is_err() {
+        child.kill().unwrap();
+    }
+    let status = child.wait().unwrap();
+    let _ = reader.join().unwrap();
+    let text = text.unwrap_or_else(|_| panic!("{name} does not end"));
+    assert!(status.success(), "{name}: {status}: {text}");
+    text
+}
+
+/// Puts `#` for the number that follows `word`, wherever one does.
+fn blur(text: &str, word: &str) -> String {
+    let mut pieces = text.split(word);
+    let mut blurred = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let rest = piece.trim_start_matches(|digit: char| digit.is_ascii_digit());
+        blurred += word;
+        blurred += if rest.len() < piece.len() { "#" } else { "" };
+        blurred += rest;
+    }
+    blurred
+}
+
+#[test]
+fn every_experiment_prints_what_the_guide_shows() {
+    for (name, varying) in CHAPTERS {
+        let text = chapter(name);
+        let shown = blocks(&text, "text")[0];
+        let like = |text: &str| {
+            // Which of the two it is depends on when the client looks.
+            let mut text = text.replace("BrokenPipe", "ConnectionReset");
+            for word in ["127.0.0.1:"].iter().chain(varying) {
+                assert!(blur(&text, word).contains(&format!("{word}#")), "{name}: {word:?}");
+                text = blur(&text, word);
+            }
+            if cfg!(mio_unsupported_force_poll_poll) {
+                text = text.chars().filter(|c| !c.is_ascii_digit()).collect();
+            }
+            text
+        };
+        assert_eq!(like(&run(name)), like(shown), "{name}");
+    }
+}
+
+#[test]
+fn every_chapter_is_short_and_has_its_parts_in_order() {
+    for ((name, _), number) in CHAPTERS.iter().zip(1..) {
+        let text = chapter(name);
+        assert!(text.starts_with(&format!("# {number}. ")), "{name}");
+        assert!(text.contains(&format!("`cargo run --example {name}`")), "{name}");
+        let places: Vec<_> = PARTS
+            .iter()
+            .map(|part| {
+                text.find(&format!("\n**{part}.** ")).or(text.find(&format!("\n**{part}.**\n")))
+            })
+            .collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{name}: {places:?}");
+        let count = words(&prose(&text));
+        assert!((200..=CHAPTER_WORDS).contains(&count), "{name}: {count} words");
+    }
+}
+
+#[test]
+fn the_whole_guide_is_short() {
+    let count: usize = texts().iter().map(|(_, text)| words(text)).sum();
+    assert!((3000..WORDS).contains(&count), "{count} words");
+}
+
+#[test]
+fn every_text_is_in_the_book_and_every_chapter_in_the_table() {
+    let (book, table) = (read("src/guide/mod.rs"), chapter("guide"));
+    for (name, _) in texts() {
+        assert_eq!(book.matches(&format!("include_str!(\"{name}.md\")")).count(), 1, "{name}");
+        let module = if name.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
+        assert!(name == "guide" || table.contains(&format!("]({module}{name})")), "{name}");
+    }
+}
+
+/// What stands between backticks, each with the text before it.
+fn spans(text: &str) -> Vec<(String, String)> {
+    let text = prose(text).replace("\\|", "|");
+    let pieces: Vec<_> = text.split('`').collect();
+    assert!(pieces.len() % 2 == 1, "a backtick without its fellow");
+    // A line may be broken anywhere, even between a quotation and its place.
+    let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let between = |text: &str| if text.trim().is_empty() { String::new() } else { line(text) };
+    pieces.chunks_exact(2).map(|pair| (between(pair[0]), line(pair[1]))).collect()
+}
+
+/// The quotations: a piece of a line, and the file where it is said to be.
+fn quotations(text: &str) -> Vec<(String, String)> {
+    let spans = spans(text);
+    let pairs = spans.windows(2).filter(|pair| matches!(&*pair[1].0, "in" | "in ["));
+    let found = pairs.map(|pair| (pair[0].1.clone(), pair[1].1.clone()));
+    found.filter(|(_, path)| path.ends_with(".rs")).collect()
+}
+
+#[test]
+fn every_quoted_line_is_where_the_guide_says() {
+    let mut count = 0;
+    for (name, text) in texts() {
+        for (quoted, path) in quotations(&text) {
+            let is_there = read(&path).lines().any(|line| line.contains(&quoted));
+            assert!(is_there, "{name}: {quoted:?} is not in {path}");
+            count += 1;
+        }
+    }
+    assert!(count > 60, "{count} quotations");
+}
+
+#[test]
+fn every_path_that_the_guide_names_is_there() {
+    for (name, text) in texts() {
+        for (_, span) in spans(&text) {
+            let is_path = ["src/", "tests/", "examples/"].iter().any(|top| span.starts_with(top));
+            assert!(!is_path || root().join(&span).exists(), "{name}: {span}");
+        }
+    }
+}
+
+/// How a chapter breaks a file: its path, the lines that are there and those that replace them.
+fn sabotage(text: &str) -> (String, String, String) {
+    let (head, diff) = blocks(text, "diff")[0].split_once('\n').unwrap();
+    let path = head.strip_prefix("// ").expect("the first line names the file");
+    let side = |sign: char| -> String {
+        diff.lines()
+            .filter_map(|line| line.strip_prefix([sign, ' ']))
+            .map(|line| format!("{line}\n"))
+            .collect()
+    };
+    (path.to_owned(), side('-'), side('+'))
+}
+
+/// The test that a chapter says turns red: its name and its file.
+fn red(text: &str) -> (String, String) {
+    let rest = text.split("\nRed: ").nth(1).expect("a chapter says which test turns red");
+    quotations(&format!("Red: {rest}")).into_iter().next().expect("a test, and where it is")
+}
+
+#[test]
+fn every_line_that_the_guide_breaks_is_there_once_and_its_test_too() {
+    for (name, _) in CHAPTERS {
+        let text = chapter(name);
+        let (path, before, after) = sabotage(&text);
+        assert_eq!(read(&path).matches(&before).count(), 1, "{name}: {before}");
+        assert_ne!(before, after, "{name}");
+        let (test, place) = red(&text);
+        assert!(read(&place).contains(&format!("#[test]\nfn {test}()")), "{name}: {test}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        match path.is_dir() {
+            true => copy(&path, &to),
+            false => _ = fs::copy(&path, &to).unwrap(),
+        }
+    }
+}
+
+/// Runs cargo on a copy of the package; returns whether it went well, and what it said.
+fn cargo(folder: &Path, words: &[&str]) -> (bool, String) {
+    // Whoever is broken may wait for ever.
+    let mut command = Command::new("timeout");
+    command.arg("600").arg(env!("CARGO")).args(words).current_dir(folder);
+    command.env("CARGO_TARGET_DIR", folder.join("target")).env("CARGO_NET_OFFLINE", "true");
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Writes a source of the copy; an example is built, because no test does that.
+fn change(folder: &Path, path: &str, text: &str) {
+    fs::write(folder.join(path), text).unwrap();
+    if let Some(example) = path.strip_prefix("examples/") {
+        let name = example.trim_end_matches(".rs");
+        let (is_built, said) = cargo(folder, &["build", "--example", name]);
+        assert!(is_built, "{name}: {said}");
+    }
+}
+
+#[test]
+#[ignore = "builds a copy of the package again and again: some minutes"]
+fn every_test_turns_red_where_the_guide_says_and_is_green_before() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("broken");
+    for name in ["src", "tests", "examples"] {
+        copy(&root().join(name), &folder.join(name));
+    }
+    for name in ["Cargo.toml", "Cargo.lock", "README.md"] {
+        fs::copy(root().join(name), folder.join(name)).unwrap();
+    }
+    let (is_built, said) = cargo(&folder, &["build", "--examples"]);
+    assert!(is_built, "{said}");
+    let mut green = BTreeSet::new();
+    for (name, _) in CHAPTERS {
+        let text = chapter(name);
+        let (path, before, after) = sabotage(&text);
+        let (test, place) = red(&text);
+        let file = place.trim_start_matches("tests/").trim_end_matches(".rs");
+        let try_it = || cargo(&folder, &["test", "--test", file, &test, "--", "--exact"]);
+        if green.insert(test.clone()) {
+            let (is_green, said) = try_it();
+            assert!(is_green && said.contains("1 passed"), "{name}, unbroken: {said}");
+        }
+        let whole = read(&path);
+        change(&folder, &path, &whole.replace(&before, &after));
+        let (is_green, said) = try_it();
+        println!("{name}: {said}");
+        assert!(!is_green && said.contains("1 failed"), "{name}, broken: {said}");
+        change(&folder, &path, &whole);
+    }
+}
+
+/// The variants of an enum, from its source.
+fn variants(source: &str, head: &str) -> BTreeSet<String> {
+    let (_, body) = source.split_once(&format!("{head} {{\n")).expect("the enum is there");
+    let body = body.split("\n}").next().unwrap();
+    // Those of one level deeper are the fields of a variant.
+    let lines = body.lines().filter_map(|line| line.strip_prefix("    "));
+    lines
+        .filter(|line| line.starts_with(char::is_uppercase))
+        .map(|line| line.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn every_diagram_has_the_states_of_its_enum_and_no_others() {
+    let text = chapter("states");
+    let diagrams = blocks(&text, "mermaid");
+    assert_eq!(diagrams.len(), 5);
+    for diagram in diagrams {
+        let mut lines = diagram.lines();
+        let head = lines.next().unwrap().strip_prefix("%% ").expect("it names its enum");
+        let (head, path) = head.split_once(" in ").unwrap();
+        assert_eq!(lines.next(), Some("stateDiagram-v2"), "{head}");
+        let mut states = BTreeSet::new();
+        let (mut entered, mut left) = (BTreeSet::new(), BTreeSet::new());
+        for line in lines {
+            let (from, rest) = line.trim().split_once(" --> ").expect("a transition");
+            let to = rest.split(": ").next().unwrap();
+            states.extend([from, to].map(str::to_owned));
+            left.insert(from);
+            entered.insert(to);
+        }
+        assert!(states.remove("[*]"), "{head} has a beginning");
+        assert_eq!(states, variants(&read(path), head), "{head} in {path}");
+        assert_eq!(entered, left, "{head}: every state is entered and left");
+    }
+}
+
+#[test]
+fn the_glossary_has_a_line_for_each_word() {
+    let text = chapter("glossary");
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    for row in &rows {
+        assert_eq!(quotations(row).len(), 1, "{row}");
+    }
+    let known = [
+        "reactor",
+        "turn",
+        "readiness",
+        "interest",
+        "hint",
+        "edge",
+        "token",
+        "ConnId",
+        "backlog",
+        "WouldBlock",
+        "EOF",
+        "FIN",
+        "RST",
+        "half-close",
+        "linger",
+        "close",
+        "abort",
+        "short write",
+        "SendBuffer",
+        "Outbox",
+        "owed",
+        "unsent",
+        "send",
+        "flush",
+        "congested",
+        "water mark",
+        "back-pressure",
+        "drain",
+        "budget",
+        "yield",
+        "run queue",
+        "runnable",
+        "protocol",
+        "connection",
+        "peer",
+        "CloseReason",
+        "reap",
+        "deadline",
+        "delay",
+        "paused",
+        "EMFILE",
+        "waker",
+        "mailbox",
+        "shutdown",
+        "grace",
+        "ledger",
+        "script",
+    ];
+    for word in known {
+        let is_known = rows.iter().any(|row| row.split('|').nth(1).unwrap().contains(word));
+        assert!(is_known, "{word}");
+    }
+}
+
+#[test]
+fn every_link_to_a_source_leads_to_that_source() {
+    let text = chapter("glossary");
+    let mut count = 0;
+    for line in text.lines() {
+        let Some((path, target)) = line.strip_prefix("[`").and_then(|rest| rest.split_once("`]: "))
+        else {
+            continue;
+        };
+        let expected = path.replacen("src/", "../../../src/campanile/", 1) + ".html";
+        assert_eq!(target, expected);
+        assert!(text.contains(&format!("in [`{path}`]")), "{path} is linked and not used");
+        count += 1;
+    }
+    let used: BTreeSet<_> = quotations(&text)
+        .into_iter()
+        .map(|(_, path)| path)
+        .filter(|path| path.starts_with("src"))
+        .collect();
+    assert_eq!(count, used.len(), "every source has its link");
+}
+
+#[test]
+fn every_rung_names_a_chapter_that_is_there() {
+    let server = TestServer::start();
+    let ladders = [Ladder::echo(server.echo().addr()), Ladder::daytime(server.daytime().addr())];
+    for ladder in ladders {
+        let report = ladder.timeout(DEADLINE).up_to(1).climb(|_| {}).unwrap();
+        for rung in report.rungs {
+            let path = rung.chapter.expect("a chapter");
+            assert!(path.starts_with("src/guide/") && root().join(path).exists(), "{path}");
+            let (name, number) = (rung.name, rung.number);
+            let text = read(path);
+            let is_said = text.contains(&format!("`--rung {number}`"))
+                || text.contains(&format!("--rung {number} "))
+                || report.service == "daytime";
+            assert!(is_said, "{path} says nothing of rung {number}, {name}");
+        }
+    }
+}
