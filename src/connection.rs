@@ -14,37 +14,9 @@ use self::readiness::Readiness;
 pub use self::stream::Stream;
 pub use self::view::View;
 use crate::limits::Workspace;
-use crate::outbox::SendBuffer;
+use crate::outbox::{Halves, Input, Output, SendBuffer};
 use crate::protocol::{CloseReason, Protocol};
 use crate::timers::Millis;
-
-/// What the peer may still say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Input {
-    /// The protocol hears what comes, as long as it does not owe too much.
-    Open,
-    /// The protocol hears what comes whatever it owes: it governs that by itself.
-    Eager,
-    /// The protocol wants to hear nothing for now.
-    Paused,
-    /// The protocol has closed: what comes is read and discarded.
-    Discarded,
-    /// The peer's EOF was read.
-    Ended,
-}
-
-/// What we may still say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Output {
-    /// The protocol may send.
-    Open,
-    /// The protocol has said everything; the rest is being delivered.
-    Flushing,
-    /// Our half has ended: the FIN is sent.
-    Shut,
-}
 
 /// How far a connection has come before its conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,10 +67,8 @@ pub struct Connection<S> {
     /// The low bits of the time of the last progress; once lingering, of the FIN.
     progress: u32,
     stage: Stage,
-    input: Input,
-    output: Output,
+    halves: Halves,
     ready: Readiness,
-    congested: bool,
     /// Whether its deadline may have moved forward, or has come: to be judged and planned anew.
     /// Mere activity only puts it off, which is found out when it comes.
     replan: bool,
@@ -116,8 +86,8 @@ impl<S> std::fmt::Debug for Connection<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
             .field("ordinal", &self.ordinal)
-            .field("input", &self.input)
-            .field("output", &self.output)
+            .field("input", &self.halves.input)
+            .field("output", &self.halves.output)
             .field("unsent", &self.owed.len())
             .finish_non_exhaustive()
     }
@@ -140,16 +110,16 @@ impl<S> Connection<S> {
     /// Whether the protocol has something left to say or to hear: it may be called.
     pub(crate) fn is_talking(&self) -> bool {
         self.stage == Stage::Opened
-            && match self.input {
+            && match self.halves.input {
                 Input::Open | Input::Eager | Input::Paused => true,
                 Input::Discarded => false,
-                Input::Ended => self.output == Output::Open,
+                Input::Ended => self.halves.output == Output::Open,
             }
     }
 
     /// Whether something may be written yet, now or later.
     pub(crate) fn may_write(&self) -> bool {
-        self.output != Output::Shut
+        self.halves.output != Output::Shut
     }
 }
 
@@ -161,10 +131,8 @@ impl<S: Stream> Connection<S> {
             stream,
             progress: lent.millis as u32,
             stage: Stage::New,
-            input: Input::Open,
-            output: Output::Open,
+            halves: Halves::OPEN,
             ready: Readiness::BOTH,
-            congested: false,
             replan: true,
             queued: false,
             protocol: Some(protocol),
@@ -210,11 +178,11 @@ impl<S: Stream> Connection<S> {
     /// How much we want of what the peer says. As long as we may answer, the answer must fit below
     /// the high-water mark; who has said everything, or governs its hearing, takes what there is.
     fn room(&self, lent: &Workspace) -> usize {
-        if self.input == Input::Open && self.output == Output::Open {
+        if self.halves.input == Input::Open && self.halves.output == Output::Open {
             let room = lent.limits.high_water.saturating_sub(self.owed.len());
-            return if self.congested { 0 } else { room };
+            return if self.halves.congested { 0 } else { room };
         }
-        match self.input {
+        match self.halves.input {
             Input::Open | Input::Eager | Input::Discarded => lent.limits.scratch,
             Input::Paused | Input::Ended => 0,
         }
@@ -254,7 +222,7 @@ impl<S: Stream> Connection<S> {
     fn exchange(&mut self, lent: &mut Workspace) -> Result<Next, CloseReason> {
         let mut woken = false;
         loop {
-            if !self.owed.is_empty() || self.output != Output::Open {
+            if !self.owed.is_empty() || self.halves.output != Output::Open {
                 if let Some(next) = self.deliver(lent)? {
                     return Ok(next);
                 }
@@ -269,7 +237,7 @@ impl<S: Stream> Connection<S> {
                 if lent.budget.output == 0 {
                     return Ok(Next::Again);
                 }
-                self.congested = false;
+                self.halves.congested = false;
                 self.call(lent, 0, |protocol, _, out| protocol.on_drain(out))?;
             } else if !woken && self.take_wake(lent) {
                 woken = true;
@@ -299,14 +267,16 @@ impl<S: Stream> Connection<S> {
         self.call(lent, 0, |protocol, _, out| protocol.on_open(out))?;
         // A newcomer is readable by guess, for those who answer. Whoever has said everything waits
         // for a FIN, which is hardly ever there so soon: registration will tell.
-        if is_guess && self.input == Input::Discarded {
+        if is_guess && self.halves.input == Input::Discarded {
             self.ready.clear_readable();
         }
         Ok(true)
     }
 
     fn is_relieved(&self, lent: &Workspace) -> bool {
-        self.congested && self.output == Output::Open && self.owed.len() <= lent.limits.low_water
+        self.halves.congested
+            && self.halves.output == Output::Open
+            && self.owed.len() <= lent.limits.low_water
     }
 
     fn rare(&mut self) -> &mut Rare {

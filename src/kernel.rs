@@ -187,13 +187,16 @@ impl Kernel for Mio {
     }
 
     fn events(&self) -> impl Iterator<Item = Event> {
-        // Closed halves and errors are hints, too: they only mean "try, and the call tells".
         self.events.iter().map(|event| {
-            let (is_error, is_read_closed) = (event.is_error(), event.is_read_closed());
+            // Closed halves, errors and urgent bytes are hints, too: to try both, and the calls tell.
+            let is_odd = event.is_error()
+                || event.is_read_closed()
+                || event.is_write_closed()
+                || event.is_priority();
             Event {
-                readable: event.is_readable() || is_read_closed || is_error,
-                writable: event.is_writable() || event.is_write_closed() || is_error,
-                is_plain: EPOLL && !is_read_closed && !is_error && !event.is_priority(),
+                readable: is_odd || event.is_readable(),
+                writable: is_odd || event.is_writable(),
+                is_plain: EPOLL && !is_odd,
                 source: event.token().into(),
             }
         })

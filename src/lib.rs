@@ -96,11 +96,11 @@ pub use background::Background;
 #[cfg(feature = "local-time")]
 pub use clock::ZoneError;
 pub use clock::{Clock, Zone};
-pub use connection::{Connection, Input, Next, Output, Stream, View};
+pub use connection::{Connection, Next, Stream, View};
 pub use handle::{Handle, MailboxFull};
 pub use kernel::{Event, Kernel, Mio, Phase, Source, Tcp, Wake};
 pub use limits::{Limits, Workspace};
-pub use outbox::Outbox;
+pub use outbox::{Input, Outbox, Output};
 pub use protocol::{Accepted, Address, CloseReason, ConnId, Protocol};
 pub use reactor::{Reactor, Stats};
 pub use services::{daytime, echo};

@@ -110,32 +110,48 @@ impl SendBuffer {
     }
 }
 
-/// How a protocol wants its side to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Ending {
-    HalfClose,
-    Close,
-    Abort,
-}
-
-/// When a protocol wants to hear its peer.
+/// What the peer may still say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hearing {
-    /// Whenever it does not owe too much.
-    Moderate,
-    /// Whatever it owes.
+#[non_exhaustive]
+pub enum Input {
+    /// The protocol hears what comes, as long as it does not owe too much.
+    Open,
+    /// The protocol hears what comes whatever it owes: it governs that by itself.
     Eager,
-    /// Not now.
+    /// The protocol wants to hear nothing for now.
     Paused,
+    /// The protocol has closed: what comes is read and discarded.
+    Discarded,
+    /// The peer's EOF was read.
+    Ended,
 }
 
-/// What a connection remembers of a protocol's wishes from call to call.
+/// What we may still say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wishes {
+#[non_exhaustive]
+pub enum Output {
+    /// The protocol may send.
+    Open,
+    /// The protocol has said everything; the rest is being delivered.
+    Flushing,
+    /// Our half has ended: the FIN is sent.
+    Shut,
+}
+
+/// A conversation's two halves: the connection's state, and what a protocol wishes it to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Halves {
+    pub(crate) input: Input,
+    pub(crate) output: Output,
+    /// Too much is owed.
     pub(crate) congested: bool,
-    pub(crate) hearing: Hearing,
-    pub(crate) ending: Option<Ending>,
-    pub(crate) wake: Option<Instant>,
+    /// Both are to end at once, with a reset.
+    pub(crate) aborted: bool,
+}
+
+impl Halves {
+    pub(crate) const OPEN: Halves =
+        Halves { input: Input::Open, output: Output::Open, congested: false, aborted: false };
 }
 
 /// What a protocol wants said, closed and woken: plain data, without a socket, a lifetime or a clock.
@@ -159,7 +175,8 @@ pub struct Outbox {
     uncopied: Range<usize>,
     unsent: usize,
     high_water: usize,
-    wishes: Wishes,
+    halves: Halves,
+    wake: Option<Instant>,
     has_changed: bool,
 }
 
@@ -179,12 +196,8 @@ impl Outbox {
             uncopied: 0..0,
             unsent: 0,
             high_water,
-            wishes: Wishes {
-                congested: false,
-                ending: None,
-                hearing: Hearing::Moderate,
-                wake: None,
-            },
+            halves: Halves::OPEN,
+            wake: None,
             has_changed: false,
         }
     }
@@ -204,7 +217,7 @@ impl Outbox {
     /// reply is sent in pieces, while `!out.is_congested()`, and goes on in
     /// [`on_drain`](crate::Protocol::on_drain).
     pub fn send(&mut self, bytes: &[u8]) {
-        if self.wishes.ending.is_some() {
+        if self.halves.output != Output::Open {
             return;
         }
         if !self.note_uncopied(bytes) {
@@ -251,47 +264,52 @@ impl Outbox {
     /// [`on_drain`](crate::Protocol::on_drain). While it lasts, the peer is not read, unless
     /// [`resume`](Outbox::resume) says otherwise.
     pub fn is_congested(&self) -> bool {
-        self.wishes.congested
+        self.halves.congested
     }
 
     /// Ends our half once everything queued is delivered; nothing but
     /// [`on_close`](crate::Protocol::on_close) follows.
     pub fn close(&mut self) {
-        self.end(Ending::Close);
+        self.half_close();
+        self.wish().input = Input::Discarded;
     }
 
     /// Ends our half once everything queued is delivered, and goes on listening: the peer reads EOF
     /// and may still answer, as after `shutdown(2)` with `SHUT_WR`. Nothing can be sent any more.
     pub fn half_close(&mut self) {
-        self.end(Ending::HalfClose);
+        let halves = self.wish();
+        if halves.output == Output::Open {
+            halves.output = Output::Flushing;
+        }
     }
 
     /// Drops what is unsent and resets the connection at once.
     pub fn abort(&mut self) {
-        self.end(Ending::Abort);
+        self.close();
+        self.wish().aborted = true;
     }
 
     /// Whether [`close`](Outbox::close) or [`abort`](Outbox::abort) was asked for.
     pub fn is_closed(&self) -> bool {
-        self.wishes.ending >= Some(Ending::Close)
+        self.halves.input == Input::Discarded
     }
 
     /// Stops reading the peer until [`resume`](Outbox::resume), for a protocol whose data has
     /// nowhere to go: the peer feels it as back-pressure. Its EOF is not read meanwhile, either.
     pub fn pause(&mut self) {
-        self.wish().hearing = Hearing::Paused;
+        self.hear(Input::Paused);
     }
 
     /// Reads the peer again, and from now on also while the outbox is congested: whoever pauses and
     /// resumes governs by itself what it hears. A relay must, because what it hears on one connection
     /// it says on another: two relays that wait for each other to read would wait for ever.
     pub fn resume(&mut self) {
-        self.wish().hearing = Hearing::Eager;
+        self.hear(Input::Eager);
     }
 
     /// Whether the peer is not read because of [`pause`](Outbox::pause).
     pub fn is_paused(&self) -> bool {
-        self.wishes.hearing == Hearing::Paused
+        self.halves.input == Input::Paused
     }
 
     /// The time of this turn of the loop, the same for every connection in it.
@@ -302,34 +320,40 @@ impl Outbox {
     /// Asks for [`on_wake`](crate::Protocol::on_wake) once `deadline` has come. There is one such
     /// deadline per connection; a later call replaces an earlier one.
     pub fn wake_at(&mut self, deadline: Instant) {
-        self.wish().wake = Some(deadline);
+        self.wish_wake(Some(deadline));
     }
 
     /// Asks for [`on_wake`](crate::Protocol::on_wake) after `delay`; one too long to be a point in
     /// time is never.
     pub fn wake_after(&mut self, delay: Duration) {
-        self.wish().wake = self.now.checked_add(delay);
+        self.wish_wake(self.now.checked_add(delay));
     }
 
     /// Takes the request for a wake-up back.
     pub fn cancel_wake(&mut self) {
-        self.wish().wake = None;
+        self.wish_wake(None);
     }
 
     /// The deadline asked for, if any.
     pub fn wake(&self) -> Option<Instant> {
-        self.wishes.wake
+        self.wake
     }
 
-    fn end(&mut self, how: Ending) {
-        let ending = self.wishes.ending.max(Some(how));
-        self.wish().ending = ending;
+    fn hear(&mut self, how: Input) {
+        if !self.is_closed() {
+            self.wish().input = how;
+        }
+    }
+
+    fn wish_wake(&mut self, wake: Option<Instant>) {
+        self.wake = wake;
+        self.has_changed = true;
     }
 
     /// Beside the bytes, a wish is rare: whoever grants them looks only if there is one.
-    fn wish(&mut self) -> &mut Wishes {
+    fn wish(&mut self) -> &mut Halves {
         self.has_changed = true;
-        &mut self.wishes
+        &mut self.halves
     }
 
     pub(crate) fn begin_turn(&mut self, now: Instant) {
@@ -338,9 +362,10 @@ impl Outbox {
 
     /// Makes the outbox ready for one call on a connection that owes `ahead` bytes already.
     #[inline]
-    pub(crate) fn lend(&mut self, ahead: usize, wishes: Wishes) {
+    pub(crate) fn lend(&mut self, ahead: usize, halves: Halves, wake: Option<Instant>) {
         self.unsent = ahead;
-        self.wishes = wishes;
+        self.halves = halves;
+        self.wake = wake;
         self.has_changed = false;
         self.uncopied = 0..0;
         if !self.queue.is_empty() {
@@ -363,8 +388,8 @@ impl Outbox {
     }
 
     /// What is wished for beside the bytes, if the call changed it.
-    pub(crate) fn new_wishes(&self) -> Option<Wishes> {
-        self.has_changed.then_some(self.wishes)
+    pub(crate) fn new_wishes(&self) -> Option<Halves> {
+        self.has_changed.then_some(self.halves)
     }
 }
 
@@ -490,10 +515,9 @@ mod tests {
     #[test]
     fn an_outbox_keeps_no_more_storage_than_its_high_water_mark() {
         let mut out = Outbox::with_high_water(Instant::now(), 100);
-        let wishes = out.wishes;
         for (size, kept) in [(60, 60), (1000, 100)] {
             out.send(&pattern(size));
-            out.lend(0, wishes);
+            out.lend(0, Halves::OPEN, None);
             assert_eq!(out.queue.bytes.capacity(), kept);
         }
     }
@@ -551,7 +575,18 @@ mod tests {
         assert_eq!(out.queued(), b"kept");
         out.abort();
         out.close();
-        assert_eq!(out.new_wishes().unwrap().ending, Some(Ending::Abort));
+        assert!(out.new_wishes().unwrap().aborted);
+    }
+
+    #[test]
+    fn whoever_has_closed_hears_nothing_more_whatever_it_asks_for_then() {
+        let mut out = Outbox::new(Instant::now());
+        out.close();
+        out.pause();
+        out.resume();
+        out.half_close();
+        let wished = out.new_wishes().unwrap();
+        assert_eq!((wished.input, wished.output), (Input::Discarded, Output::Flushing));
     }
 
     #[test]

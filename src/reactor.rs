@@ -150,7 +150,10 @@ impl<K: Kernel> Reactor<K> {
         if self.was_interrupted { Ok(()) } else { outcome }
     }
 
-    /// Events become bits before any slot is freed or given out, so none outlives its connection.
+    /// Events become bits before any slot is freed or given out, so none outlives its connection. As
+    /// a function of its own, like [`run_connections`](Reactor::run_connections), it keeps what it
+    /// uses in registers.
+    #[inline(never)]
     fn note_readiness(&mut self) {
         self.kernel.phase(Phase::NoteReadiness);
         let mut count = 0;
@@ -232,6 +235,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Runs each runnable connection once; what is left over, or becomes runnable meanwhile, waits
     /// for the next turn.
+    #[inline(never)]
     fn run_connections(&mut self) {
         self.kernel.phase(Phase::RunConnections);
         let mut running = std::mem::take(&mut self.running);

@@ -6,11 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
 use super::stream::Writer;
-use super::{Connection, Input, Output, Stream};
+use super::{Connection, Stream};
 use crate::limits::Workspace;
-use crate::outbox::{Ending, Hearing, Outbox, Wishes};
+use crate::outbox::{Halves, Input, Outbox, Output};
 use crate::protocol::{CloseReason, Protocol};
-use crate::timers::Millis;
 
 impl<S: Stream> Connection<S> {
     /// Calls the protocol, with the first `count` bytes of scratch, and grants its wishes.
@@ -21,7 +20,8 @@ impl<S: Stream> Connection<S> {
         count: usize,
         what: impl FnOnce(&mut dyn Protocol, &[u8], &mut Outbox),
     ) -> Result<(), CloseReason> {
-        lent.outbox.lend(self.owed.len(), self.wishes());
+        let wake = self.rare.as_ref().and_then(|rare| rare.wake);
+        lent.outbox.lend(self.owed.len(), self.halves, wake);
         let Some(protocol) = &mut self.protocol else { return Ok(()) };
         let (data, out) = (&lent.scratch[..count], &mut lent.outbox);
         // Whatever a panic leaves behind belongs to this protocol and goes with it.
@@ -29,7 +29,7 @@ impl<S: Stream> Connection<S> {
             return Err(self.panicked(panic, lent));
         }
         if let Some(wishes) = lent.outbox.new_wishes() {
-            self.note_wishes(wishes, lent.millis)?;
+            self.grant(wishes, lent)?;
         }
         self.send_off(lent)
     }
@@ -42,33 +42,19 @@ impl<S: Stream> Connection<S> {
         CloseReason::Panicked
     }
 
-    fn wishes(&self) -> Wishes {
-        Wishes {
-            congested: self.congested,
-            hearing: match self.input {
-                Input::Open | Input::Discarded | Input::Ended => Hearing::Moderate,
-                Input::Eager => Hearing::Eager,
-                Input::Paused => Hearing::Paused,
-            },
-            ending: (self.output != Output::Open).then_some(Ending::HalfClose),
-            wake: self.rare.as_ref().and_then(|rare| rare.wake),
-        }
-    }
-
     /// Tries the write now; only what the kernel refuses waits for writability.
     #[inline(always)]
     fn send_off(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
-        let [only, more] = lent.outbox.parts(&lent.scratch);
+        let [only, _] = lent.outbox.parts(&lent.scratch);
         let size = only.len();
         if size == 0 {
             return Ok(());
         }
-        // Nearly always there is one part, and the kernel takes all of it.
-        let is_usual = more.is_empty() && self.owed.is_empty() && self.ready.is_writable();
-        if !is_usual || size > lent.budget.output {
+        // Nearly always this is all that is unsent, and the kernel takes all of it.
+        if size < lent.outbox.unsent() || size > lent.budget.output || !self.ready.is_writable() {
             return self.keep(None, lent);
         }
-        match Writer::new(&mut self.stream, self.output).write(only) {
+        match Writer::new(&mut self.stream, self.halves.output).write(only) {
             Ok(taken) if taken == size => {
                 lent.budget.output -= size;
                 self.note_sent(size, lent.millis);
@@ -103,29 +89,23 @@ impl<S: Stream> Connection<S> {
         if self.owed.len() > lent.limits.unsent { Err(CloseReason::Overflow) } else { Ok(()) }
     }
 
-    fn note_wishes(&mut self, wishes: Wishes, now: Millis) -> Result<(), CloseReason> {
-        if wishes.ending == Some(Ending::Abort) {
+    fn grant(&mut self, wished: Halves, lent: &Workspace) -> Result<(), CloseReason> {
+        if wished.aborted {
             return Err(CloseReason::Aborted);
         }
         self.replan = true;
-        self.congested = wishes.congested;
-        if wishes.wake.is_some() || self.rare.is_some() {
-            self.rare().wake = wishes.wake;
+        let wake = lent.outbox.wake();
+        if wake.is_some() || self.rare.is_some() {
+            self.rare().wake = wake;
         }
-        if wishes.ending == Some(Ending::Close) && self.output == Output::Shut {
+        if (wished.input, wished.output) == (Input::Discarded, Output::Shut) {
             // Our half ended long ago, but the peer's time to end begins now.
-            self.progress = now as u32;
+            self.progress = lent.millis as u32;
         }
-        if wishes.ending.is_some() && self.output == Output::Open {
-            self.output = Output::Flushing;
-        }
-        if self.input != Input::Ended {
-            self.input = match wishes.hearing {
-                _ if wishes.ending == Some(Ending::Close) => Input::Discarded,
-                Hearing::Moderate => Input::Open,
-                Hearing::Paused => Input::Paused,
-                Hearing::Eager => Input::Eager,
-            };
+        let has_ended = self.halves.input == Input::Ended;
+        self.halves = wished;
+        if has_ended {
+            self.halves.input = Input::Ended;
         }
         Ok(())
     }

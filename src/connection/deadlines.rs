@@ -32,7 +32,7 @@ impl<S: Stream> Connection<S> {
 
     /// Everything is said and delivered; only the peer's end is missing.
     pub(super) fn is_lingering(&self) -> bool {
-        (self.input, self.output) == (Input::Discarded, Output::Shut)
+        (self.halves.input, self.halves.output) == (Input::Discarded, Output::Shut)
     }
 
     fn elapsed(&self, lent: &Workspace) -> u32 {

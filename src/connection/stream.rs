@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
-use super::Output;
+use crate::outbox::Output;
 use crate::protocol::CloseReason;
 
 /// What a connection needs of a byte stream that never blocks.

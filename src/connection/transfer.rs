@@ -16,7 +16,7 @@ impl<S: Stream> Connection<S> {
         match self.stream.read(&mut lent.scratch[..size]) {
             // Zero bytes is not "nothing yet" (that is WouldBlock): it is the peer's goodbye.
             Ok(0) => {
-                if std::mem::replace(&mut self.input, Input::Ended) != Input::Discarded {
+                if std::mem::replace(&mut self.halves.input, Input::Ended) != Input::Discarded {
                     self.call(lent, 0, |protocol, _, out| protocol.on_eof(out))?;
                 }
                 Ok(())
@@ -29,7 +29,7 @@ impl<S: Stream> Connection<S> {
                 }
                 lent.budget.input -= count;
                 self.bytes_in += count as u64;
-                if self.input == Input::Discarded {
+                if self.halves.input == Input::Discarded {
                     return self.discard(count, lent);
                 }
                 self.progress = lent.millis as u32;
@@ -67,7 +67,7 @@ impl<S: Stream> Connection<S> {
         budget: &mut Budget,
     ) -> Result<(), CloseReason> {
         let before = bytes.len();
-        let mut writer = Writer::new(&mut self.stream, self.output);
+        let mut writer = Writer::new(&mut self.stream, self.halves.output);
         writer.tried = tried;
         let outcome = outbox::flush(bytes, &mut writer, &mut budget.output);
         self.note_flush(before - bytes.len(), outcome, now)
@@ -80,14 +80,14 @@ impl<S: Stream> Connection<S> {
         if !self.owed.is_empty() && self.ready.is_writable() {
             self.replan = true;
             let before = self.owed.len();
-            let mut writer = Writer::new(&mut self.stream, self.output);
+            let mut writer = Writer::new(&mut self.stream, self.halves.output);
             let outcome = self.owed.flush(&mut writer, &mut lent.budget.output);
             self.note_flush(before - self.owed.len(), outcome, lent.millis)?;
         }
-        if self.owed.is_empty() && self.output == Output::Flushing {
+        if self.owed.is_empty() && self.halves.output == Output::Flushing {
             self.end_output(lent.millis)?;
         }
-        if self.input == Input::Ended && self.output == Output::Shut {
+        if self.halves.input == Input::Ended && self.halves.output == Output::Shut {
             return Ok(Some(Next::Close(CloseReason::Finished)));
         }
         let has_yielded = self.ready.is_writable() && !self.owed.is_empty();
@@ -119,7 +119,7 @@ impl<S: Stream> Connection<S> {
 
     /// Everything is delivered: says so to the peer, and starts the clock of lingering.
     fn end_output(&mut self, now: Millis) -> Result<(), CloseReason> {
-        self.output = Output::Shut;
+        self.halves.output = Output::Shut;
         self.replan = true;
         self.progress = now as u32;
         match self.stream.shutdown_write() {

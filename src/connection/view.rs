@@ -33,13 +33,13 @@ impl<S: Stream> Connection<S> {
     /// The state as data, for whoever watches the loop.
     pub fn view(&self, lent: &Workspace) -> View {
         View {
-            input: self.input,
-            output: self.output,
+            input: self.halves.input,
+            output: self.halves.output,
             readable: self.ready.is_readable(),
             writable: self.ready.is_writable(),
             wants_read: self.wants_read(lent),
             wants_write: self.wants_write(),
-            congested: self.congested,
+            congested: self.halves.congested,
             unsent: self.owed.len(),
             deadline: self.deadline(lent).map(Duration::from_millis),
         }
