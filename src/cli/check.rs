@@ -74,11 +74,8 @@ fn tell(report: &Report, is_json: bool) -> Option<Failure> {
         let what = format!("cannot write the output: {error}");
         return Some(Failure::new(FAILED, what, "check where the output goes"));
     }
-    let (rung, failure) = report.stopped()?;
-    let what = format!(
-        "{} does not reach rung {}, {}: {}",
-        report.addr, rung.number, rung.name, failure.says
-    );
+    let (rung, _) = report.stopped()?;
+    let what = format!("{} does not reach rung {}, {}", report.addr, rung.number, rung.name);
     let advice = format!(
         "make it so, then: campanile check {} --rung {} {}",
         report.service, rung.number, report.addr

@@ -168,7 +168,7 @@ fn a_daytime_that_says_no_line_stops_at_2() {
         (b"19:14\n19:15\n", r"'19:14\n19:15\n', then EOF: more than one line"),
         (b"19\x0014\r\n", r"'19\x0014\r\n', then EOF: '\x00' is not printable"),
         (b"\r\n", r"'\r\n', then EOF: an empty line"),
-        (&[b'!'; 2000], "2000 bytes, then EOF: more than a line"),
+        (&[b'!'; 2000], "2000 bytes, then more, which is no line"),
     ] {
         assert_eq!(daytime_stops_at(2, &wrong::daytime_that_says(text)).came, why);
     }

@@ -12,7 +12,7 @@ use crate::protocol::{CloseReason, ConnId, Protocol};
 /// Bytes sent at once.
 const PIECE: usize = 16 << 10;
 /// How much of what came is kept to be shown.
-pub(super) const HEARD_MAX: usize = 1024;
+const HEARD_MAX: usize = 1024;
 /// How many bytes of a difference are shown.
 const SHOWN: usize = 16;
 /// A prime, so that a lost or doubled buffer of any common size is seen.
@@ -209,6 +209,9 @@ impl Call {
         self.received += right as u64;
         let room = (HEARD_MAX + 1).saturating_sub(self.heard.len());
         self.heard.extend_from_slice(&data[..right.min(room)]);
+        if !self.compares && self.received > HEARD_MAX as u64 {
+            self.wrong = Some("more, which is no line".into());
+        }
     }
 
     /// How many bytes of what came are those that were due.
@@ -295,6 +298,9 @@ impl Protocol for Caller {
 
     fn on_close(&mut self, reason: &CloseReason) {
         self.0.borrow_mut().over = Some(match reason {
+            CloseReason::ConnectFailed(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                Over::Broken(plain(error))
+            }
             CloseReason::ConnectFailed(error) => Over::NotConnected(plain(error)),
             CloseReason::Failed(error) => Over::Broken(plain(error)),
             _ => Over::Finished,

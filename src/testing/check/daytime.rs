@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::caller::{Call, Client, End, HEARD_MAX};
+use super::caller::{Call, Client, End};
 use super::lab::{Climbed, Lab, Trouble};
 use crate::client::repr;
 
@@ -50,11 +50,12 @@ fn line_end(lab: &Lab, client: &Client) -> Result<&'static str, Trouble> {
         [text @ .., b'\r', b'\n'] => (text, "CR LF"),
         [text @ .., b'\n'] => (text, "LF alone"),
         [] => return Err(lab.trouble(client)),
-        _ if line.len() > HEARD_MAX => return wrong("more than a line"),
         _ => return wrong("a line without an end"),
     };
+    if text.contains(&b'\n') {
+        return wrong("more than one line");
+    }
     match text.iter().find(|byte| !matches!(byte, b' '..=b'~')) {
-        Some(b'\n') => wrong("more than one line"),
         Some(byte) => wrong(&format!("{} is not printable", repr(&[*byte]))),
         None if text.is_empty() => wrong("an empty line"),
         None => Ok(end),
@@ -110,7 +111,14 @@ pub(super) fn resets(lab: &mut Lab) -> Climbed {
             2 => Call::listening(b"").ending(End::Close),
             _ => Call::listening(b"").ending(End::HalfClose),
         };
-        let client = lab.meet(call)?;
+        let client = lab.meet(call).map_err(|trouble| trouble.after(&told))?;
+        lab.wait(&[&client], lab.timeout, || client.call().over.is_some())?;
+    }
+    for _ in 0..2 {
+        let client = lab.meet(Call::listening(b"").rude());
+        let client = client.map_err(|trouble| trouble.after(&told))?;
+        lab.ended(&client).map_err(|trouble| trouble.after(&told))?;
+        lab.tell(&client, |call| call.end = End::Reset);
         lab.wait(&[&client], lab.timeout, || client.call().over.is_some())?;
     }
     ask(lab, Call::listening(b"")).map_err(|trouble| trouble.after(&told))?;

@@ -127,6 +127,9 @@ impl Lab {
         if let Some(Over::NotConnected(error)) = &client.call().over {
             return Err(Trouble::Absent(error.clone()));
         }
+        if !client.call().is_open && client.call().over.is_none() {
+            return Err(Trouble::Absent("timed out".into()));
+        }
         Ok(client)
     }
 
@@ -205,7 +208,9 @@ impl Lab {
     pub(super) fn trouble(&self, client: &Client) -> Trouble {
         let call = client.call();
         if Instant::now() >= self.until && !call.is_done_for() {
-            let came = call.came(self.timeout).replace(", then silence for ", ", too slowly for ");
+            let whole = self.timeout * PATIENCE;
+            let came =
+                call.came(whole).replace(", then silence for ", ", too slowly: not all after ");
             return Trouble::stopped(call.deeds(), came);
         }
         Trouble::stopped(call.deeds(), call.came(self.timeout))

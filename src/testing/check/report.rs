@@ -113,11 +113,32 @@ impl fmt::Display for Rung {
         }
         if let Outcome::Stopped(failure) = &self.outcome {
             let Failure { sent, came, rule, says } = failure;
-            write!(f, "\n       sent  {sent}\n       came  {came}\n       rule  {rule}: {says}")?;
+            tell(f, "sent", sent)?;
+            tell(f, "came", came)?;
+            tell(f, "rule", &format!("{rule}: {says}"))?;
             if let Some(chapter) = self.chapter {
-                write!(f, "\n       read  {chapter}")?;
+                tell(f, "read", chapter)?;
             }
         }
         Ok(())
     }
+}
+
+/// Writes a text in lines that a terminal shows whole, and of a very long one the beginning.
+fn tell(f: &mut fmt::Formatter<'_>, what: &str, text: &str) -> fmt::Result {
+    const MOST: usize = 300;
+    const WIDTH: usize = 66;
+    write!(f, "\n       {what} ")?;
+    let beginning: String = text.chars().take(MOST).collect();
+    let more = if beginning.len() < text.len() { "..." } else { "" };
+    let mut column = 0;
+    for word in beginning.split(' ') {
+        if column > 0 && column + word.len() > WIDTH {
+            write!(f, "\n            ")?;
+            column = 0;
+        }
+        write!(f, " {word}")?;
+        column += word.len() + 1;
+    }
+    f.write_str(more)
 }
