@@ -245,13 +245,13 @@ pub fn ctime(time: SystemTime) -> String {
     let month = (5 * day + 2) / 153;
     let (day, year) = (day - (153 * month + 2) / 5 + 1, era * 400 + year + month / 10);
     let (weekday, month) =
-        (&DAYS[days as usize % 7 * 3..][..3], &MONTHS[month as usize * 3..][..3]);
+        (&DAYS[(days % 7) as usize * 3..][..3], &MONTHS[month as usize * 3..][..3]);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("{weekday} {month} {day:2} {hour:02}:{minute:02}:{second:02} {year}\r\n")
 }
 
 fn main() -> io::Result<()> {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args_os().skip(1).filter_map(|arg| arg.into_string().ok());
     let (poll, mut listeners) = (Poll::new()?, Vec::new());
     for (service, usual) in [(DAYTIME, "127.0.0.1:9999"), (ECHO, "127.0.0.1:12345")] {
         let addr = args.next().unwrap_or(usual.into()).parse().map_err(io::Error::other)?;
