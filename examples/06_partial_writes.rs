@@ -66,12 +66,10 @@ impl Connection {
 }
 
 fn serve(mut listener: Listener, conversations: usize) -> io::Result<()> {
-    let mut over = 0;
     // Room to write is announced as bytes to read are.
     let both = Interest::READABLE | Interest::WRITABLE;
-    let mut connections: Slab<Connection> = Slab::new();
-    let mut poll = Poll::new()?;
-    let mut events = Events::with_capacity(128);
+    let (mut connections, mut over) = (Slab::<Connection>::new(), 0);
+    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(128));
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     while over < conversations {
         poll.poll(&mut events, None)?;
@@ -97,16 +95,13 @@ fn serve(mut listener: Listener, conversations: usize) -> io::Result<()> {
 /// Sends 16 MiB before it reads the first byte; returns how many bytes came back.
 fn client(addr: SocketAddr) -> io::Result<usize> {
     let mut client = TcpStream::connect(addr)?;
-    client.write_all(&vec![b'x'; 16 << 20])?;
+    let mut data = vec![b'x'; 16 << 20];
+    client.write_all(&data)?;
     // In sips: a gulp could make room as fast as the server fills it.
-    let (mut heard, mut sip) = (0, [0; 512]);
-    while heard < 16 << 20 {
-        match client.read(&mut sip)? {
-            0 => break,
-            count => heard += count,
-        }
+    for sip in data.chunks_mut(512) {
+        client.read_exact(sip)?;
     }
-    Ok(heard)
+    Ok(data.len())
 }
 
 fn main() -> io::Result<()> {
@@ -114,8 +109,7 @@ fn main() -> io::Result<()> {
     let Some(addr) = addr else { return serve(listener, usize::MAX) };
     let client = thread::spawn(move || client(addr));
     serve(listener, 1)?;
-    let heard = client.join().expect("the client does not panic")?;
-    let story = tour::story();
+    let (heard, story) = (client.join().expect("the client does not panic")?, tour::story());
     println!("bytes sent before any was read: {}; bytes got back: {heard}", 16 << 20);
     println!("writes: {}; short writes: {}", story.writes, story.short_writes.len());
     println!("the first one (offered, taken): {:?}", story.short_writes.first());
