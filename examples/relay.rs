@@ -17,17 +17,17 @@ const FULL: usize = 64 * 1024;
 
 /// What one side has heard and the other has not said yet.
 #[derive(Default)]
-struct Pipe {
+pub struct Pipe {
     bytes: RefCell<Vec<u8>>,
     has_ended: Cell<bool>,
 }
 
 /// One of two connections that belong together.
-struct Side {
-    heard: Rc<Pipe>,
-    to_say: Rc<Pipe>,
-    other: Rc<Cell<Option<ConnId>>>,
-    handle: Handle,
+pub struct Side {
+    pub heard: Rc<Pipe>,
+    pub to_say: Rc<Pipe>,
+    pub other: Rc<Cell<Option<ConnId>>>,
+    pub handle: Handle,
 }
 
 impl Side {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use campanile::{Clock, Limits, Reactor, daytime, echo};
-use common::fake::{Client, Fake, World};
+use common::fake::{Client, Fake, World, turns};
 use common::{TUTORIAL, TUTORIAL_LINE};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -17,12 +17,6 @@ fn reactor(world: &World, limits: Limits) -> Reactor<Fake> {
     reactor.listen("127.0.0.1:0", echo()).unwrap();
     reactor.turn(NOW).unwrap();
     reactor
-}
-
-fn turns(reactor: &mut Reactor<Fake>, count: usize) {
-    for _ in 0..count {
-        reactor.turn(NOW).unwrap();
-    }
 }
 
 fn is_served(client: &Client) -> bool {

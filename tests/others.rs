@@ -10,8 +10,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-use common::pattern;
-use program::{Folder, Watchdog, campanile, eventually, run};
+use common::{eventually, pattern};
+use program::{Folder, Watchdog, campanile, run};
 
 /// Somebody else's server; ended when dropped.
 struct Other {

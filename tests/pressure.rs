@@ -10,8 +10,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use common::{connect, pattern, ping, read_all, read_exactly, reset};
-use program::{Server, eventually};
+use common::{connect, eventually, pattern, ping, read_all, read_exactly, reset};
+use program::Server;
 
 fn proc(server: &Server, file: &str) -> String {
     std::fs::read_to_string(format!("/proc/{}/{file}", server.pid())).unwrap()

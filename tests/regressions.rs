@@ -8,26 +8,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use campanile::services::Echo;
-use campanile::{Accepted, Clock, ConnId, Limits, Outbox, Protocol, Reactor, daytime, echo};
+use campanile::{Clock, ConnId, Limits, Outbox, Protocol, Reactor, daytime, echo};
 use common::diary::Diary;
-use common::fake::{Fake, World};
+use common::fake::{Fake, World, serving};
 use common::{TUTORIAL, TUTORIAL_LINE, pattern};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
-}
-
-/// A reactor that serves `make` and nothing else.
-fn serving<P: Protocol + 'static>(
-    world: &World,
-    limits: Limits,
-    make: impl FnMut(&Accepted) -> P + 'static,
-) -> Reactor<Fake> {
-    let mut reactor = Reactor::with_kernel(world.kernel(), limits);
-    reactor.listen("127.0.0.1:0", make).unwrap();
-    reactor
 }
 
 fn settle(reactor: &mut Reactor<Fake>) {

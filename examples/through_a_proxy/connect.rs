@@ -1,6 +1,10 @@
 //! Accept here, ask a proxy there by CONNECT (RFC 9110, 9.3.6), then pass every byte both ways: the
 //! `relay` example with one question more. Without a question it is that relay.
 
+#[allow(dead_code)]
+#[path = "../relay.rs"]
+mod relay;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
@@ -9,32 +13,19 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use campanile::{Accepted, CloseReason, ConnId, Handle, Limits, Outbox, Protocol, Reactor};
+use campanile::{Accepted, CloseReason, Handle, Limits, Outbox, Protocol, Reactor};
+use relay::{Pipe, Side};
 
-const FULL: usize = 64 * 1024;
-
-#[derive(Default)]
-struct Pipe {
-    bytes: RefCell<Vec<u8>>,
-    has_ended: Cell<bool>,
-}
-
-struct Side {
-    heard: Rc<Pipe>,
-    to_say: Rc<Pipe>,
-    other: Rc<Cell<Option<ConnId>>>,
-    handle: Handle,
-    /// Whom to ask for, if this side is to ask; empty once it is asked.
+/// The relay's side that faces the proxy.
+struct Asking {
+    side: Side,
+    /// Whom to ask for, if anybody; empty once it is asked.
     question: String,
     /// What the proxy has answered so far; `None` once it has agreed.
     answer: Option<Vec<u8>>,
 }
 
-impl Side {
-    fn wake_other(&self) {
-        let _ = self.other.get().map(|id| self.handle.wake_connection(id));
-    }
-
+impl Asking {
     /// Takes the answer away from what came; what follows it is the target's.
     fn listen_to_the_proxy(&mut self, out: &mut Outbox, data: &[u8]) -> Option<Vec<u8>> {
         let Some(answer) = &mut self.answer else { return Some(data.to_vec()) };
@@ -50,7 +41,7 @@ impl Side {
     }
 }
 
-impl Protocol for Side {
+impl Protocol for Asking {
     fn on_open(&mut self, out: &mut Outbox) {
         out.send(std::mem::take(&mut self.question).as_bytes());
         self.on_wake(out);
@@ -58,17 +49,12 @@ impl Protocol for Side {
 
     fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
         let Some(data) = self.listen_to_the_proxy(out, data) else { return };
-        self.heard.bytes.borrow_mut().extend_from_slice(&data);
-        if self.heard.bytes.borrow().len() >= FULL {
-            out.pause();
-        }
-        self.wake_other();
+        self.side.on_data(&data, out);
         self.on_wake(out);
     }
 
-    fn on_eof(&mut self, _out: &mut Outbox) {
-        self.heard.has_ended.set(true);
-        self.wake_other();
+    fn on_eof(&mut self, out: &mut Outbox) {
+        self.side.on_eof(out);
     }
 
     fn on_drain(&mut self, out: &mut Outbox) {
@@ -76,25 +62,14 @@ impl Protocol for Side {
     }
 
     fn on_wake(&mut self, out: &mut Outbox) {
-        if self.answer.is_some() {
-            return;
-        }
-        if !out.is_congested() && !self.to_say.bytes.borrow().is_empty() {
-            out.send(&self.to_say.bytes.take());
-            self.wake_other();
-        }
-        if self.to_say.has_ended.get() && self.to_say.bytes.borrow().is_empty() {
-            out.half_close();
-        }
-        if self.heard.bytes.borrow().len() < FULL {
-            out.resume();
+        // Until it has agreed, nothing is the target's to hear.
+        if self.answer.is_none() {
+            self.side.on_wake(out);
         }
     }
 
     fn on_close(&mut self, reason: &CloseReason) {
-        if !matches!(reason, CloseReason::Finished) {
-            let _ = self.other.get().map(|id| self.handle.close(id));
-        }
+        self.side.on_close(reason);
     }
 }
 
@@ -118,8 +93,7 @@ impl Relay {
                 let (up, down, far) = (Rc::<Pipe>::default(), Rc::<Pipe>::default(), Rc::default());
                 let (handle, near) = (handle.clone(), Rc::new(Cell::new(Some(new.id))));
                 waiting.borrow_mut().push((down.clone(), up.clone(), near, Rc::clone(&far)));
-                let question = String::new();
-                Side { heard: up, to_say: down, other: far, handle, question, answer: None }
+                Side { heard: up, to_say: down, other: far, handle }
             })?;
             let _ = tell.send((addr, reactor.handle()));
             while !reactor.is_finished() {
@@ -127,9 +101,9 @@ impl Relay {
                 for (heard, to_say, other, far) in newcomers.take() {
                     let line = |at| format!("CONNECT {at} HTTP/1.1\r\nHost: {at}\r\n\r\n");
                     let question = target.map(line).unwrap_or_default();
-                    let (handle, answer) = (reactor.handle(), target.map(|_| Vec::new()));
-                    let side = Side { heard, to_say, other, handle, question, answer };
-                    far.set(reactor.connect(there, side).ok());
+                    let side = Side { heard, to_say, other, handle: reactor.handle() };
+                    let asking = Asking { side, question, answer: target.map(|_| Vec::new()) };
+                    far.set(reactor.connect(there, asking).ok());
                 }
             }
             Ok(())

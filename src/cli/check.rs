@@ -7,8 +7,9 @@ use campanile::testing::check::{Error, Ladder, Outcome, Report, Rung};
 
 use super::address::Place;
 use super::args::{Check, CheckDaytime, CheckEcho, Client};
-use super::events::string;
+use super::clients::print;
 use super::failure::{DIFFERS, FAILED, Failure};
+use super::json::{Object, list};
 
 pub fn check(args: &Check) -> ExitCode {
     match args {
@@ -69,8 +70,7 @@ impl Progress {
 /// Prints the table, or one object; returns why that is no success.
 fn tell(report: &Report, is_json: bool) -> Option<Failure> {
     let text = if is_json { json(report) } else { report.to_string() };
-    let mut stdout = io::stdout();
-    if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    if let Err(error) = print(&text) {
         let what = format!("cannot write the output: {error}");
         return Some(Failure::new(FAILED, what, "check where the output goes"));
     }
@@ -90,13 +90,9 @@ fn cannot(service: &str, addr: &Place, is_json: bool, error: &Error) -> Failure 
             Error::Absent { .. } => "not-connected",
             _ => "failed",
         };
-        let line = format!(
-            "{{\"v\":1,\"service\":\"{service}\",\"addr\":{},\"error\":\"{word}\",\"message\":{}}}\n",
-            string(addr.to_string().as_bytes()),
-            string(error.to_string().as_bytes()),
-        );
+        let object = Object::about(service, addr).text("error", word);
         // The words on stderr and the exit code say the same.
-        let _ = io::stdout().write_all(line.as_bytes());
+        let _ = print(&object.text("message", &error.to_string()).line());
     }
     Failure::new(FAILED, error.to_string(), error.advice())
 }
@@ -104,45 +100,35 @@ fn cannot(service: &str, addr: &Place, is_json: bool, error: &Error) -> Failure 
 /// One object: the ladder, with every rung that was to be climbed.
 fn json(report: &Report) -> String {
     let rungs: Vec<_> = report.rungs.iter().take(report.goal).map(rung_json).collect();
-    format!(
-        "{{\"v\":1,\"service\":\"{}\",\"addr\":{},\"reached\":{},\"goal\":{},\"rungs\":[{}]}}\n",
-        report.service,
-        string(report.addr.as_bytes()),
-        report.reached(),
-        report.goal,
-        rungs.join(",")
-    )
+    Object::about(report.service, &report.addr)
+        .raw("reached", report.reached())
+        .raw("goal", report.goal)
+        .raw("rungs", list(&rungs))
+        .line()
 }
 
 fn rung_json(rung: &Rung) -> String {
-    let text = |text: &str| string(text.as_bytes());
-    let mut line = format!("{{\"rung\":{},\"name\":{}", rung.number, text(rung.name));
-    let mut add = |key: &str, value: String| line.push_str(&format!(",\"{key}\":{value}"));
+    let object = Object::new().raw("rung", rung.number).text("name", rung.name);
     match &rung.outcome {
         Outcome::Reached { note } => {
-            add("outcome", text("reached"));
-            add("rule", text(rung.rule));
-            add("ms", rung.took.as_millis().to_string());
-            if let Some(note) = note {
-                add("note", text(note));
+            let object = object.text("outcome", "reached").text("rule", rung.rule);
+            let object = object.raw("ms", rung.took.as_millis());
+            match note {
+                Some(note) => object.text("note", note),
+                None => object,
             }
         }
         Outcome::Stopped(failure) => {
-            add("outcome", text("stopped"));
-            add("rule", text(failure.rule));
-            add("ms", rung.took.as_millis().to_string());
-            add("sent", text(&failure.sent));
-            add("came", text(&failure.came));
-            add("says", text(failure.says));
-            if let Some(chapter) = rung.chapter {
-                add("chapter", text(chapter));
+            let object = object.text("outcome", "stopped").text("rule", failure.rule);
+            let object = object.raw("ms", rung.took.as_millis());
+            let object = object.text("sent", &failure.sent).text("came", &failure.came);
+            let object = object.text("says", failure.says);
+            match rung.chapter {
+                Some(chapter) => object.text("chapter", chapter),
+                None => object,
             }
         }
-        _ => {
-            add("outcome", text("untried"));
-            add("rule", text(rung.rule));
-        }
+        _ => object.text("outcome", "untried").text("rule", rung.rule),
     }
-    line.push('}');
-    line
+    .end()
 }

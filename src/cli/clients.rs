@@ -5,14 +5,15 @@ use std::process::ExitCode;
 
 use campanile::client::{self, Error};
 
+use super::address::Place;
 use super::args::{Daytime, Echo};
-use super::events::string;
 use super::failure::{DIFFERS, FAILED, Failure, TIMED_OUT};
+use super::json::{Object, string};
 
 pub fn daytime(args: &Daytime) -> ExitCode {
     let outcome = client::daytime(args.addr.to_string(), args.client.timeout).map(|line| {
         if args.client.json {
-            json("daytime", &args.addr, &[("time", &string(line.as_bytes()))])
+            Object::about("daytime", &args.addr).text("time", &line).line()
         } else {
             format!("The time got from the server is {line}\n")
         }
@@ -29,8 +30,8 @@ fn message(args: &Echo) -> Result<String, Error> {
     let sent = args.message.as_encoded_bytes();
     let back = client::echo(args.addr.to_string(), sent, args.client.timeout)?;
     Ok(if args.client.json {
-        let fields = [("bytes", &*back.len().to_string()), ("received", &string(&back))];
-        json("echo", &args.addr, &fields)
+        let object = Object::about("echo", &args.addr).raw("bytes", back.len());
+        object.raw("received", string(&back)).line()
     } else {
         format!("Received {}\n", client::repr(&back))
     })
@@ -41,7 +42,7 @@ fn stream(args: &Echo) -> Result<String, Error> {
     if args.client.json {
         // stdout is for the object.
         let count = client::echo_stream(addr, io::stdin(), io::sink(), timeout)?;
-        Ok(json("echo", &args.addr, &[("bytes", &count.to_string())]))
+        Ok(Object::about("echo", &args.addr).raw("bytes", count).line())
     } else {
         client::echo_stream(addr, io::stdin(), io::stdout(), timeout)?;
         Ok(String::new())
@@ -50,12 +51,7 @@ fn stream(args: &Echo) -> Result<String, Error> {
 
 /// Prints what came of it. An error goes to stderr in words, and as an object to stdout if that
 /// was asked for.
-fn finish(
-    service: &str,
-    addr: &dyn ToString,
-    is_json: bool,
-    outcome: Result<String, Error>,
-) -> ExitCode {
+fn finish(service: &str, addr: &Place, is_json: bool, outcome: Result<String, Error>) -> ExitCode {
     let outcome = outcome.and_then(|text| print(&text).map_err(Error::Output));
     let Err(error) = outcome else {
         return ExitCode::SUCCESS;
@@ -75,33 +71,21 @@ fn finish(
         _ => ("failed", FAILED),
     };
     if is_json && !matches!(error, Error::Output(_)) {
-        let said = string(error.to_string().as_bytes());
-        let mut fields = vec![("error", format!("\"{word}\"")), ("message", said)];
+        let mut object = Object::about(service, addr).text("error", word);
+        object = object.text("message", &error.to_string());
         if let Error::Mismatch { offset, .. } = &error {
-            fields.push(("offset", offset.to_string()));
+            object = object.raw("offset", offset);
         }
-        let fields: Vec<_> = fields.iter().map(|(key, value)| (*key, value.as_str())).collect();
         // The words on stderr and the exit code say the same.
-        let _ = print(&json(service, addr, &fields));
+        let _ = print(&object.line());
     }
     let failure = Failure::new(code, error.to_string(), error.advice());
     let _ = write!(io::stderr(), "{failure}");
     ExitCode::from(failure.code)
 }
 
-fn print(text: &str) -> io::Result<()> {
+pub fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
-}
-
-/// One line of JSON; the values are JSON already.
-fn json(service: &str, addr: &dyn ToString, fields: &[(&str, &str)]) -> String {
-    let addr = string(addr.to_string().as_bytes());
-    let mut line = format!("{{\"v\":1,\"service\":\"{service}\",\"addr\":{addr}");
-    for (key, value) in fields {
-        line.push_str(&format!(",\"{key}\":{value}"));
-    }
-    line.push_str("}\n");
-    line
 }

@@ -5,66 +5,48 @@ use std::time::Duration;
 
 use campanile::testing::{Entry, Ledger, Side};
 
-/// A line that begins with its version and its event.
-#[derive(Debug)]
-struct Line(String);
+use super::json::{Object, list, string};
 
-impl Line {
-    fn new(event: &str) -> Line {
-        Line(format!("{{\"v\":1,\"event\":\"{event}\""))
-    }
-
-    fn raw(mut self, key: &str, value: impl ToString) -> Line {
-        self.0.push_str(&format!(",\"{key}\":{}", value.to_string()));
-        self
-    }
-
-    fn text(self, key: &str, value: &str) -> Line {
-        self.raw(key, string(value.as_bytes()))
-    }
-
-    fn end(mut self) -> String {
-        self.0.push_str("}\n");
-        self.0
-    }
+fn event(name: &str) -> Object {
+    Object::new().raw("v", 1).text("event", name)
 }
 
 pub fn listening(service: &str, addr: SocketAddr, seed: u64) -> String {
-    Line::new("listening")
+    event("listening")
         .text("service", service)
         .text("addr", &addr.to_string())
         .raw("seed", seed)
-        .end()
+        .line()
 }
 
 pub fn stopped() -> String {
-    Line::new("stopped").end()
+    event("stopped").line()
 }
 
 /// A fault that was asked for is in force.
 pub fn fault(fault: &str) -> String {
-    Line::new("fault").text("fault", fault).end()
+    event("fault").text("fault", fault).line()
 }
 
 /// What was asked for is no fault.
 pub fn wrong_fault(text: &str, error: &str) -> String {
-    Line::new("wrong_fault").text("fault", text).text("error", error).end()
+    event("wrong_fault").text("fault", text).text("error", error).line()
 }
 
 /// An entry of the book; `None` for kinds that are not told.
 pub fn entry(entry: Entry<'_>) -> Option<String> {
     match entry {
-        Entry::Accepted(ledger) => Some(whose("accepted", ledger).end()),
+        Entry::Accepted(ledger) => Some(whose("accepted", ledger).line()),
         Entry::Closed(ledger) => Some(closed(ledger)),
         Entry::AcceptError { service, error } => {
-            Some(Line::new("accept_error").text("service", service).text("error", error).end())
+            Some(event("accept_error").text("service", service).text("error", error).line())
         }
         _ => None,
     }
 }
 
-fn whose(event: &str, ledger: &Ledger) -> Line {
-    Line::new(event)
+fn whose(name: &str, ledger: &Ledger) -> Object {
+    event(name)
         .text("service", &ledger.service)
         .raw("id", ledger.number)
         .text("peer", &ledger.peer.to_string())
@@ -82,14 +64,14 @@ fn closed(ledger: &Ledger) -> String {
         .raw("closed_us", micros(ledger.closed.unwrap_or(ledger.opened)))
         .raw("unread_us", micros(ledger.unread))
         .raw("writes", ledger.writes)
-        .raw("write_sizes", format!("[{}]", sizes.join(",")))
+        .raw("write_sizes", list(&sizes))
         .raw("short_writes", ledger.short_writes)
         .raw("blocked_writes", ledger.blocked_writes)
         .raw("blocked_reads", ledger.blocked_reads)
         .raw("first_end", side(ledger.first_end))
         .raw("reset_by", side(ledger.reset_by))
-        .raw("faults", format!("[{}]", faults.join(",")))
-        .end()
+        .raw("faults", list(&faults))
+        .line()
 }
 
 fn side(side: Option<Side>) -> &'static str {
@@ -103,21 +85,6 @@ fn side(side: Option<Side>) -> &'static str {
 /// Since the loop began.
 fn micros(time: Duration) -> u128 {
     time.as_micros()
-}
-
-/// A string of JSON; what is not UTF-8 is replaced.
-pub fn string(bytes: &[u8]) -> String {
-    let mut text = String::from("\"");
-    for c in String::from_utf8_lossy(bytes).chars() {
-        match c {
-            '"' => text.push_str("\\\""),
-            '\\' => text.push_str("\\\\"),
-            c if c.is_control() => text.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => text.push(c),
-        }
-    }
-    text.push('"');
-    text
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
-use crate::program::{Folder, Server, Watchdog, campanile, eventually};
+use crate::common::eventually;
+use crate::program::{Folder, Server, Watchdog, campanile};
 
 /// More lines than a pipe of 64 KiB and the queue have room for.
 const MANY: usize = 4000;

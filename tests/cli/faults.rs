@@ -6,10 +6,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-use super::program::{
-    DEADLINE, Ended, Server, Watchdog, campanile, eventually, run, run_words, signal,
-};
+use super::program::{Ended, Server, Watchdog, campanile, run, run_words, signal};
 use super::schema::checked;
+use crate::common::{DEADLINE, eventually};
 
 /// A program that tells what happens in JSON.
 struct Telling {

@@ -1,6 +1,8 @@
 //! The program, run as its users run it: every transcript, every wrong word, every way it ends.
 #![cfg(all(feature = "cli", unix))]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod program;
 
 mod asking;

@@ -9,9 +9,8 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
-pub const DEADLINE: Duration = Duration::from_secs(30);
+use crate::common::DEADLINE;
 
 /// The program, with an environment that says nothing.
 pub fn campanile() -> Command {
@@ -246,18 +245,6 @@ impl Drop for Talking {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-    }
-}
-
-/// Tries until it works, or the deadline comes: for what nobody announces.
-pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(value) = attempt() {
-            return value;
-        }
-        assert!(began.elapsed() < DEADLINE, "{what} never came true");
-        thread::yield_now();
     }
 }
 

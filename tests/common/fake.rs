@@ -10,7 +10,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use campanile::{Address, Event, Kernel, Limits, Source, Stream, Wake};
+use campanile::{
+    Accepted, Address, Event, Kernel, Limits, Protocol, Reactor, Source, Stream, Wake,
+};
+
+/// A reactor that serves `make` and nothing else.
+pub fn serving<P: Protocol + 'static>(
+    world: &World,
+    limits: Limits,
+    make: impl FnMut(&Accepted) -> P + 'static,
+) -> Reactor<Fake> {
+    let mut reactor = Reactor::with_kernel(world.kernel(), limits);
+    reactor.listen("127.0.0.1:0", make).unwrap();
+    reactor
+}
+
+/// Turns without sleeping.
+pub fn turns(reactor: &mut Reactor<Fake>, count: usize) {
+    (0..count).for_each(|_| reactor.turn(Some(Duration::ZERO)).unwrap());
+}
 
 /// The two ends of one connection.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ pub mod script;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use campanile::{Background, Limits};
 
@@ -38,6 +38,18 @@ impl Both {
 
     pub fn finish(self) -> campanile::Stats {
         self.server.shutdown(DEADLINE).expect("the server ends well")
+    }
+}
+
+/// Tries until it works, or the deadline comes: for what nobody announces.
+pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        assert!(began.elapsed() < DEADLINE, "{what} never came true");
+        std::thread::yield_now();
     }
 }
 

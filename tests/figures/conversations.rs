@@ -8,9 +8,9 @@ use std::time::Duration;
 use campanile::{Clock, Limits, Reactor, daytime};
 
 use crate::amount::amount;
-use crate::common::{self, Both, DEADLINE, TUTORIAL, TUTORIAL_LINE, ping, read_all};
+use crate::common::{self, Both, DEADLINE, TUTORIAL, TUTORIAL_LINE, eventually, ping, read_all};
 use crate::guests::{self, CHURN, Circle, Services};
-use crate::program::{Server, eventually};
+use crate::program::Server;
 use crate::random::{Random, mix};
 use crate::seed;
 

@@ -7,8 +7,9 @@ use std::thread;
 use std::time::Instant;
 
 use crate::amount::amount;
+use crate::common::eventually;
 use crate::guests::{self, Circle, Services, Way};
-use crate::program::{Server, eventually};
+use crate::program::Server;
 use crate::random::{Random, mix};
 use crate::seed;
 

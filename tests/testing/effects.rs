@@ -2,12 +2,12 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use campanile::Limits;
 use campanile::testing::{Service, Side, TestServer};
 
-use crate::common::{DEADLINE, TUTORIAL_LINE, pattern, read_all, read_exactly};
+use crate::common::{TUTORIAL_LINE, eventually, pattern, read_all, read_exactly};
 
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -43,14 +43,6 @@ fn read_now(client: &mut TcpStream) -> (Vec<u8>, Option<End>) {
     (bytes, end)
 }
 
-pub fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_true() {
-        assert!(began.elapsed() < DEADLINE, "{what} never came true");
-        std::thread::yield_now();
-    }
-}
-
 /// A server whose clock only the test moves, and with no bound that it would run into.
 fn by_hand() -> TestServer {
     let limits = Limits { idle: None, stall: None, linger: 2 * HOUR, ..Limits::default() };
@@ -61,7 +53,7 @@ fn by_hand() -> TestServer {
 fn accepted(service: Service<'_>) -> TcpStream {
     let before = service.accepted();
     let client = service.connect();
-    eventually("the accept", || service.accepted() > before);
+    eventually("the accept", || (service.accepted() > before).then_some(()));
     client
 }
 
@@ -97,7 +89,7 @@ fn delay_holds_back_every_answer() {
         // The word may have come after the clock was moved first.
         eventually("the answer", || {
             server.advance(MS);
-            !is_silent(&client)
+            (!is_silent(&client)).then_some(())
         });
         assert_eq!(read_exactly(&mut client, word.len()), word.as_bytes());
     }
@@ -439,7 +431,7 @@ fn refuse_begins_at_its_time_or_number() {
     for _ in 0..2 {
         assert_eq!(read_all(&mut server.daytime().connect()).unwrap(), TUTORIAL_LINE);
     }
-    eventually("the listener is closed", || refused(server.daytime().addr()));
+    eventually("the listener is closed", || refused(server.daytime().addr()).then_some(()));
     assert_eq!(server.daytime().accepted(), 2);
 }
 

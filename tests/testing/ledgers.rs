@@ -6,8 +6,7 @@ use std::net::Shutdown;
 use campanile::Limits;
 use campanile::testing::{Side, TestServer};
 
-use super::effects::eventually;
-use crate::common::{pattern, ping, read_all, read_exactly, reset};
+use crate::common::{eventually, pattern, ping, read_all, read_exactly, reset};
 
 #[test]
 fn a_conversation_is_written_down() {
@@ -109,7 +108,7 @@ fn who_is_refused_before_being_served_is_written_down_too() {
     let limits = Limits { per_peer: Some(1), ..Limits::default() };
     let server = TestServer::builder().limits(limits).start();
     let first = server.echo().connect();
-    eventually("the accept", || server.echo().accepted() == 1);
+    eventually("the accept", || (server.echo().accepted() == 1).then_some(()));
     let _second = server.echo().connect();
     let ledger = server.echo().ended();
     assert_eq!((ledger.number, &*ledger.reason), (2, "dropped before it was served"));

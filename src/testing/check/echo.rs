@@ -106,17 +106,16 @@ pub(super) fn a_client_that_never_reads(lab: &mut Lab) -> Climbed {
         (Ok(before), Ok(after)) => Ok(after.saturating_sub(before)),
         (Err(why), _) | (_, Err(why)) => Err(why),
     };
-    if let Ok(grown) = grown {
-        if grown > GROWTH {
-            let came = format!("the server took it, and its memory grew by {}", mebibytes(grown));
-            let sent = format!("{} and read nothing", mebibytes(taken));
-            return Err(Trouble::stopped(sent, came));
+    let unbounded = match grown {
+        Ok(grown) if grown > GROWTH => {
+            Some(format!("the server took it, and its memory grew by {}", mebibytes(grown)))
         }
         // More than two kernels hold: it is kept where we do not look, by a child of the server's.
-        if taken == DELUGE {
-            let sent = format!("{} and read nothing", mebibytes(taken));
-            return Err(Trouble::stopped(sent, "the server took it all, which is without bound"));
-        }
+        Ok(_) if taken == DELUGE => Some("the server took it all, which is without bound".into()),
+        _ => None,
+    };
+    if let Some(came) = unbounded {
+        return Err(Trouble::stopped(format!("{} and read nothing", mebibytes(taken)), came));
     }
     read_at_last(lab, &deaf, End::Not)?;
     lab.part(&deaf)?;

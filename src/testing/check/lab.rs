@@ -35,38 +35,38 @@ impl Trouble {
 
     /// The same, told of another rule than that of its rung.
     pub(super) fn breaking(self, other: &'static Rule) -> Trouble {
-        match self {
-            Trouble::Stopped { sent, came, .. } => {
-                Trouble::Stopped { sent, came, rule: Some(other) }
-            }
-            Trouble::Absent(error) => {
-                let came = format!("no connection: {error}");
-                Trouble::Stopped { sent: "nothing".into(), came, rule: Some(other) }
-            }
-            Trouble::Loop(error) => Trouble::Loop(error),
+        match self.told() {
+            Ok((sent, came, _)) => Trouble::Stopped { sent, came, rule: Some(other) },
+            Err(error) => Trouble::Loop(error),
         }
     }
 
     /// The same, with what was done besides.
     pub(super) fn after(self, what: &str) -> Trouble {
-        match self {
-            Trouble::Stopped { sent, came, rule } => {
+        match self.told() {
+            Ok((sent, came, rule)) => {
                 Trouble::Stopped { sent: format!("{sent}; {what}"), came, rule }
             }
-            Trouble::Absent(error) => {
-                Trouble::stopped(format!("nothing; {what}"), format!("no connection: {error}"))
-            }
-            Trouble::Loop(error) => Trouble::Loop(error),
+            Err(error) => Trouble::Loop(error),
         }
     }
 
-    pub(super) fn into_failure(self, rule: &'static Rule) -> io::Result<Failure> {
-        let (sent, came, rule) = match self {
-            Trouble::Stopped { sent, came, rule: other } => (sent, came, other.unwrap_or(rule)),
-            Trouble::Absent(error) => ("nothing".into(), format!("no connection: {error}"), rule),
-            Trouble::Loop(error) => return Err(error),
-        };
+    pub(super) fn into_failure(self, own: &'static Rule) -> io::Result<Failure> {
+        let (sent, came, other) = self.told()?;
+        let rule = other.unwrap_or(own);
         Ok(Failure { sent, came, rule: rule.number, says: rule.says })
+    }
+
+    /// What was sent, what came, and the rule if it is not the rung's own. Our own trouble is an
+    /// error.
+    fn told(self) -> io::Result<(String, String, Option<&'static Rule>)> {
+        match self {
+            Trouble::Stopped { sent, came, rule } => Ok((sent, came, rule)),
+            Trouble::Absent(error) => {
+                Ok(("nothing".into(), format!("no connection: {error}"), None))
+            }
+            Trouble::Loop(error) => Err(error),
+        }
     }
 }
 
