@@ -66,8 +66,9 @@ pub trait Wake: Send + Sync {
 /// [`Mio`] is its one real implementation. Anything else, such as a simulator, turns the very same
 /// loop.
 ///
-/// The contract is mio's: events are edges. After one, its source is tried until `WouldBlock`; only
-/// then another is promised. A source that is ready when it is registered gets an event, too.
+/// The contract is mio's: events are edges. After one, its source is tried until `WouldBlock`, or
+/// rearmed; only then another is promised. A source that is ready when it is registered gets an
+/// event, too.
 pub trait Kernel: Sized {
     /// A connection's stream.
     type Stream: Stream;
@@ -106,6 +107,10 @@ pub trait Kernel: Sized {
 
     /// Takes one waiting connection, or fails as accept(2) does.
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)>;
+
+    /// Promises the next event of a listener as `WouldBlock` would: one comes once somebody waits,
+    /// and at once if somebody does already.
+    fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()>;
 
     /// Begins to connect; the first writable event says that there is a result.
     fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream>;
@@ -246,6 +251,10 @@ impl Kernel for Mio {
     fn accept(&mut self, listener: &mut TcpListener) -> io::Result<(Tcp, Address)> {
         let (stream, peer) = listener.accept()?;
         Ok((Tcp(stream), Address::Inet(peer)))
+    }
+
+    fn rearm(&mut self, listener: &mut TcpListener, key: usize) -> io::Result<()> {
+        self.poll.registry().reregister(listener, Source::Listener(key).into(), Interest::READABLE)
     }
 
     fn connect(&mut self, addr: SocketAddr) -> io::Result<Tcp> {

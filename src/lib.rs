@@ -47,7 +47,7 @@
 //! | `connection.rs` | [`Connection`]: two halves, readiness and interest, the work of one run; below it what it does with its protocol (`calls`), its stream (`transfer`), its time (`deadlines`) |
 //! | `services/` | [`daytime`] (RFC 867) and [`echo`] (RFC 862), on the wall clock of `clock.rs` |
 //! | `kernel.rs` | [`Kernel`], what the loop asks of an operating system, and [`Mio`]: the only file that imports mio |
-//! | `listener.rs` | accept until `WouldBlock`, pause and resume, what each error means |
+//! | `listener.rs` | how many to accept at a time, pause and resume, what each error means |
 //! | `handle.rs` | [`Handle`]: a mailbox and a waker |
 //! | `reactor.rs` | [`Reactor`]: the turn, a list of phases; below it how connections come in (`admission`) and how all ends (`shutdown`) |
 //! | `background.rs` | [`Background`]: a reactor on its own thread |

@@ -1,4 +1,4 @@
-//! A listener: accept until `WouldBlock`; pause and resume; what each accept error means.
+//! A listener: how many to accept at a time; pause and resume; what each accept error means.
 
 use std::io::{self, ErrorKind};
 
@@ -10,6 +10,8 @@ use crate::timers::Millis;
 const RETRY: Millis = 100;
 /// At most one warning in this time; the next one says how many it stands for.
 const QUIET: Millis = 1000;
+/// How many turns in a row somebody must have waited before more than one is taken in a turn.
+const PATIENCE: u32 = 8;
 
 pub(crate) type Maker = Box<dyn FnMut(&Accepted) -> Box<dyn Protocol>>;
 
@@ -29,8 +31,10 @@ pub(crate) struct Listener<L> {
     inner: L,
     pub(crate) local: Address,
     pub(crate) make: Maker,
-    /// Cleared by `WouldBlock` only: mio promises another event only after it.
+    /// Cleared by `WouldBlock` or a rearm only: mio promises another event only after one of them.
     ready: bool,
+    /// For how many turns somebody has been waiting.
+    pressure: u32,
     pause: Pause,
     warned: Option<Millis>,
     unsaid: u64,
@@ -51,7 +55,16 @@ pub(crate) enum Outcome<S> {
 
 impl<L> Listener<L> {
     pub(crate) fn new(inner: L, local: Address, make: Maker) -> Listener<L> {
-        Listener { inner, local, make, ready: true, pause: Pause::No, warned: None, unsaid: 0 }
+        Listener {
+            inner,
+            local,
+            make,
+            ready: true,
+            pressure: 0,
+            pause: Pause::No,
+            warned: None,
+            unsaid: 0,
+        }
     }
 
     pub(crate) fn note_ready(&mut self) {
@@ -88,6 +101,24 @@ impl<L> Listener<L> {
         self.pause = Pause::No;
     }
 
+    /// How many to take in this turn: one, and under pressure twice as many each time.
+    pub(crate) fn burst(&mut self, most: usize) -> usize {
+        self.pressure = if self.ready { self.pressure.saturating_add(1) } else { 0 };
+        most.min(1 << self.pressure.saturating_sub(PATIENCE).min(usize::BITS - 1))
+    }
+
+    /// Takes until `WouldBlock` from now on, at once and without asking.
+    pub(crate) fn drain(&mut self) {
+        (self.ready, self.pressure, self.pause) = (true, u32::MAX, Pause::No);
+    }
+
+    /// A burst is taken. Whether more wait, the kernel is to say: an accept(2) that finds nobody has
+    /// made a file for the newcomer before it looks, and costs ten times as much as to ask.
+    pub(crate) fn rearm<K: Kernel<Listener = L>>(&mut self, kernel: &mut K, key: usize) {
+        // If it cannot be asked, we find out ourselves.
+        self.ready = self.ready && kernel.rearm(&mut self.inner, key).is_err();
+    }
+
     pub(crate) fn next<K: Kernel<Listener = L>>(
         &mut self,
         kernel: &mut K,
@@ -103,6 +134,7 @@ impl<L> Listener<L> {
         match class(&error) {
             Class::Drained => {
                 self.ready = false;
+                self.pressure = self.pressure.saturating_sub(2);
                 self.pause = Pause::No;
                 Outcome::Drained
             }

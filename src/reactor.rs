@@ -223,10 +223,7 @@ impl<K: Kernel> Reactor<K> {
     fn accept(&mut self) {
         self.kernel.phase(Phase::Accept);
         for key in 0..self.listeners.len() {
-            let mut budget = self.lent.limits.accepts;
-            while budget > 0 && self.accept_one(key) {
-                budget -= 1;
-            }
+            self.accept_some(key);
             if self.shutdown != Shutdown::No {
                 self.listeners[key].take_if(|listener| listener.is_drained());
             }

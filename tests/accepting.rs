@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use campanile::{Clock, Limits, Reactor, daytime, echo};
-use common::fake::{Client, Fake, World, turns};
+use common::fake::{Client, Fake, World, settle, turns};
 use common::{TUTORIAL, TUTORIAL_LINE};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -23,15 +23,55 @@ fn is_served(client: &Client) -> bool {
     client.received() == TUTORIAL_LINE
 }
 
+/// How many of them are served in each of so many turns.
+fn served_by_turn(reactor: &mut Reactor<Fake>, clients: &[Client], count: usize) -> Vec<usize> {
+    let mut turn = || {
+        turns(reactor, 1);
+        clients.iter().filter(|client| is_served(client)).count()
+    };
+    (0..count).map(|_| turn()).collect()
+}
+
 #[test]
-fn a_queue_is_emptied_by_one_edge_over_several_turns() {
+fn who_comes_alone_is_taken_without_a_second_accept_and_the_next_one_is_told_of() {
     let world = World::new();
-    let mut reactor = reactor(&world, Limits { accepts: 3, ..Limits::default() });
-    let clients: Vec<_> = (0..10).map(|_| world.connect(0)).collect();
-    turns(&mut reactor, 1);
-    assert_eq!(clients.iter().filter(|client| is_served(client)).count(), 3, "a budget");
-    turns(&mut reactor, 3);
-    assert_eq!(clients.iter().filter(|client| is_served(client)).count(), 7);
+    let mut reactor = reactor(&world, Limits::default());
+    let before = world.accepts(0);
+    for count in 1..=100 {
+        let client = world.connect(0);
+        turns(&mut reactor, 1);
+        assert!(is_served(&client));
+        assert_eq!(world.accepts(0), before + count);
+        // A moment without newcomers.
+        turns(&mut reactor, 1);
+    }
+}
+
+#[test]
+fn a_queue_is_emptied_by_one_edge_over_several_turns_and_faster_while_it_lasts() {
+    let world = World::new();
+    let mut reactor = reactor(&world, Limits { accepts: 6, ..Limits::default() });
+    let clients: Vec<_> = (0..30).map(|_| world.connect(0)).collect();
+    let served = served_by_turn(&mut reactor, &clients, 15);
+    assert_eq!(served, [1, 1, 1, 1, 1, 1, 1, 1, 2, 4, 6, 6, 4, 0, 0], "at most 6 a turn");
+    assert_ne!(reactor.timeout(), NOW, "nobody waits any more");
+    // Whoever comes in a stream is taken in it.
+    let clients: Vec<_> = (0..30).map(|_| world.connect(0)).collect();
+    assert_eq!(served_by_turn(&mut reactor, &clients, 3), [1, 1, 1], "it was quiet");
+}
+
+#[test]
+fn a_listener_that_cannot_be_asked_for_its_next_event_is_tried_instead() {
+    let world = World::new();
+    let mut reactor = reactor(&world, Limits::default());
+    world.fail_rearm(true);
+    let clients: Vec<_> = (0..3).map(|_| world.connect(0)).collect();
+    assert_eq!(served_by_turn(&mut reactor, &clients, 3), [1, 1, 1]);
+    assert_eq!(reactor.timeout(), NOW);
+    settle(&mut reactor);
+    let late = world.connect(0);
+    settle(&mut reactor);
+    assert!(is_served(&late));
 }
 
 #[test]
@@ -49,8 +89,9 @@ fn errors_of_one_peer_cost_the_next_one_nothing() {
     ];
     world.fail_accepts(0, &errnos);
     let client = world.connect(0);
-    turns(&mut reactor, 1);
+    settle(&mut reactor);
     assert!(is_served(&client));
+    assert_eq!(world.now(), Duration::ZERO, "nobody waits for anything");
     assert_eq!(reactor.stats().accept_errors, errnos.len() as u64);
 }
 
@@ -125,7 +166,7 @@ fn at_the_limit_clients_wait_and_are_served_as_others_leave() {
     for client in &clients {
         client.send(b"served");
     }
-    turns(&mut reactor, 5);
+    settle(&mut reactor);
     assert_eq!(reactor.connections(), 10);
     assert_ne!(reactor.timeout(), NOW, "waits for somebody to leave, and does not spin");
     for (at, client) in clients.iter().enumerate() {
@@ -148,7 +189,7 @@ fn a_peer_with_too_many_is_refused_and_only_that_one() {
     let second = world.connect_from(1, mapped);
     let third = world.connect_from(1, greedy);
     let other = world.connect_from(1, Ipv4Addr::LOCALHOST.into());
-    turns(&mut reactor, 1);
+    settle(&mut reactor);
     assert!(third.is_gone());
     assert!(!first.is_gone() && !second.is_gone() && !other.is_gone());
     assert_eq!(reactor.stats().refused, 1);
@@ -172,7 +213,7 @@ fn a_maker_that_panics_loses_one_client() {
         })
         .unwrap();
     let clients: Vec<_> = (0..3).map(|_| world.connect(0)).collect();
-    turns(&mut reactor, 1);
+    settle(&mut reactor);
     assert!(!clients[0].is_gone() && clients[1].is_gone() && !clients[2].is_gone());
     assert!(clients[1].saw_reset());
     assert_eq!(reactor.stats().panics, 1);

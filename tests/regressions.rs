@@ -10,23 +10,13 @@ use std::time::Duration;
 use campanile::services::Echo;
 use campanile::{Clock, ConnId, Limits, Outbox, Protocol, Reactor, daytime, echo};
 use common::diary::Diary;
-use common::fake::{Fake, World, serving};
+use common::fake::{Fake, World, serving, settle};
 use common::{TUTORIAL, TUTORIAL_LINE, pattern};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
-}
-
-fn settle(reactor: &mut Reactor<Fake>) {
-    for _ in 0..10_000 {
-        reactor.turn(NOW).unwrap();
-        if reactor.timeout() != NOW {
-            return;
-        }
-    }
-    panic!("the loop spins");
 }
 
 /// A protocol of one closure, called for everything.

@@ -9,7 +9,7 @@ use campanile::{
     Accepted, Clock, ConnId, Limits, Outbox, Protocol, Reactor, Source, daytime, echo,
 };
 use common::diary::Diary;
-use common::fake::{Fake, World};
+use common::fake::{Fake, World, settle};
 use common::{TUTORIAL, TUTORIAL_LINE, pattern};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -22,17 +22,6 @@ fn reactor(world: &World, limits: Limits) -> Reactor<Fake> {
 }
 
 /// Turns without sleeping until nothing is left to do at once.
-fn settle<K: campanile::Kernel>(reactor: &mut Reactor<K>) {
-    for _ in 0..10_000 {
-        reactor.turn(NOW).unwrap();
-        if reactor.timeout() != NOW {
-            reactor.turn(NOW).unwrap();
-            return;
-        }
-    }
-    panic!("the loop spins");
-}
-
 #[test]
 fn both_services_turn_without_a_socket() {
     let world = World::new();

@@ -102,8 +102,27 @@ impl<K: Kernel> Reactor<K> {
         Ok((key, stream))
     }
 
+    /// Takes as many from one listener as its pressure says.
+    pub(super) fn accept_some(&mut self, key: usize) {
+        let most = self.lent.limits.accepts;
+        let Some(listener) = &mut self.listeners[key] else {
+            return;
+        };
+        let burst = listener.burst(most);
+        let mut left = burst;
+        while left > 0 && self.accept_one(key) {
+            left -= 1;
+        }
+        // Stopped by its bound it stays ready; somebody who waits need not be asked for.
+        if left == 0 && burst < most {
+            if let Some(listener) = &mut self.listeners[key] {
+                listener.rearm(&mut self.kernel, key);
+            }
+        }
+    }
+
     /// Asks one listener for one connection; false if it has none, or may not have one.
-    pub(super) fn accept_one(&mut self, key: usize) -> bool {
+    fn accept_one(&mut self, key: usize) -> bool {
         let (now, is_full) = (self.lent.millis, self.is_full());
         let Some(listener) = &mut self.listeners[key] else {
             return false;

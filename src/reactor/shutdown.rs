@@ -35,8 +35,7 @@ impl<K: Kernel> Reactor<K> {
         };
         // Once more, to WouldBlock: whoever is connected by now is served, not reset.
         for listener in self.listeners.iter_mut().flatten() {
-            listener.note_ready();
-            listener.resume();
+            listener.drain();
         }
     }
 

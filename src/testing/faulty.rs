@@ -246,6 +246,14 @@ impl<K: Kernel> Kernel for Faulty<K> {
         Ok((FaultyStream { inner, state: State::new(faults, circumstances) }, peer))
     }
 
+    fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {
+        match &mut listener.inner {
+            Some(socket) => self.inner.rearm(socket, key),
+            // There is nobody behind a closed door; when it opens, an event of our own says so.
+            None => Ok(()),
+        }
+    }
+
     fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream> {
         self.inner.connect(addr).map(|inner| FaultyStream { inner, state: None })
     }

@@ -103,6 +103,10 @@ impl<K: Kernel> Kernel for Logged<K> {
         Ok((LoggedStream { inner, log: Some(self.log(page)) }, peer))
     }
 
+    fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {
+        self.inner.rearm(&mut listener.inner, key)
+    }
+
     fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream> {
         // Outgoing connections are the embedder's; a book is about a service's clients.
         self.inner.connect(addr).map(|inner| LoggedStream { inner, log: None })

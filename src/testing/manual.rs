@@ -159,6 +159,10 @@ impl<K: Kernel> Kernel for Timed<K> {
         self.inner.accept(listener)
     }
 
+    fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {
+        self.inner.rearm(listener, key)
+    }
+
     fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream> {
         self.inner.connect(addr)
     }

@@ -30,6 +30,18 @@ pub fn turns(reactor: &mut Reactor<Fake>, count: usize) {
     (0..count).for_each(|_| reactor.turn(Some(Duration::ZERO)).unwrap());
 }
 
+/// Turns until nothing is left to do and no event comes.
+pub fn settle<K: Kernel>(reactor: &mut Reactor<K>) {
+    for _ in 0..10_000 {
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        let is_silent = reactor.kernel().events().next().is_none();
+        if is_silent && reactor.timeout() != Some(Duration::ZERO) {
+            return;
+        }
+    }
+    panic!("the loop spins");
+}
+
 /// The two ends of one connection.
 #[derive(Debug, Default)]
 pub struct Pair {
@@ -73,6 +85,7 @@ struct State {
     polls: usize,
     fail_poll: VecDeque<io::ErrorKind>,
     fail_register: bool,
+    fail_rearm: bool,
 }
 
 /// The world outside of the loop: the test's hand on it.
@@ -123,6 +136,7 @@ impl World {
             polls: 0,
             fail_poll: VecDeque::new(),
             fail_register: false,
+            fail_rearm: false,
         };
         World(Rc::new(RefCell::new(state)), Arc::default())
     }
@@ -162,6 +176,10 @@ impl World {
 
     pub fn fail_register(&self, fails: bool) {
         self.0.borrow_mut().fail_register = fails;
+    }
+
+    pub fn fail_rearm(&self, fails: bool) {
+        self.0.borrow_mut().fail_rearm = fails;
     }
 
     /// The next accepts of a listener fail with these.
@@ -407,6 +425,19 @@ impl Kernel for Fake {
         }
         let (client, peer) = queue.clients.pop_front().ok_or(ErrorKind::WouldBlock)?;
         Ok((FakeStream(client), peer.into()))
+    }
+
+    fn rearm(&mut self, listener: &mut FakeListener, key: usize) -> io::Result<()> {
+        if self.0.0.borrow().fail_rearm {
+            return Err(ErrorKind::OutOfMemory.into());
+        }
+        let queue = listener.0.borrow();
+        if !queue.clients.is_empty() || !queue.errors.is_empty() {
+            let source = Source::Listener(key);
+            let event = Event { source, readable: true, writable: false, is_plain: false };
+            push(&mut self.0.0.borrow_mut(), event);
+        }
+        Ok(())
     }
 
     fn connect(&mut self, _: SocketAddr) -> io::Result<FakeStream> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use campanile::{Address, Limits, Reactor, echo};
 
-use super::common::fake::World;
+use super::common::fake::{World, settle};
 use super::{seconds, serving, turns};
 
 #[test]
@@ -64,7 +64,7 @@ fn of_descriptors_that_run_out_one_warning_a_transition_and_a_second_is_given() 
     let world = World::new();
     let mut reactor = serving(&world, Limits::default(), echo());
     let leaving: Vec<_> = (0..4).map(|_| world.connect(0)).collect();
-    turns(&mut reactor, 2);
+    settle(&mut reactor);
     let said = || SAID.with(|said| said.borrow().clone());
 
     // One transition, however often it is tried.

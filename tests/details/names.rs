@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use campanile::{Address, ConnId, Limits, Outbox, Workspace};
 
-use super::common::fake::World;
-use super::{seconds, serving, turns};
+use super::common::fake::{World, settle};
+use super::{seconds, serving};
 
 #[test]
 fn what_has_a_name_says_it() {
@@ -22,7 +22,7 @@ fn what_has_a_name_says_it() {
         campanile::services::Echo
     });
     (0..3).for_each(|_| drop(world.connect(0)));
-    turns(&mut reactor, 2);
+    settle(&mut reactor);
     let told: Vec<_> = ids.borrow().iter().map(|id| (id.to_string(), id.ordinal())).collect();
     assert_eq!(told, [("#1".into(), 1), ("#2".into(), 2), ("#3".into(), 3)]);
     let handle = reactor.handle();

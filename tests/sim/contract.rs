@@ -41,6 +41,10 @@ pub enum Step {
         asked: usize,
         got: Got,
     },
+    /// A listener's next event was asked for.
+    Rearm {
+        id: usize,
+    },
     /// Our half ends.
     Shut {
         id: usize,
@@ -118,6 +122,10 @@ impl Contract {
             }
             Step::Try { id, half: Half::Read, asked, got } => self.read(id, asked, got),
             Step::Try { id, half: Half::Write, asked, got } => self.end(id).write(asked, got),
+            Step::Rearm { id } => {
+                self.end(id).is_drained = true;
+                Ok(())
+            }
             Step::Shut { id } => {
                 self.end(id).is_shut = true;
                 Ok(())

@@ -159,6 +159,13 @@ impl Kernel for Sim {
         Ok((SimStream { world: Rc::clone(&self.world), sid }, address.into()))
     }
 
+    fn rearm(&mut self, listener: &mut SimListener, key: usize) -> io::Result<()> {
+        let world = &mut *self.world.borrow_mut();
+        world.call("epoll_ctl listener", key)?;
+        world.rearm_listener(listener.index);
+        Ok(())
+    }
+
     fn connect(&mut self, _: SocketAddr) -> io::Result<SimStream> {
         let world = &mut *self.world.borrow_mut();
         world.call("connect", 0)?;

@@ -157,6 +157,12 @@ impl<K: Kernel> Kernel for Traced<K> {
         outcome.map(|(inner, peer)| (self.number(inner), peer))
     }
 
+    fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {
+        self.inner.rearm(&mut listener.inner, key)?;
+        self.trace.borrow_mut().note(Step::Rearm { id: listener.id });
+        Ok(())
+    }
+
     fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream> {
         self.inner.connect(addr).map(|inner| self.number(inner))
     }

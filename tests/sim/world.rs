@@ -271,6 +271,15 @@ impl World {
         self.queues[listener].armed = true;
     }
 
+    /// As one that is registered: whoever waits already is told of.
+    pub fn rearm_listener(&mut self, listener: usize) {
+        let waits = !self.queues[listener].waiting.is_empty();
+        self.queues[listener].armed = !waits;
+        if waits {
+            self.push(Source::Listener(listener), true, false);
+        }
+    }
+
     pub fn ring(&mut self) {
         self.push(Source::Waker, true, false);
     }

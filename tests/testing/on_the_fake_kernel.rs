@@ -6,7 +6,7 @@ use std::time::Duration;
 use campanile::testing::{Book, Effect, Entry, Fault, Faulty, Ledger, Logged, Plan};
 use campanile::{Clock, Limits, Reactor, daytime, echo};
 
-use crate::common::fake::{Client, Fake, World};
+use crate::common::fake::{Client, Fake, World, settle};
 use crate::common::{TUTORIAL, TUTORIAL_LINE, pattern};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -36,14 +36,7 @@ impl Stage {
 
     /// Turns until nothing is left to do at once.
     fn settle(&mut self) {
-        for _ in 0..10_000 {
-            self.reactor.turn(NOW).unwrap();
-            if self.reactor.timeout() != NOW {
-                self.reactor.turn(NOW).unwrap();
-                return;
-            }
-        }
-        panic!("the loop spins");
+        settle(&mut self.reactor);
     }
 
     /// Lets time pass from deadline to deadline.

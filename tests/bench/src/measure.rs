@@ -107,10 +107,12 @@ impl Bench {
             // Left over from an earlier run.
             let _ = fs::remove_file(&file);
             // As a grandchild (-D) strace leaves the server our child, which we may signal.
-            let mut tool: Vec<String> = ["strace", "-D", "-f", "-c", "-o"].map(String::from).into();
+            let mut tool: Vec<String> = ["strace", "-D", "-f", "-o"].map(String::from).into();
             tool.push(file.to_string_lossy().into());
-            self.start(subject, &tool)?.step(unit, count)?;
-            counts.push(await_calls(&file)?);
+            let server = self.start(subject, &tool)?;
+            let pid = server.pid();
+            server.step(unit, count)?;
+            counts.push(await_calls(&file, pid)?);
         }
         let mut calls = counts.pop().unwrap_or_default();
         for (name, before) in counts.pop().unwrap_or_default() {
@@ -184,6 +186,9 @@ pub enum Unit {
     /// One of 16 daytime connections.
     ConnectionOfMany,
 }
+
+/// The name of an `epoll_ctl` that changes nothing, and is told of what is there already.
+pub const REARM: &str = "epoll_ctl, again";
 
 /// For each system call how often it was made, and how often it failed.
 pub type Calls = BTreeMap<String, (f64, f64)>;
@@ -269,32 +274,40 @@ fn address(stdout: &mut impl BufRead, name: &str) -> io::Result<SocketAddr> {
         .ok_or_else(|| io::Error::other(format!("no line '{name}ADDR' but '{}'", line.trim_end())))
 }
 
-/// Waits for strace's table. It is nobody's child, so that its file must tell when it is done.
-fn await_calls(file: &Path) -> io::Result<Calls> {
+/// Waits for all that strace has to say. It is nobody's child, so that its file must tell when it
+/// is done.
+fn await_calls(file: &Path, pid: u32) -> io::Result<Calls> {
     let began = Instant::now();
+    let end = format!("{pid} +++ ");
     while began.elapsed() < PATIENCE {
-        let table = fs::read_to_string(file).unwrap_or_default();
-        if table.trim_end().ends_with("total") {
-            return Ok(parse_calls(&table));
+        let log = fs::read_to_string(file).unwrap_or_default();
+        if log.ends_with('\n') && log.lines().any(|line| line.starts_with(&end)) {
+            return Ok(count_calls(&log));
         }
         std::thread::yield_now();
     }
-    Err(io::Error::other("strace wrote no table"))
+    Err(io::Error::other("strace wrote no end"))
 }
 
-/// Reads strace's table: share, seconds, each, calls, errors if any, name.
-fn parse_calls(table: &str) -> Calls {
+/// Counts strace's lines: `pid name(...) = result`. A call during which another thread made one has
+/// two: `pid name(... <unfinished ...>` and `pid <... name resumed>...) = result`.
+fn count_calls(log: &str) -> Calls {
     let mut calls = Calls::new();
-    for row in table.lines() {
-        let words: Vec<&str> = row.split_whitespace().collect();
-        let (Some(name), Some(Ok(count))) = (words.last(), words.get(3).map(|word| word.parse()))
-        else {
+    for line in log.lines() {
+        let call = line.split_once(' ').map_or("", |(_, call)| call.trim_start());
+        let (name, is_begun) = match call.strip_prefix("<... ") {
+            Some(rest) => (rest.split(' ').next(), false),
+            None => (call.split_once('(').map(|(name, _)| name), true),
+        };
+        let Some(name) = name else {
             continue;
         };
-        let errors = words.get(4).and_then(|word| word.parse().ok());
-        if *name != "total" {
-            calls.insert(name.to_string(), (count, errors.unwrap_or(0.0)));
-        }
+        // To ask anew for a listener's event is another thing than to register a connection.
+        let is_rearm = name == "epoll_ctl" && call.contains("EPOLL_CTL_MOD");
+        let name = if is_rearm { REARM } else { name };
+        let counts = calls.entry(name.to_string()).or_default();
+        counts.0 += f64::from(u8::from(is_begun));
+        counts.1 += f64::from(u8::from(call.contains(" = -1 ")));
     }
     calls
 }
