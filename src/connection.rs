@@ -35,8 +35,10 @@ enum Stage {
 #[must_use]
 #[non_exhaustive]
 pub enum Next {
-    /// An event, or its deadline.
+    /// An event; or the deadline that was named before, if any was.
     Wait,
+    /// An event; or this deadline, in milliseconds since the loop began.
+    WaitUntil(u64),
     /// To be run again in the next turn: its budget is spent, and no event will come for the rest.
     Again,
     /// To be dropped.
@@ -74,7 +76,7 @@ pub struct Connection<S> {
     replan: bool,
     /// Whether the connection is on the run queue: the loop's mark, kept here to save a table.
     pub(crate) queued: bool,
-    protocol: Option<Box<dyn Protocol>>,
+    protocol: Box<dyn Protocol>,
     owed: SendBuffer,
     bytes_in: u64,
     bytes_out: u64,
@@ -135,7 +137,7 @@ impl<S: Stream> Connection<S> {
             ready: Readiness::BOTH,
             replan: true,
             queued: false,
-            protocol: Some(protocol),
+            protocol,
             owed: SendBuffer::default(),
             bytes_in: 0,
             bytes_out: 0,
@@ -178,10 +180,15 @@ impl<S: Stream> Connection<S> {
     /// How much we want of what the peer says. As long as we may answer, the answer must fit below
     /// the high-water mark; who has said everything, or governs its hearing, takes what there is.
     fn room(&self, lent: &Workspace) -> usize {
-        if self.halves.input == Input::Open && self.halves.output == Output::Open {
-            let room = lent.limits.high_water.saturating_sub(self.owed.len());
-            return if self.halves.congested { 0 } else { room };
+        if self.halves.input != Input::Open {
+            return self.room_without_answer(lent);
         }
+        let room = lent.limits.high_water.saturating_sub(self.owed.len());
+        if self.halves.congested { 0 } else { room }
+    }
+
+    #[cold]
+    fn room_without_answer(&self, lent: &Workspace) -> usize {
         match self.halves.input {
             Input::Open | Input::Eager | Input::Discarded => lent.limits.scratch,
             Input::Paused | Input::Ended => 0,
@@ -198,10 +205,8 @@ impl<S: Stream> Connection<S> {
     pub fn run(&mut self, lent: &mut Workspace) -> Next {
         lent.renew_budget();
         match self.work(lent) {
-            Ok(next @ (Next::Wait | Next::Again)) if self.needs_a_plan() => {
-                self.overdue(lent).map_or(next, Next::Close)
-            }
-            Ok(next) => next,
+            Ok(next) if !self.needs_a_plan() => next,
+            Ok(next) => self.judge(next, lent),
             Err(reason) => Next::Close(reason),
         }
     }
@@ -213,7 +218,7 @@ impl<S: Stream> Connection<S> {
         let next = self.exchange(lent)?;
         // A peer that never stops talking must not keep its protocol from the time it asked for.
         if matches!(next, Next::Again) && self.take_wake(lent) {
-            self.call(lent, 0, |protocol, _, out| protocol.on_wake(out))?;
+            self.tell(lent, &mut |protocol, out| protocol.on_wake(out))?;
         }
         Ok(next)
     }
@@ -221,6 +226,7 @@ impl<S: Stream> Connection<S> {
     /// Reads, calls and writes until nothing is left to do, or the budget.
     fn exchange(&mut self, lent: &mut Workspace) -> Result<Next, CloseReason> {
         let mut woken = false;
+        let mut budget = lent.limits.budget;
         loop {
             if !self.owed.is_empty() || self.halves.output != Output::Open {
                 if let Some(next) = self.deliver(lent)? {
@@ -229,19 +235,23 @@ impl<S: Stream> Connection<S> {
             }
             let room = if self.ready.is_readable() { self.room(lent) } else { 0 };
             if room > 0 {
-                if lent.budget.input == 0 {
+                if budget == 0 {
                     return Ok(Next::Again);
                 }
-                self.read(room, lent)?;
+                self.read(room, &mut budget, lent)?;
+                // All that is there was read and answered in full: nothing else has become due.
+                if !self.ready.is_readable() && !self.needs_a_plan() {
+                    return Ok(Next::Wait);
+                }
             } else if self.is_relieved(lent) {
-                if lent.budget.output == 0 {
+                if lent.budget == 0 {
                     return Ok(Next::Again);
                 }
                 self.halves.congested = false;
-                self.call(lent, 0, |protocol, _, out| protocol.on_drain(out))?;
+                self.tell(lent, &mut |protocol, out| protocol.on_drain(out))?;
             } else if !woken && self.take_wake(lent) {
                 woken = true;
-                self.call(lent, 0, |protocol, _, out| protocol.on_wake(out))?;
+                self.tell(lent, &mut |protocol, out| protocol.on_wake(out))?;
             } else {
                 return Ok(Next::Wait);
             }
@@ -249,6 +259,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Tells the protocol that the peer is there; false while it is not known.
+    #[cold]
     fn open(&mut self, lent: &mut Workspace) -> Result<bool, CloseReason> {
         if self.stage == Stage::Connecting {
             if !self.ready.is_writable() {
@@ -264,7 +275,7 @@ impl<S: Stream> Connection<S> {
         self.stage = Stage::Opened;
         self.replan = true;
         self.progress = lent.millis as u32;
-        self.call(lent, 0, |protocol, _, out| protocol.on_open(out))?;
+        self.tell(lent, &mut |protocol, out| protocol.on_open(out))?;
         // A newcomer is readable by guess, for those who answer. Whoever has said everything waits
         // for a FIN, which is hardly ever there so soon: registration will tell.
         if is_guess && self.halves.input == Input::Discarded {

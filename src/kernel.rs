@@ -294,6 +294,7 @@ impl std::os::fd::AsFd for Mio {
 pub struct Tcp(TcpStream);
 
 impl Read for Tcp {
+    #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer)
     }
@@ -302,6 +303,7 @@ impl Read for Tcp {
 impl Write for Tcp {
     /// std sends with `MSG_NOSIGNAL`: no SIGPIPE, whatever the program's disposition is. Vectored
     /// writes would not, so there are none.
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes)
     }

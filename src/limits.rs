@@ -95,14 +95,8 @@ pub struct Workspace {
     pub(crate) scratch: Box<[u8]>,
     pub(crate) outbox: Outbox,
     pub(crate) panics: Vec<Box<dyn Any + Send>>,
-    pub(crate) budget: Budget,
-}
-
-/// How many bytes may still be moved in one run of a connection, either way.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    pub(crate) input: usize,
-    pub(crate) output: usize,
+    /// How many bytes may still be written in this run of a connection.
+    pub(crate) budget: usize,
 }
 
 impl Workspace {
@@ -131,7 +125,7 @@ impl Workspace {
             outbox: Outbox::lending(now, limits.high_water, &scratch),
             scratch,
             panics: Vec::new(),
-            budget: Budget { input: limits.budget, output: limits.budget },
+            budget: limits.budget,
             limits,
         }
     }
@@ -145,7 +139,7 @@ impl Workspace {
     }
 
     pub(crate) fn renew_budget(&mut self) {
-        self.budget = Budget { input: self.limits.budget, output: self.limits.budget };
+        self.budget = self.limits.budget;
     }
 
     /// The limits in force.

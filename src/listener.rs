@@ -11,7 +11,7 @@ const RETRY: Millis = 100;
 /// At most one warning in this time; the next one says how many it stands for.
 const QUIET: Millis = 1000;
 /// How many turns in a row somebody must have waited before more than one is taken in a turn.
-const PATIENCE: u32 = 8;
+const PATIENCE: u32 = 4;
 
 pub(crate) type Maker = Box<dyn FnMut(&Accepted) -> Box<dyn Protocol>>;
 
@@ -134,7 +134,7 @@ impl<L> Listener<L> {
         match class(&error) {
             Class::Drained => {
                 self.ready = false;
-                self.pressure = self.pressure.saturating_sub(2);
+                self.pressure = self.pressure.saturating_sub(PATIENCE);
                 self.pause = Pause::No;
                 Outcome::Drained
             }

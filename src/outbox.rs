@@ -1,7 +1,6 @@
 //! What is owed to a peer: the bytes ([`SendBuffer`]) and a protocol's wishes ([`Outbox`]).
 
 use std::io::{self, ErrorKind, Write};
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// How an attempt to hand bytes to the kernel ended.
@@ -45,8 +44,8 @@ pub(crate) fn flush(
     Ok(Flush::Drained)
 }
 
-/// Bytes owed to a peer, oldest first. Invariant: `head <= bytes.len()`; what lies before `head`
-/// was sent.
+/// Bytes owed to a peer, oldest first. Invariant: what lies before `head` was sent, and something
+/// lies behind it, or nothing is there at all.
 #[derive(Debug, Default)]
 pub(crate) struct SendBuffer {
     bytes: Vec<u8>,
@@ -63,7 +62,8 @@ impl SendBuffer {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        // What is drained is forgotten.
+        self.bytes.is_empty()
     }
 
     /// Queues all of `more`. Storage stays below twice the most that was ever owed at once. Cold,
@@ -96,7 +96,7 @@ impl SendBuffer {
         let mut rest = self.unsent();
         let outcome = flush(&mut rest, to, budget);
         self.head = self.bytes.len() - rest.len();
-        if self.is_empty() {
+        if self.len() == 0 {
             *self = SendBuffer::default();
         }
         outcome
@@ -169,10 +169,11 @@ impl Halves {
 pub struct Outbox {
     now: Instant,
     queue: SendBuffer,
-    /// The addresses of the scratch buffer that holds the data of a call.
-    lent: Range<usize>,
-    /// The part of it that was sent before anything was queued: it is written from there, uncopied.
-    uncopied: Range<usize>,
+    /// The address and length of the scratch buffer that holds the data of a call.
+    lent: (usize, usize),
+    /// The part of it that was sent before anything was queued, its start and length: it is written
+    /// from there, uncopied.
+    uncopied: (usize, usize),
     unsent: usize,
     high_water: usize,
     halves: Halves,
@@ -192,8 +193,8 @@ impl Outbox {
         Outbox {
             now,
             queue: SendBuffer::default(),
-            lent: 0..0,
-            uncopied: 0..0,
+            lent: (0, 0),
+            uncopied: (0, 0),
             unsent: 0,
             high_water,
             halves: Halves::OPEN,
@@ -204,8 +205,8 @@ impl Outbox {
 
     /// An outbox that need not copy what is sent on from `scratch`, which must not move.
     pub(crate) fn lending(now: Instant, high_water: usize, scratch: &[u8]) -> Outbox {
-        let start = scratch.as_ptr() as usize;
-        Outbox { lent: start..start + scratch.len(), ..Outbox::with_high_water(now, high_water) }
+        let lent = (scratch.as_ptr() as usize, scratch.len());
+        Outbox { lent, ..Outbox::with_high_water(now, high_water) }
     }
 
     /// Queues all of `bytes`: it keeps the promise of `sendall`, without blocking. Whatever the
@@ -233,19 +234,16 @@ impl Outbox {
 
     /// Notes a slice of the scratch buffer instead of copying it, as long as order is kept.
     fn note_uncopied(&mut self, bytes: &[u8]) -> bool {
-        let start = bytes.as_ptr() as usize;
-        // What begins in the scratch buffer ends there, too: no slice spans two allocations.
-        if !self.lent.contains(&start) || !self.queue.is_empty() {
+        // What begins before the scratch buffer is very far behind it. What begins in it ends there,
+        // too: no slice spans two allocations.
+        let start = (bytes.as_ptr() as usize).wrapping_sub(self.lent.0);
+        if start >= self.lent.1 || !self.queue.is_empty() {
             return false;
         }
-        let start = start - self.lent.start;
-        let end = start + bytes.len();
-        if self.uncopied.is_empty() {
-            self.uncopied = start..end;
-        } else if self.uncopied.end == start {
-            self.uncopied.end = end;
-        } else {
-            return false;
+        match self.uncopied {
+            (_, 0) => self.uncopied = (start, bytes.len()),
+            (first, length) if first + length == start => self.uncopied.1 += bytes.len(),
+            _ => return false,
         }
         true
     }
@@ -280,6 +278,10 @@ impl Outbox {
         let halves = self.wish();
         if halves.output == Output::Open {
             halves.output = Output::Flushing;
+        }
+        // What comes needs no answer any more, so there is none to make room for.
+        if halves.input == Input::Open {
+            halves.input = Input::Eager;
         }
     }
 
@@ -367,17 +369,26 @@ impl Outbox {
         self.halves = halves;
         self.wake = wake;
         self.has_changed = false;
-        self.uncopied = 0..0;
+        self.uncopied.1 = 0;
         if !self.queue.is_empty() {
             self.queue.clear(self.high_water);
         }
+    }
+
+    /// All that is unsent, if it was said in this call and lies in one piece.
+    #[inline]
+    pub(crate) fn whole<'a>(&'a self, scratch: &'a [u8]) -> Option<&'a [u8]> {
+        if self.uncopied.1 == self.unsent {
+            return Some(self.uncopied(scratch));
+        }
+        (self.queue.len() == self.unsent).then(|| self.queue.unsent())
     }
 
     /// The two parts that this call asked to be sent, in order: one still in scratch, one copied. If
     /// there is only one, it comes first.
     #[inline]
     pub(crate) fn parts<'a>(&'a self, scratch: &'a [u8]) -> [&'a [u8]; 2] {
-        let uncopied = &scratch[self.uncopied.clone()];
+        let uncopied = self.uncopied(scratch);
         if self.queue.is_empty() {
             [uncopied, &[]]
         } else if uncopied.is_empty() {
@@ -385,6 +396,11 @@ impl Outbox {
         } else {
             [uncopied, self.queue.unsent()]
         }
+    }
+
+    fn uncopied<'a>(&self, scratch: &'a [u8]) -> &'a [u8] {
+        let (start, length) = self.uncopied;
+        &scratch[start..start + length]
     }
 
     /// What is wished for beside the bytes, if the call changed it.

@@ -124,6 +124,7 @@ impl<K: Kernel> Reactor<K> {
     ///
     /// # Errors
     /// As [`turn`](Reactor::turn); and if the last listener broke.
+    #[inline(never)]
     pub fn run(&mut self) -> io::Result<()> {
         while !self.is_finished() {
             self.turn(None)?;
@@ -198,9 +199,9 @@ impl<K: Kernel> Reactor<K> {
         }
         for command in mail.commands {
             match command {
-                Command::Send(id, bytes) => self.command(id, |_, out| out.send(&bytes)),
-                Command::Close(id) => self.command(id, |_, out| out.close()),
-                Command::Wake(id) => self.command(id, |protocol, out| protocol.on_wake(out)),
+                Command::Send(id, bytes) => self.command(id, &mut |_, out| out.send(&bytes)),
+                Command::Close(id) => self.command(id, &mut |_, out| out.close()),
+                Command::Wake(id) => self.command(id, &mut |protocol, out| protocol.on_wake(out)),
             }
         }
         if let Some(grace) = mail.shutdown {
@@ -257,13 +258,12 @@ impl<K: Kernel> Reactor<K> {
             let id = ConnId { key: key as u32, ordinal: connection.ordinal };
             self.kernel.look(id, || connection.view(&self.lent));
             match next {
-                Next::Close(reason) => retire(key, connection, reason, &mut self.over),
-                Next::Again => enqueue(key, connection, &mut self.runnable),
-                Next::Wait => {
-                    if let Some(deadline) = connection.plan(&self.lent) {
-                        self.timers.arm(key, deadline.min(self.lent.millis + HORIZON));
-                    }
+                Next::Wait => {}
+                Next::WaitUntil(deadline) => {
+                    self.timers.arm(key, deadline.min(self.lent.millis + HORIZON));
                 }
+                Next::Again => enqueue(key, connection, &mut self.runnable),
+                Next::Close(reason) => retire(key, connection, reason, &mut self.over),
             }
         }
         running.clear();
@@ -322,7 +322,7 @@ impl<K: Kernel> Reactor<K> {
         (next < Millis::MAX).then(|| Duration::from_millis(next.saturating_sub(now)))
     }
 
-    fn command(&mut self, id: ConnId, what: impl FnOnce(&mut dyn Protocol, &mut Outbox)) {
+    fn command(&mut self, id: ConnId, what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox)) {
         let key = id.key as usize;
         match self.connections.get_mut(key) {
             Some(connection) if connection.ordinal == id.ordinal && connection.is_talking() => {

@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use campanile::services::Echo;
-use campanile::{Clock, ConnId, Limits, Outbox, Protocol, Reactor, daytime, echo};
+use campanile::{Clock, ConnId, Limits, Outbox, Protocol, daytime, echo};
 use common::diary::Diary;
-use common::fake::{Fake, World, serving, settle};
+use common::fake::{World, serving, settle};
 use common::{TUTORIAL, TUTORIAL_LINE, pattern};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);

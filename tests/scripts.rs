@@ -32,7 +32,7 @@ fn converse(
                 return told;
             }
             Next::Again => {}
-            Next::Wait => {
+            Next::Wait | Next::WaitUntil(_) => {
                 let wire = &mut *script.0.borrow_mut();
                 let (mut read, write) = (wire.read_blocked, wire.write_blocked);
                 // Registration tells of what is there already.
@@ -122,7 +122,7 @@ fn nothing_is_read_beyond_the_room_that_is_left() {
     let steps = [Step::All, Step::WouldBlock];
     script.0.borrow_mut().begin(&steps, &pattern(1000));
     let mut connection = Connection::new(script.clone(), Box::new(Echo), &lent);
-    assert!(matches!(connection.run(&mut lent), Next::Wait));
+    assert!(matches!(connection.run(&mut lent), Next::Wait | Next::WaitUntil(_)));
     assert_eq!(script.0.borrow().read, 100, "64 and then the 36 that were left");
     assert!(!connection.wants_read(&lent) && connection.wants_write());
 }
@@ -210,7 +210,7 @@ fn a_wake_up_comes_once_at_its_time_and_a_cancelled_one_never() {
         );
         for (second, expected) in [(0, false), (6, false), (7, awake), (8, awake)] {
             lent.begin_turn(began + Duration::from_secs(second));
-            assert!(matches!(connection.run(&mut lent), Next::Wait));
+            assert!(matches!(connection.run(&mut lent), Next::Wait | Next::WaitUntil(_)));
             assert_eq!(script.0.borrow().written == b"awake", expected, "second {second}");
         }
     }

@@ -1,7 +1,7 @@
 //! A connection and its protocol: the calls, and the wishes they leave behind.
 
 use std::any::Any;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
@@ -22,16 +22,26 @@ impl<S: Stream> Connection<S> {
     ) -> Result<(), CloseReason> {
         let wake = self.rare.as_ref().and_then(|rare| rare.wake);
         lent.outbox.lend(self.owed.len(), self.halves, wake);
-        let Some(protocol) = &mut self.protocol else { return Ok(()) };
         let (data, out) = (&lent.scratch[..count], &mut lent.outbox);
         // Whatever a panic leaves behind belongs to this protocol and goes with it.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(&mut **protocol, data, out))) {
+        let body = AssertUnwindSafe(|| what(&mut *self.protocol, data, out));
+        if let Err(panic) = catch_unwind(body) {
             return Err(self.panicked(panic, lent));
         }
         if let Some(wishes) = lent.outbox.new_wishes() {
             self.grant(wishes, lent)?;
         }
         self.send_off(lent)
+    }
+
+    /// Calls the protocol without data, which is rare beside the calls with it.
+    #[inline(never)]
+    pub(super) fn tell(
+        &mut self,
+        lent: &mut Workspace,
+        what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox),
+    ) -> Result<(), CloseReason> {
+        self.call(lent, 0, |protocol, _, out| what(protocol, out))
     }
 
     #[cold]
@@ -45,50 +55,64 @@ impl<S: Stream> Connection<S> {
     /// Tries the write now; only what the kernel refuses waits for writability.
     #[inline(always)]
     fn send_off(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
-        let [only, _] = lent.outbox.parts(&lent.scratch);
-        let size = only.len();
-        if size == 0 {
-            return Ok(());
-        }
-        // Nearly always this is all that is unsent, and the kernel takes all of it.
-        if size < lent.outbox.unsent() || size > lent.budget.output || !self.ready.is_writable() {
-            return self.keep(None, lent);
-        }
-        match Writer::new(&mut self.stream, self.halves.output).write(only) {
+        let whole = match lent.outbox.whole(&lent.scratch) {
+            Some([]) => return Ok(()),
+            Some(whole) if whole.len() <= lent.budget && self.ready.is_writable() => whole,
+            _ => return self.keep(0, lent),
+        };
+        let size = whole.len();
+        match Writer::new(&mut self.stream, self.halves.output).write(whole) {
+            // Nearly always the kernel takes all of it.
             Ok(taken) if taken == size => {
-                lent.budget.output -= size;
+                lent.budget -= size;
                 self.note_sent(size, lent.millis);
                 Ok(())
             }
-            tried => self.keep(Some(tried), lent),
+            Ok(taken) => self.keep_rest(taken.min(size), lent),
+            Err(error) => self.keep_all(error, lent),
         }
     }
 
-    /// Sends what can be sent, and keeps the rest. `tried` is how a first write went.
+    /// A short write: keeps the rest.
     #[cold]
-    fn keep(
-        &mut self,
-        tried: Option<io::Result<usize>>,
-        lent: &mut Workspace,
-    ) -> Result<(), CloseReason> {
-        let [mut first, second] = lent.outbox.parts(&lent.scratch);
+    fn keep_rest(&mut self, taken: usize, lent: &mut Workspace) -> Result<(), CloseReason> {
+        if taken == 0 {
+            return Err(CloseReason::Failed(ErrorKind::WriteZero.into()));
+        }
+        lent.budget -= taken;
+        self.note_sent(taken, lent.millis);
+        self.keep(taken, lent)
+    }
+
+    /// Nothing was written: keeps all, unless that is for good.
+    #[cold]
+    fn keep_all(&mut self, error: io::Error, lent: &mut Workspace) -> Result<(), CloseReason> {
+        match error.kind() {
+            ErrorKind::WouldBlock => self.ready.clear_writable(),
+            ErrorKind::Interrupted => {}
+            _ => return Err(CloseReason::Failed(error)),
+        }
+        self.keep(0, lent)
+    }
+
+    /// Keeps what was said in this call, but for the first `taken` bytes.
+    #[cold]
+    fn keep(&mut self, taken: usize, lent: &mut Workspace) -> Result<(), CloseReason> {
+        let [first, second] = lent.outbox.parts(&lent.scratch);
+        if first.len() == taken {
+            return Ok(());
+        }
         if self.owed.is_empty() {
-            // Two parts are rare enough to be copied.
-            if second.is_empty() && self.ready.is_writable() {
-                self.transmit(&mut first, tried, lent.millis, &mut lent.budget)?;
-            }
-            if first.is_empty() {
-                return Ok(());
-            }
             // Whoever owed nothing until now has not stalled yet, however long it was silent.
             self.progress = lent.millis as u32;
         }
-        self.owed.append(first);
+        self.owed.append(&first[taken..]);
         self.owed.append(second);
         self.replan = true;
         if self.owed.len() > lent.limits.unsent { Err(CloseReason::Overflow) } else { Ok(()) }
     }
 
+    #[cold]
     fn grant(&mut self, wished: Halves, lent: &Workspace) -> Result<(), CloseReason> {
         if wished.aborted {
             return Err(CloseReason::Aborted);
@@ -114,13 +138,13 @@ impl<S: Stream> Connection<S> {
     pub(crate) fn command(
         &mut self,
         lent: &mut Workspace,
-        what: impl FnOnce(&mut dyn Protocol, &mut Outbox),
+        what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox),
     ) -> Result<(), CloseReason> {
         if !self.is_talking() {
             return Ok(());
         }
         lent.renew_budget();
-        self.call(lent, 0, |protocol, _, out| what(protocol, out))
+        self.tell(lent, what)
     }
 
     /// Ends the connection: the protocol hears why, the stream too, and both are dropped.
@@ -128,19 +152,23 @@ impl<S: Stream> Connection<S> {
         if reason.wants_reset() {
             self.stream.abort();
         }
-        if let Some(protocol) = &mut self.protocol {
-            let told = catch_unwind(AssertUnwindSafe(|| protocol.on_close(&reason)));
-            let dropped = self.drop_protocol();
-            if let Err(panic) = told.and(dropped) {
-                lent.panics.push(panic);
-            }
+        let told = catch_unwind(AssertUnwindSafe(|| self.protocol.on_close(&reason)));
+        if let Err(panic) = told.and(self.drop_protocol()) {
+            lent.panics.push(panic);
         }
         self.stream.ended(&reason);
     }
 
     /// A panic in a protocol's drop is that protocol's, too.
     fn drop_protocol(&mut self) -> thread::Result<()> {
-        let protocol = self.protocol.take();
+        let protocol = std::mem::replace(&mut self.protocol, Box::new(Nobody));
         catch_unwind(AssertUnwindSafe(|| drop(protocol)))
     }
+}
+
+/// In the place of a protocol that is gone.
+struct Nobody;
+
+impl Protocol for Nobody {
+    fn on_data(&mut self, _data: &[u8], _out: &mut Outbox) {}
 }

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Instant;
 
-use super::{Connection, Input, Output, Stage, Stream};
+use super::{Connection, Input, Next, Output, Stage, Stream};
 use crate::limits::Workspace;
 use crate::protocol::CloseReason;
 use crate::timers::Millis;
@@ -49,13 +49,20 @@ impl<S: Stream> Connection<S> {
         self.replan || self.stream.retry_at().is_some()
     }
 
-    /// When to look at this connection again if no event comes before; `None` if that is planned.
-    pub(crate) fn plan(&mut self, lent: &Workspace) -> Option<Millis> {
-        if !self.needs_a_plan() {
-            return None;
+    /// Ends a connection that is overdue, and plans when to look at another one again.
+    #[cold]
+    pub(super) fn judge(&mut self, next: Next, lent: &Workspace) -> Next {
+        if matches!(next, Next::Close(_)) {
+            return next;
+        }
+        if let Some(reason) = self.overdue(lent) {
+            return Next::Close(reason);
+        }
+        if matches!(next, Next::Again) {
+            return next;
         }
         self.replan = false;
-        self.deadline(lent)
+        self.deadline(lent).map_or(Next::Wait, Next::WaitUntil)
     }
 
     pub(super) fn deadline(&self, lent: &Workspace) -> Option<Millis> {

@@ -40,23 +40,18 @@ pub trait Stream: Read + Write {
 pub(super) struct Writer<'a, S> {
     to: &'a mut S,
     last: bool,
-    /// How the first write went, if it was made already.
-    pub(super) tried: Option<io::Result<usize>>,
 }
 
 impl<'a, S> Writer<'a, S> {
     #[inline]
     pub(super) fn new(to: &'a mut S, output: Output) -> Writer<'a, S> {
-        Writer { to, last: output == Output::Flushing, tried: None }
+        Writer { to, last: output == Output::Flushing }
     }
 }
 
 impl<S: Stream> Write for Writer<'_, S> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(outcome) = self.tried.take() {
-            return outcome;
-        }
         if self.last { self.to.write_last(bytes) } else { self.to.write(bytes) }
     }
 

@@ -4,48 +4,63 @@ use std::io::{self, ErrorKind};
 
 use super::stream::Writer;
 use super::{Connection, Input, Next, Output, Stream};
-use crate::limits::{Budget, Workspace};
-use crate::outbox::{self, Flush};
+use crate::limits::Workspace;
+use crate::outbox::Flush;
 use crate::protocol::CloseReason;
 use crate::timers::Millis;
 
 impl<S: Stream> Connection<S> {
     /// Reads once, at most `room` bytes, and tells the protocol.
-    pub(super) fn read(&mut self, room: usize, lent: &mut Workspace) -> Result<(), CloseReason> {
-        let size = room.min(lent.scratch.len()).min(lent.budget.input);
-        match self.stream.read(&mut lent.scratch[..size]) {
-            // Zero bytes is not "nothing yet" (that is WouldBlock): it is the peer's goodbye.
-            Ok(0) => {
-                if std::mem::replace(&mut self.halves.input, Input::Ended) != Input::Discarded {
-                    self.call(lent, 0, |protocol, _, out| protocol.on_eof(out))?;
-                }
-                Ok(())
-            }
-            Ok(count) => {
-                let count = count.min(size);
-                // Otherwise still readable: mio promises another event only after WouldBlock.
-                if count < size && self.ready.is_plain() {
-                    self.ready.clear_readable();
-                }
-                lent.budget.input -= count;
-                self.bytes_in += count as u64;
-                if self.halves.input == Input::Discarded {
-                    return self.discard(count, lent);
-                }
-                self.progress = lent.millis as u32;
-                self.call(lent, count, |protocol, data, out| protocol.on_data(data, out))
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+    #[inline(always)]
+    pub(super) fn read(
+        &mut self,
+        room: usize,
+        budget: &mut usize,
+        lent: &mut Workspace,
+    ) -> Result<(), CloseReason> {
+        let size = room.min(lent.scratch.len()).min(*budget);
+        let count = match self.stream.read(&mut lent.scratch[..size]) {
+            Ok(0) => return self.hear_end(lent),
+            Ok(count) => count.min(size),
+            Err(error) => return self.not_read(error),
+        };
+        // Otherwise still readable: mio promises another event only after WouldBlock.
+        if count < size && self.ready.is_plain() {
+            self.ready.clear_readable();
+        }
+        *budget -= count;
+        self.bytes_in += count as u64;
+        if self.halves.input == Input::Discarded {
+            return self.discard(count, lent);
+        }
+        self.progress = lent.millis as u32;
+        self.call(lent, count, |protocol, data, out| protocol.on_data(data, out))
+    }
+
+    /// Zero bytes is not "nothing yet" (that is WouldBlock): it is the peer's goodbye.
+    #[cold]
+    fn hear_end(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
+        if std::mem::replace(&mut self.halves.input, Input::Ended) == Input::Discarded {
+            return Ok(());
+        }
+        self.tell(lent, &mut |protocol, out| protocol.on_eof(out))
+    }
+
+    #[cold]
+    fn not_read(&mut self, error: io::Error) -> Result<(), CloseReason> {
+        match error.kind() {
+            ErrorKind::WouldBlock => {
                 self.ready.clear_readable();
                 Ok(())
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(CloseReason::Failed(error)),
+            ErrorKind::Interrupted => Ok(()),
+            _ => Err(CloseReason::Failed(error)),
         }
     }
 
     /// What comes after our end must be read, or closing would reset the connection and could
     /// destroy what the peer has not read yet (RFC 1122, 4.2.2.13).
+    #[cold]
     fn discard(&mut self, count: usize, lent: &Workspace) -> Result<(), CloseReason> {
         if self.is_lingering() {
             let rare = self.rare();
@@ -57,31 +72,15 @@ impl<S: Stream> Connection<S> {
         Ok(())
     }
 
-    /// Offers bytes that were never queued, and advances past those that were taken. `tried` is how
-    /// a first write went.
-    pub(super) fn transmit(
-        &mut self,
-        bytes: &mut &[u8],
-        tried: Option<io::Result<usize>>,
-        now: Millis,
-        budget: &mut Budget,
-    ) -> Result<(), CloseReason> {
-        let before = bytes.len();
-        let mut writer = Writer::new(&mut self.stream, self.halves.output);
-        writer.tried = tried;
-        let outcome = outbox::flush(bytes, &mut writer, &mut budget.output);
-        self.note_flush(before - bytes.len(), outcome, now)
-    }
-
     /// Offers what is owed; when that was the last, says so to the peer. If that ends the run, says
     /// what is next.
-    #[inline(never)]
+    #[cold]
     pub(super) fn deliver(&mut self, lent: &mut Workspace) -> Result<Option<Next>, CloseReason> {
         if !self.owed.is_empty() && self.ready.is_writable() {
             self.replan = true;
             let before = self.owed.len();
             let mut writer = Writer::new(&mut self.stream, self.halves.output);
-            let outcome = self.owed.flush(&mut writer, &mut lent.budget.output);
+            let outcome = self.owed.flush(&mut writer, &mut lent.budget);
             self.note_flush(before - self.owed.len(), outcome, lent.millis)?;
         }
         if self.owed.is_empty() && self.halves.output == Output::Flushing {

@@ -47,7 +47,7 @@ impl<K: Kernel> Reactor<K> {
             if connection.is_over() {
                 continue;
             }
-            match connection.command(&mut self.lent, |_, out| out.close()) {
+            match connection.command(&mut self.lent, &mut |_, out| out.close()) {
                 Ok(()) => enqueue(key, connection, &mut self.runnable),
                 Err(reason) => retire(key, connection, reason, &mut self.over),
             }
