@@ -119,6 +119,15 @@ pub trait Kernel: Sized {
     /// something can still be written.
     fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()>;
 
+    /// Makes poll return once somebody else's descriptor can be read; no event tells of it.
+    ///
+    /// # Errors
+    /// If it cannot be watched: no file can, and a kernel need not know how.
+    #[cfg(unix)]
+    fn watch(&mut self, _fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// A phase of the turn begins.
     #[inline]
     fn phase(&mut self, _phase: Phase) {}
@@ -174,7 +183,7 @@ impl Mio {
         Ok(Mio { poll, events: Events::with_capacity(events.max(1)), waker })
     }
 
-    fn watch(&self, listener: &mut TcpListener, key: usize) -> io::Result<()> {
+    fn hear(&self, listener: &mut TcpListener, key: usize) -> io::Result<()> {
         self.poll.registry().register(listener, Source::Listener(key).into(), Interest::READABLE)
     }
 }
@@ -240,7 +249,7 @@ impl Kernel for Mio {
     fn adopt(&mut self, listener: std::net::TcpListener, key: usize) -> io::Result<TcpListener> {
         listener.set_nonblocking(true)?;
         let mut listener = TcpListener::from_std(listener);
-        self.watch(&mut listener, key)?;
+        self.hear(&mut listener, key)?;
         Ok(listener)
     }
 
@@ -272,6 +281,18 @@ impl Kernel for Mio {
             interest |= Interest::PRIORITY;
         }
         self.poll.registry().register(&mut stream.0, Source::Connection(key).into(), interest)
+    }
+
+    #[cfg(unix)]
+    fn watch(&mut self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&fd);
+        let (mut source, token) = (mio::unix::SourceFd(&fd), Source::Waker.into());
+        match self.poll.registry().register(&mut source, token, Interest::READABLE) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.poll.registry().reregister(&mut source, token, Interest::READABLE)
+            }
+            outcome => outcome,
+        }
     }
 }
 

@@ -14,36 +14,6 @@ pub(crate) enum Flush {
     Yielded,
 }
 
-/// Writes `bytes` until they are gone, the kernel refuses or the budget is spent, and advances the
-/// slice past what was taken. This is `sendall` for a socket that never blocks: what is left stays
-/// with the caller.
-pub(crate) fn flush(
-    bytes: &mut &[u8],
-    to: &mut impl Write,
-    budget: &mut usize,
-) -> io::Result<Flush> {
-    while !bytes.is_empty() {
-        if *budget == 0 {
-            return Ok(Flush::Yielded);
-        }
-        let offer = &bytes[..bytes.len().min(*budget)];
-        match to.write(offer) {
-            // Not "nothing yet" (that is WouldBlock): a sink that takes nothing will never take more.
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            // A short write is the normal case, not an error: keep the cursor and go on.
-            Ok(taken) => {
-                let taken = taken.min(offer.len());
-                *bytes = &bytes[taken..];
-                *budget -= taken;
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Flush::Blocked),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(Flush::Drained)
-}
-
 /// Bytes owed to a peer, oldest first. Invariant: what lies before `head` was sent, and something
 /// lies behind it, or nothing is there at all.
 #[derive(Debug, Default)]
@@ -91,15 +61,32 @@ impl SendBuffer {
         self.head = 0;
     }
 
-    /// Hands over what the kernel takes within the budget; once drained, the storage goes back.
+    /// Writes until nothing is owed, the kernel refuses or the budget is spent. This is `sendall` for
+    /// a socket that never blocks: what is left stays here. Once drained, the storage goes back.
     pub(crate) fn flush(&mut self, to: &mut impl Write, budget: &mut usize) -> io::Result<Flush> {
-        let mut rest = self.unsent();
-        let outcome = flush(&mut rest, to, budget);
-        self.head = self.bytes.len() - rest.len();
-        if self.len() == 0 {
-            *self = SendBuffer::default();
+        while !self.is_empty() {
+            if *budget == 0 {
+                return Ok(Flush::Yielded);
+            }
+            let offer = &self.unsent()[..self.len().min(*budget)];
+            match to.write(offer) {
+                // Not "nothing yet" (that is WouldBlock): a sink that takes nothing will never take more.
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                // A short write is the normal case, not an error: move the cursor and go on.
+                Ok(taken) => {
+                    let taken = taken.min(offer.len());
+                    *budget -= taken;
+                    self.head += taken;
+                    if self.len() == 0 {
+                        *self = SendBuffer::default();
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Flush::Blocked),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
-        outcome
+        Ok(Flush::Drained)
     }
 
     /// Forgets the bytes and keeps the storage, up to `keep` bytes of it.

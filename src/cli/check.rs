@@ -9,6 +9,7 @@ use super::address::Place;
 use super::args::{Check, CheckDaytime, CheckEcho, Client};
 use super::clients::print;
 use super::failure::{DIFFERS, FAILED, Failure};
+use super::files;
 use super::json::{Object, list};
 
 pub fn check(args: &Check) -> ExitCode {
@@ -30,7 +31,7 @@ fn climb(
     client: &Client,
 ) -> ExitCode {
     // A thousand clients are a thousand descriptors; whoever may not have them checks with fewer.
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let _ = files::raise_limit();
     let ladder = ladder.timeout(client.timeout).up_to(rung.unwrap_or(usize::MAX));
     let mut progress = Progress::new();
     let outcome = ladder.climb(|rung| progress.show(rung));

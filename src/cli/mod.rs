@@ -6,6 +6,7 @@ mod check;
 mod clients;
 mod events;
 mod failure;
+mod files;
 mod json;
 mod lab;
 mod listen;

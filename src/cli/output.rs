@@ -1,5 +1,5 @@
 //! One bounded queue to one writer thread, so that no reader of ours, slow, stuck or gone, ever
-//! holds up the loop.
+//! holds up the loop. Who has nothing to say has no thread.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -17,6 +17,39 @@ pub enum Sink {
     Stderr,
 }
 
+impl Sink {
+    /// Writes, as long as that takes. Closed or full: the lines are lost, and the service goes on.
+    fn write(self, lines: &str) {
+        let _ = match self {
+            Sink::Stdout => {
+                let mut stdout = io::stdout();
+                stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush())
+            }
+            Sink::Stderr => io::stderr().write_all(lines.as_bytes()),
+        };
+    }
+
+    /// Whether so many bytes can be written at once: a pipe that poll(2) calls writable has room
+    /// for as many as are written whole (pipe(7), `PIPE_BUF`).
+    #[cfg(unix)]
+    fn takes(self, count: usize) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+        let (stdout, stderr) = (io::stdout(), io::stderr());
+        let mut fd = match self {
+            Sink::Stdout => PollFd::new(&stdout, PollFlags::OUT),
+            Sink::Stderr => PollFd::new(&stderr, PollFlags::OUT),
+        };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        count <= 512 && poll(std::slice::from_mut(&mut fd), Some(&now)) == Ok(1)
+    }
+
+    #[cfg(not(unix))]
+    fn takes(self, _count: usize) -> bool {
+        false
+    }
+}
+
 /// The way to stdout and stderr. Never blocks, never fails.
 #[derive(Debug, Clone)]
 pub struct Output(Arc<Shared>);
@@ -29,6 +62,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
+    has_writer: bool,
     lines: VecDeque<(Sink, String)>,
     /// How many lines were lost since the last one that was not.
     dropped: u64,
@@ -36,16 +70,21 @@ struct Queue {
 }
 
 impl Output {
-    pub fn start() -> io::Result<Output> {
-        let output = Output(Arc::default());
-        let shared = Arc::clone(&output.0);
-        thread::Builder::new().name("output".into()).spawn(move || shared.write_for_ever())?;
-        Ok(output)
+    pub fn new() -> Output {
+        Output(Arc::default())
     }
 
     /// Has whole lines written, unless the queue is full.
     pub fn say(&self, sink: Sink, lines: String) {
         let mut queue = self.0.lock();
+        if !queue.has_writer {
+            queue.has_writer = self.start_writer().is_ok();
+            if !queue.has_writer {
+                // Better late than never.
+                sink.write(&lines);
+                return;
+            }
+        }
         if queue.lines.len() >= CAPACITY {
             queue.dropped += 1;
             return;
@@ -56,6 +95,21 @@ impl Output {
         queue.lines.push_back((sink, lines));
         drop(queue);
         self.0.changed.notify_all();
+    }
+
+    /// The same, without the writer where there is none and the lines can be written without a wait.
+    pub fn say_first(&self, sink: Sink, lines: String) {
+        if !self.0.lock().has_writer && sink.takes(lines.len()) {
+            sink.write(&lines);
+        } else {
+            self.say(sink, lines);
+        }
+    }
+
+    fn start_writer(&self) -> io::Result<()> {
+        let shared = Arc::clone(&self.0);
+        thread::Builder::new().name("output".into()).spawn(move || shared.write_for_ever())?;
+        Ok(())
     }
 
     /// Waits until everything is written, but not for ever: nobody may be reading.
@@ -78,14 +132,7 @@ impl Shared {
     fn write_for_ever(&self) {
         loop {
             let (sink, line) = self.next();
-            // Closed or full: that line is lost, and the service goes on.
-            let _ = match sink {
-                Sink::Stdout => {
-                    let mut stdout = io::stdout();
-                    stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush())
-                }
-                Sink::Stderr => io::stderr().write_all(line.as_bytes()),
-            };
+            sink.write(&line);
         }
     }
 

@@ -1,6 +1,6 @@
 //! `campanile serve`: both services from one loop.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use super::lab::Lab;
 use super::listen::listen;
 use super::output::{Output, Sink};
 use super::ready::ReadyFile;
-use super::{logging, signals};
+use super::signals::Signals;
+use super::{files, logging};
 
 /// Descriptors kept for whatever is not a connection.
 const SPARE_FILES: u64 = 32;
@@ -23,20 +24,12 @@ const SPARE_FILES: u64 = 32;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub fn serve(args: &Serve) -> ExitCode {
-    let output = match Output::start() {
-        Ok(output) => output,
-        Err(error) => {
-            let what = format!("cannot start a thread: {error}");
-            let failure = Failure::new(FAILED, what, "the limit may be reached: ulimit -u");
-            let _ = write!(io::stderr(), "{failure}");
-            return ExitCode::from(FAILED);
-        }
-    };
+    let output = Output::new();
     logging::start(args, &output);
     let code = match run(args, &output) {
         Ok(()) => 0,
         Err(failure) => {
-            output.say(Sink::Stderr, failure.to_string());
+            output.say_first(Sink::Stderr, failure.to_string());
             failure.code
         }
     };
@@ -67,8 +60,8 @@ fn run_on<K: Kernel>(
     output: &Output,
     lab: Option<&Lab>,
 ) -> Result<(), Failure> {
-    signals::watch(reactor.handle(), args.grace).map_err(|error| {
-        let advice = "the limits of open files or threads may be reached: see ulimit -a";
+    let signals = watch_signals(&mut reactor).map_err(|error| {
+        let advice = "the limit of open files may be reached: see ulimit -a";
         Failure::new(FAILED, format!("cannot watch for signals: {error}"), advice)
     })?;
     let mut ready_file = args.ready_file.as_deref().map(ReadyFile::prepare).transpose()?;
@@ -77,7 +70,7 @@ fn run_on<K: Kernel>(
     if let Some(file) = &mut ready_file {
         file.write(&lines)?;
     }
-    output.say(Sink::Stdout, lab.and_then(|lab| lab.listening(&bound)).unwrap_or(lines));
+    output.say_first(Sink::Stdout, lab.and_then(|lab| lab.listening(&bound)).unwrap_or(lines));
     if let (true, Some(lab)) = (args.pipe, lab) {
         lab.obey_stdin(reactor.handle()).map_err(|error| {
             let advice = "the limit may be reached: ulimit -u";
@@ -87,7 +80,7 @@ fn run_on<K: Kernel>(
     if let Some(time) = &args.clock {
         log::info!("the clock stands still at {}", time.text);
     }
-    reactor.run().map_err(|error| {
+    turn_until_told(&mut reactor, &signals, args.grace).map_err(|error| {
         Failure::new(FAILED, format!("the loop failed: {error}"), "start it again")
     })?;
     if let Some(lab) = lab {
@@ -97,6 +90,29 @@ fn run_on<K: Kernel>(
         file.remove();
     }
     Ok(())
+}
+
+fn watch_signals<K: Kernel>(reactor: &mut Reactor<K>) -> io::Result<Signals> {
+    let signals = Signals::watch()?;
+    #[cfg(unix)]
+    reactor.watch(&signals)?;
+    Ok(signals)
+}
+
+/// Turns the loop to its end. A signal wakes it, and is looked at after the turn.
+fn turn_until_told<K: Kernel>(
+    reactor: &mut Reactor<K>,
+    signals: &Signals,
+    grace: Duration,
+) -> io::Result<()> {
+    while !reactor.is_finished() && signals.come().is_none() {
+        reactor.turn(None)?;
+    }
+    if let Some(signal) = signals.come() {
+        log::debug!("signal {signal}: conversations have {grace:?} to finish");
+        reactor.handle().shutdown(grace);
+    }
+    reactor.run()
 }
 
 /// What clap cannot see: how the words go together.
@@ -180,7 +196,7 @@ fn limits(args: &Serve) -> Limits {
 /// As many connections as was asked for, or as there are descriptors for.
 fn connections(asked: Option<usize>, default: usize) -> usize {
     let wanted = asked.unwrap_or(default);
-    let Ok(files) = rlimit::increase_nofile_limit(u64::MAX) else {
+    let Some(files) = files::raise_limit() else {
         return wanted;
     };
     let open = std::fs::read_dir("/dev/fd").map_or(3, Iterator::count) as u64;

@@ -1,38 +1,58 @@
 //! Signals: the first one asks the loop to end, the second one ends the process.
 
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use campanile::Handle;
-
-/// Watches for SIGTERM, SIGINT and SIGHUP, on a thread of its own: the second one works even if
-/// the loop is stuck.
-#[cfg(unix)]
-pub fn watch(handle: Handle, grace: Duration) -> io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    use signal_hook::iterator::Signals;
-
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    if !is_ignored(SIGHUP) {
-        signals.add_signal(SIGHUP)?;
-    }
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut signals = signals.forever();
-        if let Some(signal) = signals.next() {
-            log::debug!("signal {signal}: conversations have {grace:?} to finish");
-            handle.shutdown(grace);
-        }
-        if let Some(signal) = signals.next() {
-            // At once: without a look at what else is going on.
-            signal_hook::low_level::exit(128 + signal);
-        }
-    })?;
-    Ok(())
+/// Watches for SIGTERM, SIGINT and SIGHUP, without a thread of its own.
+#[derive(Debug)]
+pub struct Signals {
+    /// The number of the one that has come; zero is none's.
+    come: Arc<AtomicUsize>,
+    /// Can be read once a signal has come.
+    #[cfg(unix)]
+    bell: std::os::unix::net::UnixStream,
 }
 
-#[cfg(not(unix))]
-pub fn watch(_handle: Handle, _grace: Duration) -> io::Result<()> {
-    Ok(())
+impl Signals {
+    #[cfg(unix)]
+    pub fn watch() -> io::Result<Signals> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        use signal_hook::{flag, low_level};
+        use std::sync::atomic::AtomicBool;
+
+        let (come, is_ending) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (bell, rope) = std::os::unix::net::UnixStream::pair()?;
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            if signal == SIGHUP && is_ignored(signal) {
+                continue;
+            }
+            // In this order: the second one finds the flag up, and ends the process at once, in the
+            // middle of whatever the loop is doing.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&is_ending))?;
+            flag::register(signal, Arc::clone(&is_ending))?;
+            flag::register_usize(signal, Arc::clone(&come), signal as usize)?;
+            low_level::pipe::register(signal, rope.try_clone()?)?;
+        }
+        Ok(Signals { come, bell })
+    }
+
+    #[cfg(not(unix))]
+    pub fn watch() -> io::Result<Signals> {
+        Ok(Signals { come: Arc::default() })
+    }
+
+    /// The signal that has come, if one has.
+    pub fn come(&self) -> Option<usize> {
+        Some(self.come.load(Ordering::Relaxed)).filter(|&signal| signal > 0)
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for Signals {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
 }
 
 /// Whether whoever started us has a signal ignored, as nohup(1) has SIGHUP. That stays so.

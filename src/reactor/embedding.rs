@@ -1,6 +1,7 @@
 //! What the program around a reactor asks of it: its handle, its descriptor, when to turn, how it is.
 
 use std::any::Any;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,29 @@ impl<K: Kernel> Reactor<K> {
     /// Whether neither a listener nor a connection is left.
     pub fn is_finished(&self) -> bool {
         self.connections.is_empty() && self.listeners.iter().all(Option::is_none)
+    }
+
+    /// Makes the loop turn once `fd` can be read, too: a descriptor of your own, looked at after
+    /// each turn, such as that of a signal. Read it until `WouldBlock` and watch it again for the
+    /// next time; when it is closed, it is forgotten.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// let mut reactor = campanile::Reactor::new()?;
+    /// let (ours, mut theirs) = UnixStream::pair()?;
+    /// reactor.watch(&ours)?;
+    /// theirs.write_all(b"!")?;
+    /// reactor.turn(None)?; // comes back at once
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If it cannot be watched: a regular file cannot.
+    #[cfg(unix)]
+    pub fn watch(&mut self, fd: impl std::os::fd::AsFd) -> io::Result<()> {
+        self.kernel.watch(fd.as_fd())
     }
 
     /// How many connections there are.

@@ -263,6 +263,11 @@ impl<K: Kernel> Kernel for Faulty<K> {
         self.inner.register(&mut stream.inner, key, writes)
     }
 
+    #[cfg(unix)]
+    fn watch(&mut self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+        self.inner.watch(fd)
+    }
+
     fn phase(&mut self, phase: Phase) {
         if phase == Phase::RunConnections {
             // Every listener that had an event was asked by now, so its door has moved.

@@ -121,6 +121,11 @@ impl<K: Kernel> Kernel for Logged<K> {
         self.inner.register(&mut stream.inner, key, writes)
     }
 
+    #[cfg(unix)]
+    fn watch(&mut self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+        self.inner.watch(fd)
+    }
+
     fn phase(&mut self, phase: Phase) {
         self.inner.phase(phase);
     }

@@ -171,6 +171,11 @@ impl<K: Kernel> Kernel for Timed<K> {
         self.inner.register(stream, key, writes)
     }
 
+    #[cfg(unix)]
+    fn watch(&mut self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+        self.inner.watch(fd)
+    }
+
     fn phase(&mut self, phase: Phase) {
         self.inner.phase(phase);
     }
