@@ -66,6 +66,11 @@ impl Clock {
         }
     }
 
+    /// Whether nobody holds it or moves its hand.
+    pub(crate) fn is_the_systems(&self) -> bool {
+        matches!(self.source, Source::System)
+    }
+
     /// What a clock on the wall of this zone shows then; the nearest that chrono can hold.
     pub(crate) fn local_time(&mut self, unix_seconds: i64) -> NaiveDateTime {
         let nearest = if unix_seconds < 0 {

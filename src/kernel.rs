@@ -257,6 +257,7 @@ impl Kernel for Mio {
         listener.local_addr().map(Address::Inet)
     }
 
+    #[inline]
     fn accept(&mut self, listener: &mut TcpListener) -> io::Result<(Tcp, Address)> {
         let (stream, peer) = listener.accept()?;
         Ok((Tcp(stream), Address::Inet(peer)))

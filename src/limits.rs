@@ -92,6 +92,7 @@ pub struct Workspace {
     began: Instant,
     pub(crate) now: Instant,
     pub(crate) millis: Millis,
+    next_milli: Instant,
     pub(crate) scratch: Box<[u8]>,
     pub(crate) outbox: Outbox,
     pub(crate) panics: Vec<Box<dyn Any + Send>>,
@@ -122,6 +123,7 @@ impl Workspace {
             began: now,
             now,
             millis: 0,
+            next_milli: now,
             outbox: Outbox::lending(now, limits.high_water, &scratch),
             scratch,
             panics: Vec::new(),
@@ -134,8 +136,17 @@ impl Workspace {
     pub fn begin_turn(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.outbox.begin_turn(self.now);
+        // A busy loop turns many times in a millisecond.
+        if self.now >= self.next_milli {
+            self.begin_milli();
+        }
+    }
+
+    #[cold]
+    fn begin_milli(&mut self) {
         let since = self.now.duration_since(self.began);
         self.millis = since.as_secs() * 1000 + u64::from(since.subsec_millis());
+        self.next_milli = self.began + Duration::from_millis(self.millis + 1);
     }
 
     pub(crate) fn renew_budget(&mut self) {

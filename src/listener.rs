@@ -101,10 +101,15 @@ impl<L> Listener<L> {
         self.pause = Pause::No;
     }
 
-    /// How many to take in this turn: one, and under pressure twice as many each time.
-    pub(crate) fn burst(&mut self, most: usize) -> usize {
-        self.pressure = if self.ready { self.pressure.saturating_add(1) } else { 0 };
-        most.min(1 << self.pressure.saturating_sub(PATIENCE).min(usize::BITS - 1))
+    /// How many to take in this turn, if anybody waits: one, and under pressure twice as many each
+    /// time.
+    pub(crate) fn burst(&mut self, most: usize) -> Option<usize> {
+        if !self.ready {
+            self.pressure = 0;
+            return None;
+        }
+        self.pressure = self.pressure.saturating_add(1);
+        Some(most.min(1 << self.pressure.saturating_sub(PATIENCE).min(usize::BITS - 1)))
     }
 
     /// Takes until `WouldBlock` from now on, at once and without asking.

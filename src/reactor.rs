@@ -6,6 +6,7 @@ mod shutdown;
 mod stats;
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub struct Reactor<K: Kernel = Mio> {
     runnable: Vec<usize>,
     running: Vec<usize>,
     /// Over, and to be reaped at the end of the turn.
-    over: Vec<(usize, CloseReason)>,
+    over: VecDeque<(usize, CloseReason)>,
     timers: Timers,
     mailbox: Arc<Mailbox>,
     was_full: bool,
@@ -87,7 +88,7 @@ impl<K: Kernel> Reactor<K> {
             connections: Slab::new(),
             runnable: Vec::new(),
             running: Vec::new(),
-            over: Vec::new(),
+            over: VecDeque::new(),
             timers: Timers::default(),
             mailbox,
             was_full: false,
@@ -129,10 +130,7 @@ impl<K: Kernel> Reactor<K> {
         while !self.is_finished() {
             self.turn(None)?;
         }
-        match self.failure.take() {
-            Some(error) if self.shutdown == Shutdown::No => Err(error),
-            _ => Ok(()),
-        }
+        self.outcome()
     }
 
     /// The only place that blocks, and where the time of the turn is read.
@@ -258,12 +256,12 @@ impl<K: Kernel> Reactor<K> {
             let id = ConnId { key: key as u32, ordinal: connection.ordinal };
             self.kernel.look(id, || connection.view(&self.lent));
             match next {
-                Next::Wait => {}
+                Next::Wait => continue,
+                Next::Close(reason) => retire(key, connection, reason, &mut self.over),
+                Next::Again => enqueue(key, connection, &mut self.runnable),
                 Next::WaitUntil(deadline) => {
                     self.timers.arm(key, deadline.min(self.lent.millis + HORIZON));
                 }
-                Next::Again => enqueue(key, connection, &mut self.runnable),
-                Next::Close(reason) => retire(key, connection, reason, &mut self.over),
             }
         }
         running.clear();
@@ -276,8 +274,7 @@ impl<K: Kernel> Reactor<K> {
         if self.over.is_empty() {
             return;
         }
-        let mut over = std::mem::take(&mut self.over);
-        for (key, reason) in over.drain(..) {
+        while let Some((key, reason)) = self.over.pop_front() {
             let connection = self.connections.remove(key);
             let (bytes_in, bytes_out) = connection.bytes();
             log::debug!(
@@ -293,7 +290,6 @@ impl<K: Kernel> Reactor<K> {
         while let Some(panic) = self.lent.take_panic() {
             self.note_panic(panic);
         }
-        self.over = over;
         for listener in self.listeners.iter_mut().flatten() {
             listener.resume();
         }
@@ -345,13 +341,14 @@ fn enqueue<S>(key: usize, connection: &mut Connection<S>, runnable: &mut Vec<usi
 }
 
 /// Marks a connection as over, once; it keeps its slot until the end of the turn.
+#[inline(always)]
 fn retire<S>(
     key: usize,
     connection: &mut Connection<S>,
     reason: CloseReason,
-    over: &mut Vec<(usize, CloseReason)>,
+    over: &mut VecDeque<(usize, CloseReason)>,
 ) {
     if connection.retire() {
-        over.push((key, reason));
+        over.push_back((key, reason));
     }
 }

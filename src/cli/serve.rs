@@ -100,19 +100,22 @@ fn watch_signals<K: Kernel>(reactor: &mut Reactor<K>) -> io::Result<Signals> {
 }
 
 /// Turns the loop to its end. A signal wakes it, and is looked at after the turn.
+#[inline(never)]
 fn turn_until_told<K: Kernel>(
     reactor: &mut Reactor<K>,
     signals: &Signals,
     grace: Duration,
 ) -> io::Result<()> {
-    while !reactor.is_finished() && signals.come().is_none() {
+    let mut is_told = false;
+    while !reactor.is_finished() {
         reactor.turn(None)?;
+        if let (Some(signal), false) = (signals.come(), is_told) {
+            log::debug!("signal {signal}: conversations have {grace:?} to finish");
+            reactor.handle().shutdown(grace);
+            is_told = true;
+        }
     }
-    if let Some(signal) = signals.come() {
-        log::debug!("signal {signal}: conversations have {grace:?} to finish");
-        reactor.handle().shutdown(grace);
-    }
-    reactor.run()
+    reactor.outcome()
 }
 
 /// What clap cannot see: how the words go together.

@@ -48,7 +48,7 @@ impl<S: Stream> Connection<S> {
     fn panicked(&mut self, panic: Box<dyn Any + Send>, lent: &mut Workspace) -> CloseReason {
         lent.panics.push(panic);
         // A second panic, on the way out, is part of the first.
-        let _ = self.drop_protocol();
+        let _ = drop_guarded(std::mem::replace(&mut self.protocol, Box::new(Nobody)));
         CloseReason::Panicked
     }
 
@@ -148,25 +148,25 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Ends the connection: the protocol hears why, the stream too, and both are dropped.
-    pub fn end(mut self, reason: CloseReason, lent: &mut Workspace) {
+    pub fn end(self, reason: CloseReason, lent: &mut Workspace) {
+        let Connection { mut stream, mut protocol, .. } = self;
         if reason.wants_reset() {
-            self.stream.abort();
+            stream.abort();
         }
-        let told = catch_unwind(AssertUnwindSafe(|| self.protocol.on_close(&reason)));
-        if let Err(panic) = told.and(self.drop_protocol()) {
+        let told = catch_unwind(AssertUnwindSafe(|| protocol.on_close(&reason)));
+        if let Err(panic) = told.and(drop_guarded(protocol)) {
             lent.panics.push(panic);
         }
-        self.stream.ended(&reason);
-    }
-
-    /// A panic in a protocol's drop is that protocol's, too.
-    fn drop_protocol(&mut self) -> thread::Result<()> {
-        let protocol = std::mem::replace(&mut self.protocol, Box::new(Nobody));
-        catch_unwind(AssertUnwindSafe(|| drop(protocol)))
+        stream.ended(&reason);
     }
 }
 
-/// In the place of a protocol that is gone.
+/// A panic in a protocol's drop is that protocol's, too.
+fn drop_guarded(protocol: Box<dyn Protocol>) -> thread::Result<()> {
+    catch_unwind(AssertUnwindSafe(|| drop(protocol)))
+}
+
+/// In the place of a protocol that has panicked.
 struct Nobody;
 
 impl Protocol for Nobody {

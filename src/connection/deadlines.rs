@@ -8,35 +8,65 @@ use crate::limits::Workspace;
 use crate::protocol::CloseReason;
 use crate::timers::Millis;
 
-impl<S: Stream> Connection<S> {
-    /// The bound that runs now, and what it is to have reached it.
-    fn bound(&self, lent: &Workspace) -> (Option<u32>, CloseReason) {
-        if self.stage == Stage::Connecting {
-            (lent.connecting, CloseReason::ConnectFailed(ErrorKind::TimedOut.into()))
-        } else if self.is_lingering() {
-            (lent.linger, CloseReason::Lingered)
-        } else if self.owed.is_empty() {
-            (lent.idle, CloseReason::Idle)
-        } else {
-            (lent.stall, CloseReason::Stalled)
+/// The bound that runs for a connection now.
+#[derive(Debug, Clone, Copy)]
+enum Bound {
+    Connecting,
+    Linger,
+    Idle,
+    Stall,
+}
+
+impl Bound {
+    fn limit(self, lent: &Workspace) -> Option<u32> {
+        match self {
+            Bound::Connecting => lent.connecting,
+            Bound::Linger => lent.linger,
+            Bound::Idle => lent.idle,
+            Bound::Stall => lent.stall,
         }
     }
 
-    pub(super) fn overdue(&self, lent: &Workspace) -> Option<CloseReason> {
-        let (limit, reason) = self.bound(lent);
-        if limit.is_some_and(|limit| self.elapsed(lent) >= limit) {
-            return Some(reason);
+    /// What it is to have reached it.
+    fn reason(self) -> CloseReason {
+        match self {
+            Bound::Connecting => CloseReason::ConnectFailed(ErrorKind::TimedOut.into()),
+            Bound::Linger => CloseReason::Lingered,
+            Bound::Idle => CloseReason::Idle,
+            Bound::Stall => CloseReason::Stalled,
+        }
+    }
+}
+
+impl<S: Stream> Connection<S> {
+    fn bound(&self) -> Bound {
+        if self.stage == Stage::Connecting {
+            Bound::Connecting
+        } else if self.is_lingering() {
+            Bound::Linger
+        } else if self.owed.is_empty() {
+            Bound::Idle
+        } else {
+            Bound::Stall
+        }
+    }
+
+    fn overdue(&self, lent: &Workspace) -> Option<CloseReason> {
+        let bound = self.bound();
+        if bound.limit(lent).is_some_and(|limit| self.left(limit, lent) == 0) {
+            return Some(bound.reason());
         }
         self.expires(lent).is_some_and(|at| at <= lent.millis).then_some(CloseReason::Expired)
+    }
+
+    /// How much of a limit is left, in milliseconds.
+    fn left(&self, limit: u32, lent: &Workspace) -> u32 {
+        limit.saturating_sub((lent.millis as u32).wrapping_sub(self.progress))
     }
 
     /// Everything is said and delivered; only the peer's end is missing.
     pub(super) fn is_lingering(&self) -> bool {
         (self.halves.input, self.halves.output) == (Input::Discarded, Output::Shut)
-    }
-
-    fn elapsed(&self, lent: &Workspace) -> u32 {
-        (lent.millis as u32).wrapping_sub(self.progress)
     }
 
     fn expires(&self, lent: &Workspace) -> Option<Millis> {
@@ -67,10 +97,11 @@ impl<S: Stream> Connection<S> {
 
     pub(super) fn deadline(&self, lent: &Workspace) -> Option<Millis> {
         let mut next = Millis::MAX;
-        if let (Some(limit), _) = self.bound(lent) {
-            next = lent.millis + u64::from(limit.saturating_sub(self.elapsed(lent)));
+        let bound = self.bound();
+        if let Some(limit) = bound.limit(lent) {
+            next = lent.millis + u64::from(self.left(limit, lent));
             // Idle connections share their wake-ups; lingering ones hold a slot and do not wait.
-            if !self.is_lingering() {
+            if !matches!(bound, Bound::Linger) {
                 next = next.next_multiple_of(u64::from(limit / 5).max(1));
             }
         }

@@ -77,11 +77,7 @@ impl<S: Stream> Connection<S> {
     #[cold]
     pub(super) fn deliver(&mut self, lent: &mut Workspace) -> Result<Option<Next>, CloseReason> {
         if !self.owed.is_empty() && self.ready.is_writable() {
-            self.replan = true;
-            let before = self.owed.len();
-            let mut writer = Writer::new(&mut self.stream, self.halves.output);
-            let outcome = self.owed.flush(&mut writer, &mut lent.budget);
-            self.note_flush(before - self.owed.len(), outcome, lent.millis)?;
+            self.flush(lent)?;
         }
         if self.owed.is_empty() && self.halves.output == Output::Flushing {
             self.end_output(lent.millis)?;
@@ -93,14 +89,15 @@ impl<S: Stream> Connection<S> {
         Ok(has_yielded.then_some(Next::Again))
     }
 
-    fn note_flush(
-        &mut self,
-        taken: usize,
-        outcome: io::Result<Flush>,
-        now: Millis,
-    ) -> Result<(), CloseReason> {
+    #[cold]
+    fn flush(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
+        self.replan = true;
+        let before = self.owed.len();
+        let mut writer = Writer::new(&mut self.stream, self.halves.output);
+        let outcome = self.owed.flush(&mut writer, &mut lent.budget);
+        let taken = before - self.owed.len();
         if taken > 0 {
-            self.note_sent(taken, now);
+            self.note_sent(taken, lent.millis);
         }
         match outcome {
             Ok(Flush::Blocked) => self.ready.clear_writable(),

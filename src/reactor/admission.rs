@@ -105,16 +105,17 @@ impl<K: Kernel> Reactor<K> {
     /// Takes as many from one listener as its pressure says.
     pub(super) fn accept_some(&mut self, key: usize) {
         let most = self.lent.limits.accepts;
-        let Some(listener) = &mut self.listeners[key] else {
+        let Some(burst) = self.listeners[key].as_mut().and_then(|listener| listener.burst(most))
+        else {
             return;
         };
-        let burst = listener.burst(most);
-        let mut left = burst;
-        while left > 0 && self.accept_one(key) {
-            left -= 1;
+        for _ in 0..burst {
+            if !self.accept_one(key) {
+                return;
+            }
         }
-        // Stopped by its bound it stays ready; somebody who waits need not be asked for.
-        if left == 0 && burst < most {
+        // Stopped by its bound it stays ready, and goes on in the next turn.
+        if burst < most {
             if let Some(listener) = &mut self.listeners[key] {
                 listener.rearm(&mut self.kernel, key);
             }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Reactor, Stats};
+use super::{Reactor, Shutdown, Stats};
 use crate::handle::Handle;
 use crate::kernel::Kernel;
 use crate::protocol::{Address, ConnId};
@@ -27,6 +27,17 @@ impl<K: Kernel> Reactor<K> {
     /// Whether neither a listener nor a connection is left.
     pub fn is_finished(&self) -> bool {
         self.connections.is_empty() && self.listeners.iter().all(Option::is_none)
+    }
+
+    /// How it went, once it is finished: what [`run`](Reactor::run) returns, for whoever turns it.
+    ///
+    /// # Errors
+    /// If the last listener broke.
+    pub fn outcome(&mut self) -> io::Result<()> {
+        match self.failure.take() {
+            Some(error) if self.shutdown == Shutdown::No => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Makes the loop turn once `fd` can be read, too: a descriptor of your own, looked at after

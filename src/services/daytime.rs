@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt::Write;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use chrono::Datelike;
 
@@ -20,14 +21,16 @@ pub struct Daytime {
 impl Daytime {
     /// A service that reads `clock`. Its clones share the line, which is formatted once a second.
     pub fn new(clock: Clock) -> Daytime {
-        let line = Line { clock, second: None, text: String::with_capacity(32) };
+        let text = String::with_capacity(32);
+        let line = Line { clock, second: None, text, fresh_until: None };
         Daytime { line: Rc::new(RefCell::new(line)) }
     }
 }
 
 impl Protocol for Daytime {
     fn on_open(&mut self, out: &mut Outbox) {
-        out.send(self.line.borrow_mut().text().as_bytes());
+        let now = out.now();
+        out.send(self.line.borrow_mut().text(now).as_bytes());
         out.close();
     }
 
@@ -46,10 +49,18 @@ struct Line {
     clock: Clock,
     second: Option<i64>,
     text: String,
+    fresh_until: Option<Instant>,
 }
 
+/// How seldom the system's clock is read; reading it costs more than all else that is done here.
+const FRESH: Duration = Duration::from_millis(1);
+
 impl Line {
-    fn text(&mut self) -> &str {
+    fn text(&mut self, now: Instant) -> &str {
+        if self.fresh_until.is_some_and(|until| now < until) {
+            return &self.text;
+        }
+        self.fresh_until = now.checked_add(FRESH).filter(|_| self.clock.is_the_systems());
         let second = self.clock.unix_seconds();
         if self.second != Some(second) {
             let time = self.clock.local_time(second);
@@ -68,8 +79,9 @@ mod tests {
     use super::*;
 
     fn line(second: i64) -> String {
-        let mut line = Line { clock: Clock::fixed(second), second: None, text: String::new() };
-        line.text().to_owned()
+        let daytime = Daytime::new(Clock::fixed(second));
+        let mut line = daytime.line.borrow_mut();
+        line.text(Instant::now()).to_owned()
     }
 
     #[test]
