@@ -77,7 +77,7 @@ impl SendBuffer {
                     let taken = taken.min(offer.len());
                     *budget -= taken;
                     self.head += taken;
-                    if self.len() == 0 {
+                    if self.head == self.bytes.len() {
                         *self = SendBuffer::default();
                     }
                 }

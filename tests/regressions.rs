@@ -244,11 +244,15 @@ fn protocols_that_panicked_in_one_turn_were_counted_as_one_and_one_that_did_twic
 /// One event a batch, and a listener whose door is to be shut and cannot be: with no slot
 /// left, nobody asks it.
 #[cfg(feature = "testing")]
-fn behind_a_shut_door(world: &World, slots: usize) -> Reactor<campanile::testing::Faulty<Fake>> {
+fn behind_a_shut_door(
+    world: &World,
+    slots: usize,
+) -> campanile::Reactor<campanile::testing::Faulty<common::fake::Fake>> {
     use campanile::testing::{Book, Faulty, Plan};
     let (plan, book) = (Plan::new(0), Book::new(0));
     let limits = Limits { connections: slots, ..Limits::default() };
-    let mut reactor = Reactor::with_kernel(Faulty::new(world.kernel(), &plan, &book), limits);
+    let mut reactor =
+        campanile::Reactor::with_kernel(Faulty::new(world.kernel(), &plan, &book), limits);
     book.serving("echo");
     reactor.listen("127.0.0.1:0", echo()).unwrap();
     for _ in 0..slots {
