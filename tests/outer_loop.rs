@@ -14,6 +14,25 @@ use common::{DEADLINE, connect, pattern};
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
 #[test]
+#[cfg(unix)]
+fn a_descriptor_of_ones_own_ends_the_sleep_each_time_it_is_watched() {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    let mut reactor = Reactor::new().unwrap();
+    reactor.listen("127.0.0.1:0", echo()).unwrap();
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    for round in 0..3 {
+        reactor.watch(&ours).unwrap();
+        theirs.write_all(b"!").unwrap();
+        let began = std::time::Instant::now();
+        reactor.turn(Some(DEADLINE)).unwrap();
+        assert!(began.elapsed() < DEADLINE, "round {round}: slept to the end");
+        ours.read_exact(&mut [0]).unwrap();
+    }
+}
+
+#[test]
 #[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
 fn a_foreign_loop_with_room_for_one_event_loses_nothing() {
     use std::os::fd::AsRawFd;

@@ -63,3 +63,24 @@ fn is_ignored(signal: i32) -> bool {
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::Signals;
+
+    #[test]
+    fn a_signal_that_comes_just_before_the_loop_sleeps_is_no_sleep() {
+        const DEADLINE: Duration = Duration::from_secs(30);
+        let mut reactor = campanile::Reactor::new().unwrap();
+        let signals = Signals::watch().unwrap();
+        reactor.watch(&signals).unwrap();
+        assert_eq!(signals.come(), None);
+        signal_hook::low_level::raise(signal_hook::consts::SIGINT).unwrap();
+        assert_eq!(signals.come(), Some(2));
+        let began = Instant::now();
+        reactor.turn(Some(DEADLINE)).unwrap();
+        assert!(began.elapsed() < DEADLINE, "it slept");
+    }
+}

@@ -42,7 +42,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Makes the loop turn once `fd` can be read, too: a descriptor of your own, looked at after
     /// each turn, such as that of a signal. Read it until `WouldBlock` and watch it again for the
-    /// next time; when it is closed, it is forgotten.
+    /// next time, and keep it open as long as the loop turns.
     ///
     /// ```
     /// use std::io::Write;

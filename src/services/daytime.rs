@@ -106,6 +106,21 @@ mod tests {
     }
 
     #[test]
+    fn the_systems_clock_is_read_again_after_a_millisecond_and_another_one_at_once() {
+        let now = Instant::now();
+        let daytime = Daytime::new(Clock::system());
+        let mut line = daytime.line.borrow_mut();
+        line.text(now);
+        (line.text, line.second) = ("stale".into(), None);
+        assert_eq!(line.text(now), "stale");
+        assert_ne!(line.text(now + Duration::from_millis(1)), "stale");
+        line.clock = Clock::fixed(1_391_022_855);
+        line.text(now + Duration::from_millis(2));
+        (line.text, line.second) = ("stale".into(), None);
+        assert_eq!(line.text(now + Duration::from_millis(2)), "Wed Jan 29 19:14:15 2014\r\n");
+    }
+
+    #[test]
     fn a_protocol_is_tested_without_a_loop() {
         let mut out = Outbox::new(std::time::Instant::now());
         Daytime::new(Clock::fixed(1_391_022_855)).on_open(&mut out);

@@ -66,6 +66,19 @@ fn without_any_grace_whoever_owes_nothing_gets_an_end() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn who_has_nothing_to_say_has_one_thread_and_ends_by_a_signal_all_the_same() {
+    let mut server = Server::start(&["-q"]);
+    let mut stream = conversation(&server);
+    let threads = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    assert_eq!(threads.count(), 1);
+    server.signal(libc::SIGTERM);
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(stream.read(&mut [0; 9]).unwrap(), 0);
+    assert_eq!(server.wait().0.code(), Some(0));
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     for second in ending_signals() {
         let mut server = Server::start(&["-v", "--grace", "1h"]);
