@@ -163,6 +163,7 @@ mod tests {
     fn what_was_lost_is_said_where_it_was_lost() {
         // Nobody writes, so that it fills up.
         let output = Output(Arc::default());
+        output.0.lock().has_writer = true;
         for number in 0..CAPACITY + 3 {
             output.say(Sink::Stderr, format!("{number}\n"));
         }
