@@ -183,7 +183,7 @@ impl Mio {
         Ok(Mio { poll, events: Events::with_capacity(events.max(1)), waker })
     }
 
-    fn hear(&self, listener: &mut TcpListener, key: usize) -> io::Result<()> {
+    fn await_clients(&self, listener: &mut TcpListener, key: usize) -> io::Result<()> {
         self.poll.registry().register(listener, Source::Listener(key).into(), Interest::READABLE)
     }
 }
@@ -249,7 +249,7 @@ impl Kernel for Mio {
     fn adopt(&mut self, listener: std::net::TcpListener, key: usize) -> io::Result<TcpListener> {
         listener.set_nonblocking(true)?;
         let mut listener = TcpListener::from_std(listener);
-        self.hear(&mut listener, key)?;
+        self.await_clients(&mut listener, key)?;
         Ok(listener)
     }
 

@@ -37,7 +37,8 @@ pub struct Limits {
     /// Bytes read, and bytes written, for one connection in one turn; the rest waits for the next.
     /// 256 KiB.
     pub budget: usize,
-    /// Connections accepted from one listener in one turn. 256.
+    /// Connections accepted from one listener in one turn, at most; one, unless somebody has waited
+    /// in every turn for a while. 256.
     pub accepts: usize,
     /// Readiness events taken from the kernel in one turn. 1024.
     pub events: usize,
@@ -92,6 +93,7 @@ pub struct Workspace {
     began: Instant,
     pub(crate) now: Instant,
     pub(crate) millis: Millis,
+    /// When `millis` goes on.
     next_milli: Instant,
     pub(crate) scratch: Box<[u8]>,
     pub(crate) outbox: Outbox,

@@ -33,7 +33,7 @@ pub(crate) struct Listener<L> {
     pub(crate) make: Maker,
     /// Cleared by `WouldBlock` or a rearm only: mio promises another event only after one of them.
     ready: bool,
-    /// For how many turns somebody has been waiting.
+    /// In how many turns in a row somebody has waited; less, where too many were taken.
     pressure: u32,
     pause: Pause,
     warned: Option<Millis>,
@@ -102,10 +102,12 @@ impl<L> Listener<L> {
     }
 
     /// How many to take in this turn, if anybody waits: one, and under pressure twice as many each
-    /// time.
-    pub(crate) fn burst(&mut self, most: usize) -> Option<usize> {
-        if !self.ready {
+    /// time. `saw_all` is whether the batch told of all that was ready.
+    pub(crate) fn burst(&mut self, most: usize, now: Millis, saw_all: bool) -> Option<usize> {
+        if !self.ready && saw_all {
             self.pressure = 0;
+        }
+        if !self.is_accepting(now) {
             return None;
         }
         self.pressure = self.pressure.saturating_add(1);

@@ -103,7 +103,7 @@ impl SendBuffer {
 pub enum Input {
     /// The protocol hears what comes, as long as it does not owe too much.
     Open,
-    /// The protocol hears what comes whatever it owes: it governs that by itself.
+    /// The protocol hears what comes whatever it owes: it governs that by itself, or answers no more.
     Eager,
     /// The protocol wants to hear nothing for now.
     Paused,

@@ -125,6 +125,7 @@ impl<K: Kernel> Reactor<K> {
     ///
     /// # Errors
     /// As [`turn`](Reactor::turn); and if the last listener broke.
+    // Inside of a `main` it would be compiled as what runs once.
     #[inline(never)]
     pub fn run(&mut self) -> io::Result<()> {
         while !self.is_finished() {
@@ -340,7 +341,8 @@ fn enqueue<S>(key: usize, connection: &mut Connection<S>, runnable: &mut Vec<usi
     }
 }
 
-/// Marks a connection as over, once; it keeps its slot until the end of the turn.
+/// Marks a connection as over, once; it keeps its slot until the end of the turn. Inside of its
+/// callers it leaves the usual way through them short.
 #[inline(always)]
 fn retire<S>(
     key: usize,

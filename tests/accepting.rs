@@ -61,6 +61,36 @@ fn a_queue_is_emptied_by_one_edge_over_several_turns_and_faster_while_it_lasts()
 }
 
 #[test]
+fn a_batch_too_small_for_all_makes_nobody_wait_longer_and_longer() {
+    let world = World::with_capacity(2);
+    let mut reactor = reactor(&world, Limits::default());
+    let busy: Vec<_> = (0..4).map(|_| world.connect(1)).collect();
+    settle(&mut reactor);
+    let clients: Vec<_> = (0..60).map(|_| world.connect(0)).collect();
+    for _ in 0..40 {
+        busy.iter().for_each(|client| client.send(b"ping"));
+        turns(&mut reactor, 1);
+    }
+    assert_eq!(clients.iter().filter(|client| is_served(client)).count(), 60);
+}
+
+#[test]
+fn a_pause_is_no_pressure() {
+    let world = World::new();
+    let mut reactor = reactor(&world, Limits { connections: 1, ..Limits::default() });
+    let client = world.connect(1);
+    settle(&mut reactor);
+    let waiting = world.connect(1);
+    turns(&mut reactor, 100);
+    client.end();
+    settle(&mut reactor);
+    let before = world.accepts(1);
+    waiting.end();
+    settle(&mut reactor);
+    assert_eq!((world.accepts(1), reactor.connections()), (before, 0), "nobody was asked in vain");
+}
+
+#[test]
 fn a_listener_that_cannot_be_asked_for_its_next_event_is_tried_instead() {
     let world = World::new();
     let mut reactor = reactor(&world, Limits::default());

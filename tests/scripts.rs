@@ -161,6 +161,28 @@ fn a_congested_producer_resumes_without_an_edge() {
 }
 
 #[test]
+fn what_is_more_than_a_budget_is_tried_before_the_cap_is_held_against_it() {
+    struct Speech;
+    impl Protocol for Speech {
+        fn on_open(&mut self, out: &mut campanile::Outbox) {
+            out.send(&[0; 3000]);
+            out.close();
+        }
+        fn on_data(&mut self, _: &[u8], _: &mut campanile::Outbox) {}
+    }
+    let script = Script::default();
+    let limits = Limits { unsent: 2500, budget: 500, ..Limits::default() };
+    let mut lent = Workspace::new(limits, Instant::now());
+    script.0.borrow_mut().begin(&[], b"");
+    let mut connection = Connection::new(script.clone(), Box::new(Speech), &lent);
+    for turn in 1..=6 {
+        let next = connection.run(&mut lent);
+        assert!(!matches!(next, Next::Close(_)), "turn {turn}: {next:?}");
+        assert_eq!(script.0.borrow().written.len(), 500 * turn, "the budget of turn {turn}");
+    }
+}
+
+#[test]
 fn a_protocol_that_ignores_congestion_is_cut_at_the_cap() {
     struct Flood;
     impl Protocol for Flood {

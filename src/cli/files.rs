@@ -1,5 +1,9 @@
 //! How many files may be open at once.
 
+/// The most that macOS takes where the hard limit is none (its setrlimit(2)).
+#[cfg(unix)]
+const OPEN_MAX: u64 = 10_240;
+
 /// Raises the limit of open files as far as it may be, and returns what it is then; `None` if there
 /// is none, or nobody knows.
 #[cfg(unix)]
@@ -7,10 +11,12 @@ pub fn raise_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        Ok(()) => maximum,
-        Err(_) => current,
+    for wanted in [maximum, Some(OPEN_MAX)] {
+        if setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum }).is_ok() {
+            return wanted;
+        }
     }
+    current
 }
 
 #[cfg(not(unix))]

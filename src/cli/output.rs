@@ -41,7 +41,7 @@ impl Sink {
             Sink::Stderr => PollFd::new(&stderr, PollFlags::OUT),
         };
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        count <= 512 && poll(std::slice::from_mut(&mut fd), Some(&now)) == Ok(1)
+        count <= PIPE_BUF && poll(std::slice::from_mut(&mut fd), Some(&now)) == Ok(1)
     }
 
     #[cfg(not(unix))]
@@ -49,6 +49,10 @@ impl Sink {
         false
     }
 }
+
+/// What POSIX promises at least of the constant of this name.
+#[cfg(unix)]
+const PIPE_BUF: usize = 512;
 
 /// The way to stdout and stderr. Never blocks, never fails.
 #[derive(Debug, Clone)]
@@ -80,8 +84,10 @@ impl Output {
         if !queue.has_writer {
             queue.has_writer = self.start_writer().is_ok();
             if !queue.has_writer {
-                // Better late than never.
-                sink.write(&lines);
+                // The loop must not wait, not even for this.
+                if sink.takes(lines.len()) {
+                    sink.write(&lines);
+                }
                 return;
             }
         }

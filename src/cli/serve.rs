@@ -99,7 +99,8 @@ fn watch_signals<K: Kernel>(reactor: &mut Reactor<K>) -> io::Result<Signals> {
     Ok(signals)
 }
 
-/// Turns the loop to its end. A signal wakes it, and is looked at after the turn.
+/// Turns the loop to its end. A signal wakes it, and is looked at between two turns. As a function of
+/// its own it is compiled for speed, which what is called once is not.
 #[inline(never)]
 fn turn_until_told<K: Kernel>(
     reactor: &mut Reactor<K>,
@@ -108,12 +109,12 @@ fn turn_until_told<K: Kernel>(
 ) -> io::Result<()> {
     let mut is_told = false;
     while !reactor.is_finished() {
-        reactor.turn(None)?;
         if let (Some(signal), false) = (signals.come(), is_told) {
             log::debug!("signal {signal}: conversations have {grace:?} to finish");
             reactor.handle().shutdown(grace);
             is_told = true;
         }
+        reactor.turn(None)?;
     }
     reactor.outcome()
 }

@@ -27,12 +27,12 @@ impl Signals {
             if signal == SIGHUP && is_ignored(signal) {
                 continue;
             }
-            // In this order: the second one finds the flag up, and ends the process at once, in the
-            // middle of whatever the loop is doing.
-            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&is_ending))?;
-            flag::register(signal, Arc::clone(&is_ending))?;
+            // In this order: one that comes just now is noted, and the second one finds the flag up
+            // and ends the process at once, in the middle of whatever the loop is doing.
             flag::register_usize(signal, Arc::clone(&come), signal as usize)?;
             low_level::pipe::register(signal, rope.try_clone()?)?;
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&is_ending))?;
+            flag::register(signal, Arc::clone(&is_ending))?;
         }
         Ok(Signals { come, bell })
     }

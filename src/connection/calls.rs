@@ -58,7 +58,7 @@ impl<S: Stream> Connection<S> {
         let whole = match lent.outbox.whole(&lent.scratch) {
             Some([]) => return Ok(()),
             Some(whole) if whole.len() <= lent.budget && self.ready.is_writable() => whole,
-            _ => return self.keep(0, lent),
+            _ => return self.send_within_budget(lent),
         };
         let size = whole.len();
         match Writer::new(&mut self.stream, self.halves.output).write(whole) {
@@ -69,6 +69,23 @@ impl<S: Stream> Connection<S> {
                 Ok(())
             }
             Ok(taken) => self.keep_rest(taken.min(size), lent),
+            Err(error) => self.keep_all(error, lent),
+        }
+    }
+
+    /// Sends as much as the budget allows, if that is anything, and keeps the rest.
+    #[cold]
+    fn send_within_budget(&mut self, lent: &mut Workspace) -> Result<(), CloseReason> {
+        let offer = match lent.outbox.whole(&lent.scratch) {
+            Some(whole) if self.ready.is_writable() => &whole[..whole.len().min(lent.budget)],
+            _ => &[],
+        };
+        if offer.is_empty() {
+            return self.keep(0, lent);
+        }
+        let most = offer.len();
+        match Writer::new(&mut self.stream, self.halves.output).write(offer) {
+            Ok(taken) => self.keep_rest(taken.min(most), lent),
             Err(error) => self.keep_all(error, lent),
         }
     }

@@ -104,9 +104,12 @@ impl<K: Kernel> Reactor<K> {
 
     /// Takes as many from one listener as its pressure says.
     pub(super) fn accept_some(&mut self, key: usize) {
-        let most = self.lent.limits.accepts;
-        let Some(burst) = self.listeners[key].as_mut().and_then(|listener| listener.burst(most))
-        else {
+        let (most, now) = (self.lent.limits.accepts, self.lent.millis);
+        let saw_all = !self.was_full && !self.was_interrupted;
+        let Some(listener) = &mut self.listeners[key] else {
+            return;
+        };
+        let Some(burst) = listener.burst(most, now, saw_all) else {
             return;
         };
         for _ in 0..burst {

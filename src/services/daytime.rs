@@ -52,7 +52,8 @@ struct Line {
     fresh_until: Option<Instant>,
 }
 
-/// How seldom the system's clock is read; reading it costs more than all else that is done here.
+/// How seldom the system's clock is read, by the time of the turn: to read it costs more than all else
+/// that is done here.
 const FRESH: Duration = Duration::from_millis(1);
 
 impl Line {

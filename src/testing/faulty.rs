@@ -247,10 +247,11 @@ impl<K: Kernel> Kernel for Faulty<K> {
     }
 
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {
-        match &mut listener.inner {
-            Some(socket) => self.inner.rearm(socket, key),
-            // There is nobody behind a closed door; when it opens, an event of our own says so.
-            None => Ok(()),
+        // Whoever was taken may have been the last before the door moves. Behind a closed one nobody
+        // waits; when it opens, an event of our own says so.
+        match (self.move_door(listener), &mut listener.inner) {
+            (Ok(_), Some(socket)) => self.inner.rearm(socket, key),
+            _ => Ok(()),
         }
     }
 

@@ -86,6 +86,7 @@ pub struct Timed<K> {
     inner: K,
     began: Instant,
     hand: Option<Hand>,
+    has_rearmed: bool,
 }
 
 impl<K: Kernel> Timed<K> {
@@ -94,7 +95,7 @@ impl<K: Kernel> Timed<K> {
         if let Some(hand) = &hand {
             hand.lock().waker = Some(inner.waker());
         }
-        Timed { inner, began, hand }
+        Timed { inner, began, hand, has_rearmed: false }
     }
 }
 
@@ -113,6 +114,8 @@ impl<K: Kernel> Kernel for Timed<K> {
 
     fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
         let patience = match &self.hand {
+            // Whoever waits at a listener that was asked again is told of first: no time passes.
+            Some(_) if std::mem::take(&mut self.has_rearmed) => Some(Duration::ZERO),
             Some(hand) => hand.sleep(patience),
             None => patience,
         };
@@ -160,6 +163,7 @@ impl<K: Kernel> Kernel for Timed<K> {
     }
 
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {
+        self.has_rearmed = true;
         self.inner.rearm(listener, key)
     }
 

@@ -427,12 +427,25 @@ fn refuse_begins_at_its_time_or_number() {
         refused.err() == Some(ErrorKind::ConnectionRefused)
     };
     assert!(refused(server.echo().addr()));
+    // By the real clock, which nobody moves on.
+    let server = TestServer::start();
     server.fault("daytime #3: refuse");
-    for _ in 0..2 {
-        assert_eq!(read_all(&mut server.daytime().connect()).unwrap(), TUTORIAL_LINE);
+    let mut staying = [server.daytime().connect(), server.daytime().connect()];
+    for client in &mut staying {
+        assert_eq!(read_exactly(client, TUTORIAL_LINE.len()), TUTORIAL_LINE);
     }
-    eventually("the listener is closed", || refused(server.daytime().addr()).then_some(()));
+    assert!(refused(server.daytime().addr()), "though nobody has left");
     assert_eq!(server.daytime().accepted(), 2);
+}
+
+#[test]
+fn before_time_passes_everybody_who_waits_is_taken() {
+    for _ in 0..20 {
+        let server = by_hand();
+        let _clients: Vec<_> = (0..5).map(|_| server.echo().connect()).collect();
+        server.advance(MS);
+        assert_eq!(server.echo().accepted(), 5);
+    }
 }
 
 #[test]
