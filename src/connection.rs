@@ -224,6 +224,10 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Reads, calls and writes until nothing is left to do, or the budget.
+    ///
+    /// Nearly always that is one read, one call and one write. What is seldom beside them is marked
+    /// `#[cold]`, or the compiler takes each branch for as likely as the other, and calls what it
+    /// could have put in line.
     fn exchange(&mut self, lent: &mut Workspace) -> Result<Next, CloseReason> {
         let mut woken = false;
         let mut budget = lent.limits.budget;

@@ -46,6 +46,7 @@ impl<S: Stream> Connection<S> {
         self.tell(lent, &mut |protocol, out| protocol.on_eof(out))
     }
 
+    /// Nothing was read: waits, unless that is for good.
     #[cold]
     fn not_read(&mut self, error: io::Error) -> Result<(), CloseReason> {
         match error.kind() {

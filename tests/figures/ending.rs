@@ -1,6 +1,6 @@
 //! Told to end in the middle of everything.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -30,10 +30,22 @@ fn load(
         let addr = if is_time { at.daytime } else { at.echo };
         let Ok(stream) = guests::connect(addr) else { return conversations };
         let begun = Instant::now();
+        let spare = stream.try_clone().unwrap();
         let end = guests::converse(way, stream, at, &mut random, circle);
+        let end = end.map_err(|error| after_a_word(spare, error));
         conversations.push((way, begun, end));
         done.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// The error of whoever was left waiting, once it has said something. A client whose handshake ends
+/// while the port closes is forgotten by the kernel; only what it says is answered, by a reset.
+fn after_a_word(mut stream: TcpStream, error: io::Error) -> io::Error {
+    if error.kind() != ErrorKind::WouldBlock {
+        return error;
+    }
+    let answer = stream.write_all(b"?").and_then(|()| stream.read(&mut [0]));
+    answer.err().filter(is_reset).unwrap_or(error)
 }
 
 /// Tells a busy server to end after so many conversations, in the middle of others.
