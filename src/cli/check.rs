@@ -7,10 +7,10 @@ use campanile::testing::check::{Error, Ladder, Outcome, Report, Rung};
 
 use super::address::Place;
 use super::args::{Check, CheckDaytime, CheckEcho, Client};
-use super::clients::print;
 use super::failure::{DIFFERS, FAILED, Failure};
 use super::files;
 use super::json::{Object, list};
+use super::output::print;
 
 pub fn check(args: &Check) -> ExitCode {
     match args {

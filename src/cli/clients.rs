@@ -9,6 +9,7 @@ use super::address::Place;
 use super::args::{Daytime, Echo};
 use super::failure::{DIFFERS, FAILED, Failure, TIMED_OUT};
 use super::json::{Object, string};
+use super::output::print;
 
 pub fn daytime(args: &Daytime) -> ExitCode {
     let outcome = client::daytime(args.addr.to_string(), args.client.timeout).map(|line| {
@@ -82,10 +83,4 @@ fn finish(service: &str, addr: &Place, is_json: bool, outcome: Result<String, Er
     let failure = Failure::new(code, error.to_string(), error.advice());
     let _ = write!(io::stderr(), "{failure}");
     ExitCode::from(failure.code)
-}
-
-pub fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
 }

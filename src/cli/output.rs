@@ -17,16 +17,29 @@ pub enum Sink {
     Stderr,
 }
 
+/// Writes to stdout, as long as that takes.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
 impl Sink {
     /// Writes, as long as that takes. Closed or full: the lines are lost, and the service goes on.
     fn write(self, lines: &str) {
         let _ = match self {
-            Sink::Stdout => {
-                let mut stdout = io::stdout();
-                stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush())
-            }
+            Sink::Stdout => print(lines),
             Sink::Stderr => io::stderr().write_all(lines.as_bytes()),
         };
+    }
+
+    /// Writes if that takes no wait; false if it would.
+    fn write_at_once(self, lines: &str) -> bool {
+        let takes = self.takes(lines.len());
+        if takes {
+            self.write(lines);
+        }
+        takes
     }
 
     /// Whether so many bytes can be written at once: a pipe that poll(2) calls writable has room
@@ -84,10 +97,8 @@ impl Output {
         if !queue.has_writer {
             queue.has_writer = self.start_writer().is_ok();
             if !queue.has_writer {
-                // The loop must not wait, not even for this.
-                if sink.takes(lines.len()) {
-                    sink.write(&lines);
-                }
+                // The loop must not wait, not even for this: otherwise they are lost.
+                let _ = sink.write_at_once(&lines);
                 return;
             }
         }
@@ -105,9 +116,7 @@ impl Output {
 
     /// The same, without the writer where there is none and the lines can be written without a wait.
     pub fn say_first(&self, sink: Sink, lines: String) {
-        if !self.0.lock().has_writer && sink.takes(lines.len()) {
-            sink.write(&lines);
-        } else {
+        if self.0.lock().has_writer || !sink.write_at_once(&lines) {
             self.say(sink, lines);
         }
     }
