@@ -23,6 +23,7 @@ use program::{Server, Watchdog};
 /// strace, attached to a running program until dropped.
 struct Strace {
     child: Child,
+    program: u32,
     said: BufReader<ChildStderr>,
     _watchdog: Watchdog,
 }
@@ -53,12 +54,21 @@ impl Strace {
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         stderr.read_line(&mut said).unwrap();
         assert!(said.contains("attached"), "{said}");
-        Strace { child, said: stderr, _watchdog: watchdog }
+        Strace { child, program: server.pid(), said: stderr, _watchdog: watchdog }
     }
 }
 
 impl Drop for Strace {
     fn drop(&mut self) {
+        // Not before the program sleeps: a call that strace has begun to inject into, and lets go of,
+        // fails with ENOSYS, which is no kernel's answer.
+        let stat = format!("/proc/{}/stat", self.program);
+        let began = std::time::Instant::now();
+        while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") S "))
+            && began.elapsed() < common::DEADLINE
+        {
+            std::thread::yield_now();
+        }
         // It lets go of the program and ends.
         program::signal(self.child.id(), libc::SIGTERM);
         let _ = self.child.wait();
