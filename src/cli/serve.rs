@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use campanile::services::{Daytime, Echo};
 use campanile::{Accepted, Clock, Kernel, Limits, Reactor};
@@ -80,7 +80,7 @@ fn run_on<K: Kernel>(
     if let Some(time) = &args.clock {
         log::info!("the clock stands still at {}", time.text);
     }
-    turn_until_told(&mut reactor, &signals, args.grace).map_err(|error| {
+    turn_until_finished(&mut reactor, &signals, args.grace).map_err(|error| {
         Failure::new(FAILED, format!("the loop failed: {error}"), "start it again")
     })?;
     if let Some(lab) = lab {
@@ -99,22 +99,29 @@ fn watch_signals<K: Kernel>(reactor: &mut Reactor<K>) -> io::Result<Signals> {
     Ok(signals)
 }
 
-/// Turns the loop to its end. A signal wakes it, and is looked at between two turns. As a function of
-/// its own it is compiled for speed, which what is called once is not.
+/// Turns the loop until it has finished. A signal wakes it and is handled between two turns.
+/// Not inlined, because the compiler does not optimize the caller, which runs once, for speed.
 #[inline(never)]
-fn turn_until_told<K: Kernel>(
+fn turn_until_finished<K: Kernel>(
     reactor: &mut Reactor<K>,
     signals: &Signals,
     grace: Duration,
 ) -> io::Result<()> {
-    let mut is_told = false;
+    let (mut first_seen, mut is_armed) = (None, false);
     while !reactor.is_finished() {
-        if let (Some(signal), false) = (signals.come(), is_told) {
-            log::debug!("signal {signal}: conversations have {grace:?} to finish");
-            reactor.handle().shutdown(grace);
-            is_told = true;
+        let mut timeout = None;
+        if let (Some(signal), false) = (signals.latest(), is_armed) {
+            if first_seen.is_none() {
+                log::debug!("received signal {signal}; open connections have {grace:?} to finish");
+                reactor.handle().shutdown(grace);
+            }
+            timeout = signals.merge(first_seen.get_or_insert_with(Instant::now).elapsed());
+            if timeout.is_none() {
+                log::debug!("another signal ends the program at once");
+                is_armed = true;
+            }
         }
-        reactor.turn(None)?;
+        reactor.turn(timeout)?;
     }
     reactor.outcome()
 }

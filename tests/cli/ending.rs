@@ -1,8 +1,7 @@
-//! Signals: the first one lets conversations finish, the second one does not.
+//! Ending: the first signal lets conversations finish, a later one does not.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::Command;
 
 use crate::program::Server;
 
@@ -19,23 +18,11 @@ fn talk(stream: &mut TcpStream) {
     assert_eq!(&back, b"still there?");
 }
 
-/// The signals that end it. A SIGHUP that is ignored here, as under nohup(1), is ignored there too.
-fn ending_signals() -> Vec<i32> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    let mut signals = vec![libc::SIGTERM, libc::SIGINT];
-    if ignored >> (libc::SIGHUP - 1) & 1 == 0 {
-        signals.push(libc::SIGHUP);
-    } else {
-        println!("SKIPPED: SIGHUP is ignored here");
-    }
-    signals
-}
+const TERMINATION: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
 #[test]
-fn one_signal_ends_it_well() {
-    for signal in ending_signals() {
+fn one_signal_ends_the_server_with_exit_code_0() {
+    for signal in TERMINATION {
         let mut server = Server::start(&[]);
         server.signal(signal);
         let (status, stderr) = server.wait();
@@ -56,7 +43,7 @@ fn conversations_finish_within_the_grace() {
 }
 
 #[test]
-fn without_any_grace_whoever_owes_nothing_gets_an_end() {
+fn without_any_grace_a_connection_with_an_empty_queue_receives_eof() {
     let mut server = Server::start(&["--grace", "0"]);
     let mut stream = conversation(&server);
     server.signal(libc::SIGTERM);
@@ -67,7 +54,7 @@ fn without_any_grace_whoever_owes_nothing_gets_an_end() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn who_has_nothing_to_say_has_one_thread_and_ends_by_a_signal_all_the_same() {
+fn the_quiet_program_has_one_thread_and_ends_well_on_a_signal() {
     let mut server = Server::start(&["-q"]);
     let mut stream = conversation(&server);
     let threads = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
@@ -79,25 +66,13 @@ fn who_has_nothing_to_say_has_one_thread_and_ends_by_a_signal_all_the_same() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
-    for second in ending_signals() {
+fn a_signal_later_than_200_ms_after_the_first_ends_it_at_once() {
+    for second in TERMINATION {
         let mut server = Server::start(&["-v", "--grace", "1h"]);
         let _stream = conversation(&server);
         server.signal(libc::SIGTERM);
-        server.wait_for("signal 15");
+        server.wait_for("another signal ends");
         server.signal(second);
         assert_eq!(server.wait().0.code(), Some(128 + second));
     }
-}
-
-#[test]
-fn a_hangup_that_nohup_has_ignored_stays_ignored() {
-    let script = "trap '' HUP; exec \"$0\" serve -d 0 -e 0 -v";
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", script, env!("CARGO_BIN_EXE_campanile")]).env_clear();
-    let server = Server::spawn(&mut command);
-    server.signal(libc::SIGHUP);
-    drop(conversation(&server));
-    let said = server.stop();
-    assert!(said.contains("signal 15") && !said.contains("signal 1:"), "{said}");
 }

@@ -13,5 +13,6 @@ mod faults;
 mod listening;
 mod ready_file;
 mod schema;
+mod signals;
 mod wrong_words;
 mod zones;

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Sender};
@@ -12,11 +13,34 @@ use std::thread::{self, JoinHandle};
 
 use crate::common::DEADLINE;
 
-/// The program, with an environment that says nothing.
+/// The program, with an empty environment and no signal ignored.
 pub fn campanile() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_campanile"));
-    command.env_clear().stdin(Stdio::null());
+    inherit_signals(command.env_clear().stdin(Stdio::null()), &[], &[]);
     command
+}
+
+/// Makes the command inherit these of the termination signals as ignored and these as blocked, and
+/// the others neither ignored nor blocked.
+pub fn inherit_signals(command: &mut Command, ignored: &[i32], blocked: &[i32]) {
+    let (ignored, blocked) = (ignored.to_vec(), blocked.to_vec());
+    let inherit = move || {
+        for number in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            let is_ignored = ignored.contains(&number);
+            let disposition = if is_ignored { libc::SIG_IGN } else { libc::SIG_DFL };
+            let how = if blocked.contains(&number) { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+            // SAFETY: an all-zero sigset_t is the empty set; the calls read and write nothing else.
+            unsafe {
+                let mut set = std::mem::zeroed();
+                libc::sigaddset(&mut set, number);
+                libc::sigprocmask(how, &set, std::ptr::null_mut());
+                libc::signal(number, disposition);
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure calls async-signal-safe functions and does not allocate.
+    unsafe { command.pre_exec(inherit) };
 }
 
 /// Kills a process unless dropped within the deadline.
