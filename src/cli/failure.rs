@@ -1,11 +1,11 @@
-//! How a command fails: what was tried, what to do next, and the exit code.
+//! The failure of a command: what was attempted, what to do next, and the exit code.
 
 use std::fmt;
 
 pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 pub const DIFFERS: u8 = 3;
-/// As timeout(1) has it.
+/// The exit code of timeout(1).
 pub const TIMED_OUT: u8 = 124;
 
 #[derive(Debug)]

@@ -1,11 +1,11 @@
-//! How many files may be open at once.
+//! The limit of open files.
 
-/// The most that macOS takes where the hard limit is none (its setrlimit(2)).
+/// The highest soft limit that macOS accepts if there is no hard limit (its setrlimit(2)).
 #[cfg(unix)]
 const OPEN_MAX: u64 = 10_240;
 
-/// Raises the limit of open files as far as it may be, and returns what it is then; `None` if there
-/// is none, or nobody knows.
+/// Raises the soft limit as far as the hard limit allows and returns the new one. Returns `None` if
+/// there is no limit or the limit is unknown.
 #[cfg(unix)]
 pub fn raise_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

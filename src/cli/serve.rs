@@ -18,10 +18,10 @@ use super::ready::ReadyFile;
 use super::signals::Signals;
 use super::{files, logging};
 
-/// Descriptors kept for whatever is not a connection.
+/// Descriptors reserved for everything that is not a connection.
 const SPARE_FILES: u64 = 32;
-/// How long what is queued may take to be written at the end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Time for the queued output to be written at the end.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub fn serve(args: &Serve) -> ExitCode {
     let output = Output::new();
@@ -33,23 +33,23 @@ pub fn serve(args: &Serve) -> ExitCode {
             failure.code
         }
     };
-    output.finish(LAST_WORDS);
+    output.finish(OUTPUT_TIMEOUT);
     ExitCode::from(code)
 }
 
-/// On the plain kernel, unless it is to go wrong or to be watched: what is not asked for is not there.
+/// Runs on the plain kernel unless the arguments ask for faults or events.
 fn run(args: &Serve, output: &Output) -> Result<(), Failure> {
     check(args)?;
     let failed = |error: io::Error| {
-        let advice = "the limit of open files may be reached: ulimit -n 1024";
-        Failure::new(FAILED, format!("cannot make a loop: {error}"), advice)
+        let advice = "if the limit of open files is reached, raise it: ulimit -n 1024";
+        Failure::new(FAILED, format!("cannot create the event loop: {error}"), advice)
     };
     if !Lab::is_wanted(args) {
         let reactor = Reactor::with_limits(limits(args)).map_err(failed)?;
         return run_on(reactor, args, output, None);
     }
     let lab = Lab::new(args, output).map_err(|error| {
-        Failure::new(USAGE, error, "say it as in --fault 'echo #3: reset after 5 bytes'")
+        Failure::new(USAGE, error, "write it as in --fault 'echo #3: reset after 5 bytes'")
     })?;
     run_on(lab.reactor(limits(args)).map_err(failed)?, args, output, Some(&lab))
 }
@@ -61,8 +61,8 @@ fn run_on<K: Kernel>(
     lab: Option<&Lab>,
 ) -> Result<(), Failure> {
     let signals = watch_signals(&mut reactor).map_err(|error| {
-        let advice = "the limit of open files may be reached: see ulimit -a";
-        Failure::new(FAILED, format!("cannot watch for signals: {error}"), advice)
+        let advice = "if the limit of open files is reached, raise it: ulimit -n 1024";
+        Failure::new(FAILED, format!("cannot install the signal handlers: {error}"), advice)
     })?;
     let mut ready_file = args.ready_file.as_deref().map(ReadyFile::prepare).transpose()?;
     let bound = bind(&mut reactor, args, lab)?;
@@ -73,15 +73,16 @@ fn run_on<K: Kernel>(
     output.say_first(Sink::Stdout, lab.and_then(|lab| lab.listening(&bound)).unwrap_or(lines));
     if let (true, Some(lab)) = (args.pipe, lab) {
         lab.obey_stdin(reactor.handle()).map_err(|error| {
-            let advice = "the limit may be reached: ulimit -u";
-            Failure::new(FAILED, format!("cannot start a thread: {error}"), advice)
+            let advice = "raise the limit of processes and threads: ulimit -u unlimited";
+            let what = format!("cannot start the thread that reads stdin: {error}");
+            Failure::new(FAILED, what, advice)
         })?;
     }
     if let Some(time) = &args.clock {
         log::info!("the clock stands still at {}", time.text);
     }
     turn_until_finished(&mut reactor, &signals, args.grace).map_err(|error| {
-        Failure::new(FAILED, format!("the loop failed: {error}"), "start it again")
+        Failure::new(FAILED, format!("the loop failed: {error}"), "start the program again")
     })?;
     if let Some(lab) = lab {
         lab.stopped();
@@ -126,31 +127,32 @@ fn turn_until_finished<K: Kernel>(
     reactor.outcome()
 }
 
-/// What clap cannot see: how the words go together.
+/// Checks combinations of arguments that clap does not check.
 fn check(args: &Serve) -> Result<(), Failure> {
     let is_off = |places: &[Place]| places.contains(&Place::Off);
     for (service, places) in [("daytime", &args.daytime), ("echo", &args.echo)] {
         if is_off(places) && places.len() > 1 {
-            let what = format!("--{service} off stands alone, without other addresses");
-            return Err(Failure::new(USAGE, what, format!("say --{service} off, or drop the off")));
+            let what = format!("--{service} off cannot be combined with other addresses");
+            let advice = format!("use --{service} off alone, or remove the off");
+            return Err(Failure::new(USAGE, what, advice));
         }
     }
     if args.quiet && args.verbose > 0 {
-        let advice = "say one of them, here or in the environment";
-        return Err(Failure::new(USAGE, "--quiet and --verbose cannot both be meant", advice));
+        let advice = "remove one of them; CAMPANILE_QUIET or CAMPANILE_VERBOSE may have set it";
+        return Err(Failure::new(USAGE, "--quiet and --verbose cannot be combined", advice));
     }
     if args.json && args.pipe {
-        let advice = "say --pipe alone: it tells what happens, too";
-        return Err(Failure::new(USAGE, "--json and --pipe cannot both be meant", advice));
+        let advice = "use --pipe alone: it prints the same events";
+        return Err(Failure::new(USAGE, "--json and --pipe cannot be combined", advice));
     }
     if is_off(&args.daytime) && is_off(&args.echo) {
-        let advice = "say --daytime off or --echo off, or neither";
-        return Err(Failure::new(USAGE, "both services are off: nothing to serve", advice));
+        let advice = "remove --daytime off or --echo off";
+        return Err(Failure::new(USAGE, "both services are off, so nothing is served", advice));
     }
     Ok(())
 }
 
-/// Binds every listener, and returns which service is where.
+/// Binds every listener and returns each address with its service.
 fn bind<K: Kernel>(
     reactor: &mut Reactor<K>,
     args: &Serve,
@@ -185,7 +187,7 @@ fn bind<K: Kernel>(
 
 fn clock(args: &Serve) -> Result<Clock, Failure> {
     let zone = args.zone.zone().map_err(|error| {
-        let advice = "set TZ to a name such as Europe/Berlin or a rule such as CET-1CEST,M3.5.0,M10.5.0/3; or say --zone utc";
+        let advice = "set TZ to a name such as Europe/Berlin or a rule such as CET-1CEST,M3.5.0,M10.5.0/3, or use --zone utc";
         Failure::new(FAILED, error.to_string(), advice)
     })?;
     let clock = args.clock.as_ref().map_or_else(Clock::system, |time| time.clock());
@@ -204,7 +206,7 @@ fn limits(args: &Serve) -> Limits {
     }
 }
 
-/// As many connections as was asked for, or as there are descriptors for.
+/// Returns the limit of connections: the wanted number, or fewer if the descriptors do not suffice.
 fn connections(asked: Option<usize>, default: usize) -> usize {
     let wanted = asked.unwrap_or(default);
     let Some(files) = files::raise_limit() else {
@@ -214,7 +216,9 @@ fn connections(asked: Option<usize>, default: usize) -> usize {
     let room = files.saturating_sub(open + SPARE_FILES).max(1);
     let room = usize::try_from(room).unwrap_or(usize::MAX);
     if asked.is_some() && wanted > room {
-        log::warn!("{files} files may be open at once: {room} connections instead of {wanted}");
+        log::warn!(
+            "the limit of open files is {files}, so at most {room} connections are open at once instead of {wanted}; raise it with ulimit -n"
+        );
     }
     wanted.min(room)
 }

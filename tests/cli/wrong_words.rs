@@ -159,19 +159,19 @@ fn words_that_do_not_go_together() {
     let table: [(&[&str], &str); 4] = [
         (
             &["-d", "off", "-e", "off"],
-            "error: both services are off: nothing to serve\n  say --daytime off or --echo off, or neither\n",
+            "error: both services are off, so nothing is served\n  remove --daytime off or --echo off\n",
         ),
         (
             &["-d", "off", "9999"],
-            "error: --daytime off stands alone, without other addresses\n  say --daytime off, or drop the off\n",
+            "error: --daytime off cannot be combined with other addresses\n  use --daytime off alone, or remove the off\n",
         ),
         (
             &["-e", "0,off"],
-            "error: --echo off stands alone, without other addresses\n  say --echo off, or drop the off\n",
+            "error: --echo off cannot be combined with other addresses\n  use --echo off alone, or remove the off\n",
         ),
         (
             &["-q", "-v"],
-            "error: --quiet and --verbose cannot both be meant\n  say one of them, here or in the environment\n",
+            "error: --quiet and --verbose cannot be combined\n  remove one of them; CAMPANILE_QUIET or CAMPANILE_VERBOSE may have set it\n",
         ),
     ];
     for (words, expected) in table {

@@ -88,7 +88,7 @@ fn a_tz_that_cannot_be_used_is_named_and_nothing_is_served() {
         let start = format!("error: cannot use {tz:?} as the local time zone: ");
         assert!(ended.stderr.starts_with(&start), "{}", ended.stderr);
         assert!(ended.stderr.contains(why), "{}", ended.stderr);
-        assert!(ended.stderr.ends_with("or say --zone utc\n"), "{}", ended.stderr);
+        assert!(ended.stderr.ends_with("or use --zone utc\n"), "{}", ended.stderr);
         assert_eq!((ended.code, &*ended.stdout), (Some(1), ""));
         // Who tells no time, or another zone's, does not need it.
         for words in [&["-d", "off"][..], &["-d", "0", "--zone", "utc"]] {
