@@ -128,7 +128,7 @@ fn a_wrong_fault_is_a_usage_error_that_points() {
     }
     let ended = run_words(["serve", "--json", "--pipe"]);
     assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("say --pipe alone"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("use --pipe alone"), "{}", ended.stderr);
 }
 
 #[test]
