@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -288,9 +290,12 @@ fn an_output_that_has_reached_the_largest_file_size_is_an_error_and_no_death() {
 #[test]
 fn a_closed_pipe_is_an_error_and_no_death() {
     let server = Server::start(&[]);
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = UnixStream::pair().unwrap();
     drop(reader);
     let mut client = campanile();
-    client.args(["echo", &server.echo().to_string()]).stdout(writer).stderr(Stdio::null());
+    client
+        .args(["echo", &server.echo().to_string()])
+        .stdout(OwnedFd::from(writer))
+        .stderr(Stdio::null());
     assert_eq!(client.status().unwrap().code(), Some(1));
 }
