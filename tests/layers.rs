@@ -47,6 +47,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("socket2", &["kernel", "testing/check/urgent"]),
     ("slab", &["reactor"]),
     ("chrono", &["clock", "services/daytime", "cli"]),
+    ("jiff", &["clock"]),
     ("libc", &["kernel", "listener", "testing/check/lab", "cli"]),
     (
         "log",

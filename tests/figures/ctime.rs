@@ -1,15 +1,18 @@
-//! The line of daytime and what `ctime(3)` of the C library says, in every zone there is.
+//! The daytime line compared with `ctime(3)` of the C library and with GNU date, in every zone of the
+//! system and in generated ones.
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use campanile::services::Daytime;
-use campanile::{Clock, Outbox, Protocol, Zone};
+use campanile::{Clock, Outbox, Protocol, Zone, ZoneError};
 
 use crate::amount::amount;
+use crate::program::Folder;
 use crate::random::Random;
 use crate::seed;
 
@@ -18,23 +21,29 @@ unsafe extern "C" {
     safe fn tzset();
 }
 
-/// What the C library says, with CR LF; `None` for a year that `ctime(3)` has no room for.
+/// Returns the line of the C library with CR LF, or `None` for a year that `ctime(3)` has no room for.
 fn ctime(second: i64) -> Option<String> {
     let mut line = [0_u8; 64];
-    // SAFETY: it writes at most 26 bytes, the last of them zero.
+    // SAFETY: ctime_r writes at most 26 bytes, the last of them zero.
     let written = unsafe { libc::ctime_r(&second, line.as_mut_ptr().cast()) };
     let end = line.iter().position(|byte| *byte == b'\n')?;
     let text = std::str::from_utf8(&line[..end]).expect("ASCII");
     (!written.is_null()).then(|| format!("{text}\r\n"))
 }
 
-/// A server's clock that is set by hand, in the zone that TZ names.
+/// A daytime service whose clock is set by the test, in the zone of `TZ`.
 struct Ours {
     hand: Arc<AtomicI64>,
     service: Daytime,
 }
 
 impl Ours {
+    fn new() -> Result<Ours, ZoneError> {
+        let hand = Arc::new(AtomicI64::new(0));
+        let clock = Clock::manual(hand.clone()).in_zone(Zone::local()?);
+        Ok(Ours { hand, service: Daytime::new(clock) })
+    }
+
     fn line(&mut self, second: i64) -> String {
         self.hand.store(second, Ordering::Relaxed);
         let mut out = Outbox::new(Instant::now());
@@ -43,29 +52,27 @@ impl Ours {
     }
 }
 
-/// Where TZ is `tz`, compares the seconds; how many could be.
-fn compare(tz: &str, seconds: impl Iterator<Item = i64> + Send) -> usize {
+/// Sets `TZ` for this process and returns the lock without which no test reads it.
+fn set_tz(tz: &str) -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: all others here read the environment through std, which has a lock for it.
+    let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: every other access to the environment goes through std, which locks it.
     unsafe { std::env::set_var("TZ", tz) };
     tzset();
-    let compared = || {
-        let hand = Arc::new(AtomicI64::new(0));
-        let clock = Clock::manual(hand.clone()).in_zone(Zone::local().unwrap());
-        let mut ours = Ours { hand, service: Daytime::new(clock) };
-        let mut count = 0;
-        for second in seconds {
-            let Some(theirs) = ctime(second) else { continue };
-            assert_eq!(ours.line(second), theirs, "{second} in {tz}");
-            count += 1;
-        }
-        count
-    };
-    // On a thread of its own: chrono looks at TZ again only after a second, in each thread.
-    std::thread::scope(|scope| scope.spawn(compared).join()).unwrap_or_else(|panic| {
-        std::panic::resume_unwind(panic);
-    })
+    turn
+}
+
+/// Compares the lines of these seconds in a zone and returns how many were compared.
+fn compare(tz: &str, seconds: impl Iterator<Item = i64>) -> usize {
+    let _turn = set_tz(tz);
+    let mut ours = Ours::new().unwrap();
+    let mut count = 0;
+    for second in seconds {
+        let Some(theirs) = ctime(second) else { continue };
+        assert_eq!(ours.line(second), theirs, "{second} in {tz}");
+        count += 1;
+    }
+    count
 }
 
 /// Sabotage: `%e` as `%d` (src/services/daytime.rs).
@@ -117,7 +124,7 @@ fn header(block: &[u8]) -> Option<([usize; 6], &[u8])> {
     head.starts_with(b"TZif").then(|| (std::array::from_fn(|at| count(at) as usize), body))
 }
 
-/// Sabotage: the offset of a second ago (`utc - TimeDelta::seconds(1)` in src/clock.rs).
+/// Sabotage: the offset of a second ago (`within_range(unix_seconds - 1)` in src/clock/local.rs).
 #[test]
 fn around_every_transition_of_every_zone_the_time_is_that_of_the_c_library() {
     let mut all = Vec::new();
@@ -138,3 +145,150 @@ fn around_every_transition_of_every_zone_the_time_is_that_of_the_c_library() {
     println!("{compared} seconds in zones out of {files}");
     assert!(compared > 10_000, "{compared} seconds");
 }
+
+/// POSIX rules from a seed: most of them valid, some not.
+struct Rules(Random);
+
+impl Rules {
+    fn rule(&mut self) -> String {
+        let mut rule = self.name() + &self.offset(25);
+        if self.0.percent(80) {
+            rule += &self.name();
+            if self.0.percent(40) {
+                rule += &self.offset(25);
+            }
+            if self.0.percent(95) {
+                for _ in 0..2 {
+                    rule += &format!(",{}", self.date());
+                    if self.0.percent(60) {
+                        let hours = self.0.pick(&[3, 25, 170]);
+                        rule += &format!("/{}", self.offset(hours));
+                    }
+                }
+            }
+        }
+        // Now and then the rule lacks a byte.
+        if self.0.percent(10) {
+            rule.remove(self.0.below(rule.len()));
+        }
+        rule
+    }
+
+    fn name(&mut self) -> String {
+        let quoted = ["<+03>", "<-0330>", "<A1B>", "<+123456789>"];
+        let plain = ["CET", "EST", "AEST", "abc", "WET", "MSK", "XY", "LONGNAME"];
+        let names: &[&str] = if self.0.percent(30) { &quoted } else { &plain };
+        self.0.pick(names).to_owned()
+    }
+
+    fn offset(&mut self, hours: usize) -> String {
+        let mut offset = self.0.pick(&["", "", "-", "+"]).to_owned();
+        offset += &self.0.below(hours).to_string();
+        for _ in 0..2 {
+            if !self.0.percent(30) {
+                break;
+            }
+            offset += &format!(":{:02}", self.0.below(60));
+        }
+        offset
+    }
+
+    fn date(&mut self) -> String {
+        match self.0.below(4) {
+            0 => format!("J{}", 1 + self.0.below(365)),
+            1 => self.0.pick(&[0, 1, 58, 59, 60, 100, 300, 364, 365]).to_string(),
+            _ => {
+                let [month, week, day] = [12, 5, 7].map(|bound| self.0.below(bound));
+                format!("M{}.{}.{day}", month + 1, week + 1)
+            }
+        }
+    }
+}
+
+/// Returns the lines that GNU date prints for these seconds.
+fn date(tz: &str, file: &Path, seconds: &[i64]) -> Vec<String> {
+    let lines: String = seconds.iter().map(|second| format!("@{second}\n")).collect();
+    fs::write(file, lines).unwrap();
+    let output = Command::new("date")
+        .args(["+%a %b %e %H:%M:%S %-Y", "-f"])
+        .arg(file)
+        .env("TZ", tz)
+        .env("LC_ALL", "C")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| format!("{line}\r\n")).collect()
+}
+
+/// Whether `date` is the one of GNU, which takes a file of times.
+fn has_gnu_date() -> bool {
+    let version = Command::new("date").arg("--version").output();
+    version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("GNU"))
+}
+
+/// Returns the offset that the service applies at `second`.
+fn offset(ours: &mut Ours, second: i64) -> i64 {
+    let line = ours.line(second);
+    let (rest, year) = line.trim_end().rsplit_once(' ').unwrap();
+    let year: i32 = year.parse().unwrap();
+    // chrono parses years of four digits; 400 years later the calendar is the same.
+    let text = format!("{rest} {}", 2000 + year % 400);
+    let local = chrono::NaiveDateTime::parse_from_str(&text, "%a %b %e %H:%M:%S %Y").unwrap();
+    local.and_utc().timestamp() + i64::from(year - year % 400 - 2000) / 400 * CYCLE - second
+}
+
+/// Seconds of 400 years.
+const CYCLE: i64 = 146_097 * 86_400;
+
+/// Appends the seconds around each change of the offset in the year that follows `start`.
+fn around_changes(ours: &mut Ours, start: i64, seconds: &mut Vec<i64>) {
+    const WEEK: i64 = 7 * 86_400;
+    for week in 0..53 {
+        let (mut before, mut after) = (start + week * WEEK, start + (week + 1) * WEEK);
+        let first = offset(ours, before);
+        if offset(ours, after) == first {
+            continue;
+        }
+        while after - before > 1 {
+            let middle = before + (after - before) / 2;
+            *(if offset(ours, middle) == first { &mut before } else { &mut after }) = middle;
+        }
+        seconds.extend([before - 1, before, after, after + 1]);
+    }
+}
+
+/// Sabotage: no check for a change outside its year (`is_moved` in src/clock/local.rs).
+#[test]
+fn a_generated_rule_is_told_as_gnu_date_tells_it_or_refused() {
+    if !has_gnu_date() {
+        println!("SKIPPED: GNU date is not installed");
+        return;
+    }
+    let (mut rules, count) = (Rules(Random::new(seed())), amount(300, 3_000, 30_000));
+    let folder = Folder::new("rules");
+    let (file, mut refused) = (folder.join("seconds"), 0);
+    for _ in 0..count {
+        let tz = rules.rule();
+        let _turn = set_tz(&tz);
+        let Ok(mut ours) = Ours::new() else {
+            refused += 1;
+            continue;
+        };
+        let year = rules.0.pick(&[1972, 1999, 2000, 2024, 2025, 2100, 2400, 9998, 12_000]);
+        let start = (year - 1970) * 31_556_952;
+        // Before 1971 the C library tells no summer time of a rule.
+        let mut any = || YEAR_1972 + rules.0.below(250_000_000_000) as i64;
+        let mut seconds: Vec<i64> = (0..100).map(|_| any()).collect();
+        seconds.extend((-24..24).map(|hour| start + hour * 3600 + 1800));
+        around_changes(&mut ours, start, &mut seconds);
+        let theirs = date(&tz, &file, &seconds);
+        assert_eq!(theirs.len(), seconds.len(), "{tz}");
+        for (second, theirs) in seconds.into_iter().zip(theirs) {
+            assert_eq!(ours.line(second), theirs, "{second} in {tz}");
+        }
+    }
+    println!("{refused} of {count} rules are refused");
+    assert!((count / 20..count / 2).contains(&refused), "{refused} of {count} rules are refused");
+}
+
+const YEAR_1972: i64 = 63_072_000;
