@@ -21,7 +21,7 @@ impl FrozenTime {
     }
 }
 
-/// The zone of the time told.
+/// The time zone of the daytime service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ZoneChoice {
     Local,
@@ -29,11 +29,11 @@ pub enum ZoneChoice {
 }
 
 impl ZoneChoice {
-    /// The zone itself; may read files, and log that it fell back to UTC.
+    /// Returns the zone. Reads `TZ` and the zone file for `local`.
     pub fn zone(self) -> Result<Zone, ZoneError> {
         match self {
             ZoneChoice::Local => Zone::local(),
-            // The parser lets no offset of a day through.
+            // The parser refuses offsets of a day and more.
             ZoneChoice::East(seconds) => Ok(Zone::east(seconds).unwrap_or_else(Zone::utc)),
         }
     }
@@ -114,13 +114,13 @@ pub fn zone(text: &str) -> Result<ZoneChoice, String> {
         "utc" => Ok(ZoneChoice::East(0)),
         text => offset(text).map(ZoneChoice::East).ok_or_else(|| {
             "expected local, utc or an offset such as +01:00 or -05:30; \
-             for a zone with a name say local and set TZ"
+             for a named zone use local and set TZ, as in TZ=Europe/Berlin"
                 .into()
         }),
     }
 }
 
-/// Seconds east of Greenwich: `+HH:MM` or `-HH:MM`.
+/// Parses `+HH:MM` or `-HH:MM` into seconds east of Greenwich.
 fn offset(text: &str) -> Option<i32> {
     let (sign, rest) = match text.as_bytes().first()? {
         b'+' => (1, &text[1..]),

@@ -1,4 +1,4 @@
-//! Daytime, RFC 867: one line with the time, said without being asked, and the end.
+//! Daytime (RFC 867): the server sends one line with the time and closes the connection.
 
 use std::cell::RefCell;
 use std::fmt::Write;
@@ -11,15 +11,17 @@ use crate::clock::Clock;
 use crate::outbox::Outbox;
 use crate::protocol::{Accepted, Protocol};
 
-/// Sends one line as `ctime(3)` would write it, with CR LF, and closes. What the client says is
-/// read and thrown away.
+/// Sends one line in the format of `ctime(3)`, with CR LF, and closes the connection.
+///
+/// Data from the client is read and discarded.
 #[derive(Debug, Clone)]
 pub struct Daytime {
     line: Rc<RefCell<Line>>,
 }
 
 impl Daytime {
-    /// A service that reads `clock`. Its clones share the line, which is formatted once a second.
+    /// Creates a service that reads `clock`. Its clones share the line, which is formatted once a
+    /// second.
     pub fn new(clock: Clock) -> Daytime {
         let text = String::with_capacity(32);
         let line = Line { clock, second: None, text, fresh_until: None };
@@ -37,7 +39,7 @@ impl Protocol for Daytime {
     fn on_data(&mut self, _data: &[u8], _out: &mut Outbox) {}
 }
 
-/// Makes a [`Daytime`] for every connection: `reactor.listen(addr, daytime(Clock::system()))`.
+/// Creates a [`Daytime`] for every connection: `reactor.listen(addr, daytime(Clock::system()))`.
 pub fn daytime(clock: Clock) -> impl FnMut(&Accepted) -> Daytime {
     let service = Daytime::new(clock);
     move |_| service.clone()
@@ -52,8 +54,8 @@ struct Line {
     fresh_until: Option<Instant>,
 }
 
-/// How seldom the system's clock is read, by the time of the turn: to read it costs more than all else
-/// that is done here.
+/// How long the service trusts its last reading of the system's clock. A reading costs more than the
+/// rest of this file.
 const FRESH: Duration = Duration::from_millis(1);
 
 impl Line {
@@ -66,7 +68,7 @@ impl Line {
         if self.second != Some(second) {
             let time = self.clock.local_time(second);
             self.text.clear();
-            // The year as a plain number: chrono's %Y writes +10000 and 0100 where ctime(3) writes
+            // The year is a plain number: chrono's %Y writes +10000 and 0100 where ctime(3) writes
             // 10000 and 100. Writing into a String does not fail.
             let _ = write!(self.text, "{} {}\r\n", time.format("%a %b %e %H:%M:%S"), time.year());
             self.second = Some(second);
@@ -86,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_is_that_of_the_tutorial() {
+    fn the_line_equals_that_of_the_tutorial() {
         assert_eq!(line(1_391_022_855), "Wed Jan 29 19:14:15 2014\r\n");
     }
 
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn no_second_makes_it_panic() {
+    fn every_second_gives_a_line() {
         let edges = [0, -1, i64::MIN, i64::MAX, i64::MIN + 1, i64::MAX - 1, 1 << 40, -(1 << 40)];
         for second in edges.into_iter().chain((0..63).flat_map(|bit| [1 << bit, -1 << bit])) {
             let text = line(second);
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_systems_clock_is_read_again_after_a_millisecond_and_another_one_at_once() {
+    fn the_systems_clock_is_read_once_a_millisecond_and_any_other_clock_each_time() {
         let now = Instant::now();
         let daytime = Daytime::new(Clock::system());
         let mut line = daytime.line.borrow_mut();

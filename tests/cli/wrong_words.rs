@@ -14,7 +14,7 @@ const A_PLACE: &str = "expected a port (9999), ip:port (127.0.0.1:9999), [ipv6]:
 fn a_value_of_serve_that_cannot_be_meant() {
     let off = |text: &str| format!("{text}; or off");
     let more = "expected more than nothing, such as 500ms, 2s or 5m";
-    let a_zone = "expected local, utc or an offset such as +01:00 or -05:30; for a zone with a name say local and set TZ";
+    let a_zone = "expected local, utc or an offset such as +01:00 or -05:30; for a named zone use local and set TZ, as in TZ=Europe/Berlin";
     let a_time = "expected a time as RFC 3339 has it, such as 2014-01-29T19:14:15Z";
     let table = [
         ("daytime", "<ADDR>...", ":9999", "say 127.0.0.1:9999 or 0.0.0.0:9999"),
