@@ -39,8 +39,9 @@ Effects:
   refuse        the port is closed          reset      the same, by RST
   never-accept  connected, and unheard
 
-Events of --json: listening, accepted, closed (its whole ledger), accept_error, fault, wrong_fault
-and stopped; their fields are in tests/schema/events.json of the sources.
+Events of --json: listening, accepted, closed (its whole ledger), accept_error, fault, wrong_fault,
+lost (events that stdout had no room for) and stopped; their fields are in tests/schema/events.json
+of the sources.
 
 Each flag also comes from the environment: --ready-file as CAMPANILE_READY_FILE, and so on.
 RUST_LOG is heard where neither -v nor -q is given.";

@@ -1,6 +1,6 @@
 //! `campanile check`: puts any server on the ladder, and says how far it came.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use campanile::testing::check::{Error, Ladder, Outcome, Report, Rung};
@@ -10,7 +10,7 @@ use super::args::{Check, CheckDaytime, CheckEcho, Client};
 use super::failure::{DIFFERS, FAILED, Failure};
 use super::files;
 use super::json::{Object, list};
-use super::output::print;
+use super::stdio::{print, print_error};
 
 pub fn check(args: &Check) -> ExitCode {
     match args {
@@ -43,7 +43,7 @@ fn climb(
     let Some(failure) = failure else {
         return ExitCode::SUCCESS;
     };
-    let _ = write!(io::stderr(), "{failure}");
+    print_error(&failure.to_string());
     ExitCode::from(failure.code)
 }
 
@@ -57,13 +57,13 @@ impl Progress {
 
     fn show(&mut self, rung: &Rung) {
         if self.0 && rung.outcome == Outcome::Untried {
-            let _ = write!(io::stderr(), "\r\x1b[K{:>3}  {} ...", rung.number, rung.name);
+            print_error(&format!("\r\x1b[K{:>3}  {} ...", rung.number, rung.name));
         }
     }
 
     fn clear(&mut self) {
         if self.0 {
-            let _ = write!(io::stderr(), "\r\x1b[K");
+            print_error("\r\x1b[K");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `campanile daytime` and `campanile echo`: the clients, and what they print.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use campanile::client::{self, Error};
@@ -9,7 +9,7 @@ use super::address::Place;
 use super::args::{Daytime, Echo};
 use super::failure::{DIFFERS, FAILED, Failure, TIMED_OUT};
 use super::json::{Object, string};
-use super::output::print;
+use super::stdio::{Blocking, print, print_error};
 
 pub fn daytime(args: &Daytime) -> ExitCode {
     let outcome = client::daytime(args.addr.to_string(), args.client.timeout).map(|line| {
@@ -42,10 +42,10 @@ fn stream(args: &Echo) -> Result<String, Error> {
     let (addr, timeout) = (args.addr.to_string(), args.client.timeout);
     if args.client.json {
         // stdout is for the object.
-        let count = client::echo_stream(addr, io::stdin(), io::sink(), timeout)?;
+        let count = client::echo_stream(addr, Blocking(io::stdin()), io::sink(), timeout)?;
         Ok(Object::about("echo", &args.addr).raw("bytes", count).line())
     } else {
-        client::echo_stream(addr, io::stdin(), io::stdout(), timeout)?;
+        client::echo_stream(addr, Blocking(io::stdin()), Blocking(io::stdout()), timeout)?;
         Ok(String::new())
     }
 }
@@ -81,6 +81,6 @@ fn finish(service: &str, addr: &Place, is_json: bool, outcome: Result<String, Er
         let _ = print(&object.line());
     }
     let failure = Failure::new(code, error.to_string(), error.advice());
-    let _ = write!(io::stderr(), "{failure}");
+    print_error(&failure.to_string());
     ExitCode::from(failure.code)
 }

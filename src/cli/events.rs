@@ -1,4 +1,4 @@
-//! What happens, as lines of JSON: one object a line, its keys only ever added.
+//! The events of `serve --json`: one JSON object a line. Keys are only ever added.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,6 +6,9 @@ use std::time::Duration;
 use campanile::testing::{Entry, Ledger, Side};
 
 use super::json::{Object, list, string};
+
+/// Characters of a wrong line that its answer quotes.
+const QUOTED: usize = 1000;
 
 fn event(name: &str) -> Object {
     Object::new().raw("v", 1).text("event", name)
@@ -23,17 +26,28 @@ pub fn stopped() -> String {
     event("stopped").line()
 }
 
-/// A fault that was asked for is in force.
+/// So many lines are missing where this one stands.
+pub fn lost(count: u64) -> String {
+    event("lost").raw("count", count).line()
+}
+
+/// A fault that a command added is in force.
 pub fn fault(fault: &str) -> String {
     event("fault").text("fault", fault).line()
 }
 
-/// What was asked for is no fault.
+/// A line of the pipe is not a fault, and changed nothing. Long texts are cut, so that the answers
+/// that wait for a slow reader stay small.
 pub fn wrong_fault(text: &str, error: &str) -> String {
-    event("wrong_fault").text("fault", text).text("error", error).line()
+    event("wrong_fault").text("fault", beginning(text)).text("error", beginning(error)).line()
 }
 
-/// An entry of the book; `None` for kinds that are not told.
+/// The first characters of a text.
+fn beginning(text: &str) -> &str {
+    text.char_indices().nth(QUOTED).map_or(text, |(end, _)| &text[..end])
+}
+
+/// An entry of the book as an event; `None` for kinds that are not reported.
 pub fn entry(entry: Entry<'_>) -> Option<String> {
     match entry {
         Entry::Accepted(ledger) => Some(whose("accepted", ledger).line()),
@@ -82,7 +96,7 @@ fn side(side: Option<Side>) -> &'static str {
     }
 }
 
-/// Since the loop began.
+/// Microseconds since the loop began.
 fn micros(time: Duration) -> u128 {
     time.as_micros()
 }
@@ -92,10 +106,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_is_told_as_a_string_whatever_is_in_it() {
+    fn an_error_text_is_escaped_as_a_json_string() {
         let line = entry(Entry::AcceptError { service: "echo", error: "\"too\" many\n\\" });
         let expected =
             r#"{"v":1,"event":"accept_error","service":"echo","error":"\"too\" many\u000a\\"}"#;
         assert_eq!(line.as_deref(), Some(&*format!("{expected}\n")));
+    }
+
+    #[test]
+    fn the_answer_to_a_wrong_line_quotes_its_first_thousand_characters() {
+        let short = "\u{e9}".repeat(QUOTED);
+        let answer = wrong_fault(&format!("{short}x"), &format!("{short}y"));
+        assert_eq!(answer, wrong_fault(&short, &short));
+        assert!(answer.contains(&short), "{answer}");
     }
 }

@@ -1,6 +1,6 @@
-//! Objects of JSON, to be written and never read.
+//! Writes JSON objects.
 
-/// An object that is being written. Keys are ours and need no escaping.
+/// A JSON object under construction. Its keys are literals of this program and need no escaping.
 #[derive(Debug)]
 pub struct Object(String);
 
@@ -9,18 +9,19 @@ impl Object {
         Object(String::from("{"))
     }
 
-    /// What one command has to say of a service at an address.
+    /// The result of one command about a service at an address.
     pub fn about(service: &str, addr: impl ToString) -> Object {
         Object::new().raw("v", 1).text("service", service).text("addr", &addr.to_string())
     }
 
-    /// The value is JSON already.
+    /// Adds a value that is JSON already.
     pub fn raw(mut self, key: &str, value: impl ToString) -> Object {
         let comma = if self.0.len() > 1 { "," } else { "" };
         self.0.push_str(&format!("{comma}\"{key}\":{}", value.to_string()));
         self
     }
 
+    /// Adds a string.
     pub fn text(self, key: &str, value: &str) -> Object {
         self.raw(key, string(value.as_bytes()))
     }
@@ -30,18 +31,18 @@ impl Object {
         self.0
     }
 
-    /// As a line of its own.
+    /// Ends the object, as a line of its own.
     pub fn line(self) -> String {
         self.end() + "\n"
     }
 }
 
-/// What is JSON already, as a list.
+/// A JSON list of values that are JSON already.
 pub fn list(values: &[String]) -> String {
     format!("[{}]", values.join(","))
 }
 
-/// A string of JSON; what is not UTF-8 is replaced.
+/// A JSON string. Bytes that are not UTF-8 are replaced.
 pub fn string(bytes: &[u8]) -> String {
     let mut text = String::from("\"");
     for c in String::from_utf8_lossy(bytes).chars() {

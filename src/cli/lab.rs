@@ -1,7 +1,8 @@
-//! What `serve` needs to go wrong and to be watched: a plan, a book, and whoever talks on stdin.
+//! What `serve` needs for faults and events: a plan, a book, and the commands of the pipe.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufReader};
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use campanile::testing::{Book, Fault, Faulty, Logged, Plan};
@@ -9,27 +10,32 @@ use campanile::{Handle, Limits, Mio, Reactor};
 
 use super::args::Serve;
 use super::events;
+use super::failure::{FAILED, Failure};
+use super::lines::{Lines, WrongLine};
 use super::output::{Output, Sink};
+use super::stdio::Blocking;
 
-/// How long a fault of a listener may take to be in force.
+/// How long the loop may take to apply a fault of a listener.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whoever makes the loop go wrong, and tells what happens.
+/// The faults of the loop, and the events that report what happens.
 #[derive(Debug, Clone)]
 pub struct Lab {
     plan: Plan,
     book: Book,
     output: Output,
     is_json: bool,
+    /// Why the commands of the pipe ended before stdin did.
+    broken_stdin: Arc<OnceLock<io::Error>>,
 }
 
 impl Lab {
-    /// Whether any of it was asked for; if not, none of it is there.
+    /// Whether a flag asks for any of this. If not, the program runs on the plain kernel.
     pub fn is_wanted(args: &Serve) -> bool {
         !args.fault.is_empty() || args.json || args.pipe
     }
 
-    /// The faults asked for, in force before anybody is served.
+    /// Adds the faults of the command line, before any connection is served.
     pub fn new(args: &Serve, output: &Output) -> Result<Lab, String> {
         let is_json = args.json || args.pipe;
         let plan = Plan::new(args.seed.unwrap_or_else(any_seed));
@@ -47,9 +53,10 @@ impl Lab {
             Book::new(0)
         };
         if !args.fault.is_empty() && args.seed.is_none() {
-            log::info!("what is left to chance is drawn from --seed {}", plan.seed());
+            log::info!("the faults draw their random numbers from --seed {}", plan.seed());
         }
-        Ok(Lab { plan, book, output: output.clone(), is_json })
+        let broken_stdin = Arc::default();
+        Ok(Lab { plan, book, output: output.clone(), is_json, broken_stdin })
     }
 
     pub fn reactor(&self, limits: Limits) -> io::Result<Reactor<Faulty<Logged<Mio>>>> {
@@ -57,12 +64,12 @@ impl Lab {
         Ok(Reactor::with_kernel(Faulty::new(logged, &self.plan, &self.book), limits))
     }
 
-    /// What is bound from now on is this service.
+    /// Names the service of the listeners that are bound from now on.
     pub fn serving(&self, service: &str) {
         self.book.serving(service);
     }
 
-    /// How the addresses are said, if not in plain lines.
+    /// The addresses as events, if stdout carries events.
     pub fn listening(&self, bound: &[(&str, SocketAddr)]) -> Option<String> {
         let line = |(service, addr): &(&str, SocketAddr)| {
             events::listening(service, *addr, self.plan.seed())
@@ -70,45 +77,68 @@ impl Lab {
         self.is_json.then(|| bound.iter().map(line).collect())
     }
 
-    pub fn stopped(&self) {
+    /// Reports the end of the loop.
+    ///
+    /// # Errors
+    /// If reading the commands failed, and that ended the loop.
+    pub fn stopped(&self) -> Result<(), Failure> {
         if self.is_json {
             self.output.say(Sink::Stdout, events::stopped());
         }
+        let Some(error) = self.broken_stdin.get() else { return Ok(()) };
+        let advice = "give --pipe a pipe that stays open, or use --json, which reads no commands";
+        Err(Failure::new(FAILED, format!("cannot read commands from stdin: {error}"), advice))
     }
 
-    /// Reads a fault from each line of stdin, on a thread of its own; ends the loop when stdin ends,
-    /// so that nothing outlives a test that crashed.
+    /// Adds the fault on each line of stdin, on a thread of its own. Ends the loop when stdin ends,
+    /// so that the program does not outlive a test that crashed.
     pub fn obey_stdin(&self, handle: Handle) -> io::Result<()> {
         let lab = self.clone();
         let obey = move || {
-            for line in io::stdin().lock().lines() {
-                let Ok(line) = line else { break };
-                let answer = match lab.obey(&line) {
-                    Ok(fault) => events::fault(&fault.to_string()),
-                    Err(error) => events::wrong_fault(&line, &error),
-                };
-                lab.output.say(Sink::Stdout, answer);
+            for line in Lines::new(BufReader::new(Blocking(io::stdin()))) {
+                match line {
+                    Ok(line) => lab.output.say(Sink::Stdout, lab.answer(line)),
+                    Err(error) => {
+                        let _ = lab.broken_stdin.set(error);
+                        break;
+                    }
+                }
             }
             handle.shutdown(Duration::ZERO);
         };
         std::thread::Builder::new().name("stdin".into()).spawn(obey).map(drop)
     }
 
+    /// Obeys a line; the event that answers it.
+    fn answer(&self, line: Result<String, WrongLine>) -> String {
+        match line {
+            Ok(line) => match self.obey(&line) {
+                Ok(fault) => events::fault(&fault.to_string()),
+                Err(error) => events::wrong_fault(&line, &error),
+            },
+            Err(WrongLine { text, error }) => events::wrong_fault(&text, &error),
+        }
+    }
+
     fn obey(&self, line: &str) -> Result<Fault, String> {
         let fault = fault(line)?;
         self.plan.add(fault.clone())?;
-        if self.plan.settle(PATIENCE) { Ok(fault) } else { Err("the loop does not turn".into()) }
+        if self.plan.settle(PATIENCE) {
+            Ok(fault)
+        } else {
+            Err(format!("the loop did not apply the fault within {PATIENCE:?}: send it again"))
+        }
     }
 }
 
-/// A fault of one of the two services.
+/// Parses a fault of one of the two services.
 pub fn fault(text: &str) -> Result<Fault, String> {
     let fault: Fault = text.parse().map_err(|error| format!("{error}"))?;
     fault.check_service(&["daytime", "echo"]).map_err(|error| error.to_string())?;
     Ok(fault)
 }
 
-/// Another one each time; short, since it is to be typed.
+/// A seed that differs from start to start, and is short enough to type.
 fn any_seed() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::from(now.subsec_nanos() ^ std::process::id().rotate_left(16)) % 1_000_000

@@ -1,4 +1,4 @@
-//! The log: which records are said, and how they look.
+//! The log: which records are written, and their format.
 
 use env_filter::Filter;
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -34,7 +34,8 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Sends the log of the whole program to `output`, as the flags say, or else as `RUST_LOG` does.
+/// Sends the log of the whole program to `output`. The flags choose the level; without them
+/// `RUST_LOG` does.
 pub fn start(args: &Serve, output: &Output) {
     let level = match (args.quiet, args.verbose) {
         (true, _) => LevelFilter::Error,
@@ -57,9 +58,12 @@ pub fn start(args: &Serve, output: &Output) {
     let filter = filter.build();
     log::set_max_level(filter.filter());
     let logger = Logger { filter, output: output.clone() };
-    // Nobody else in this program sets a logger; and without one it serves as well.
+    // This fails only if a logger is set already, and the program sets no other.
     let _ = log::set_logger(Box::leak(Box::new(logger)));
     if let Some(error) = complaint {
-        log::warn!("RUST_LOG is not heard ({error}): say debug, or campanile=trace");
+        log::warn!(
+            "cannot parse RUST_LOG ({error}), so the level is info: set it to debug or to \
+             campanile=trace"
+        );
     }
 }

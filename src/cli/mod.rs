@@ -4,17 +4,20 @@ mod address;
 mod args;
 mod check;
 mod clients;
+mod connections_log;
 mod events;
 mod failure;
 mod files;
 mod json;
 mod lab;
+mod lines;
 mod listen;
 mod logging;
 mod output;
 mod ready;
 mod serve;
 mod signals;
+mod stdio;
 mod values;
 
 use std::process::ExitCode;
@@ -30,8 +33,14 @@ pub fn main() -> ExitCode {
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) => {
-            // Help, the version or a usage error. The exit code is the same if printing fails.
-            let _ = error.print();
+            // Help and the version go to stdout, usage errors to stderr. The exit code is the same
+            // if printing fails.
+            let text = error.render().to_string();
+            if error.use_stderr() {
+                stdio::print_error(&text);
+            } else {
+                let _ = stdio::print(&text);
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE));
         }
     };

@@ -10,6 +10,7 @@ use campanile::{Accepted, Clock, Kernel, Limits, Reactor};
 
 use super::address::Place;
 use super::args::Serve;
+use super::connections_log::ConnectionsLog;
 use super::failure::{FAILED, Failure, USAGE};
 use super::lab::Lab;
 use super::listen::listen;
@@ -24,7 +25,7 @@ const SPARE_FILES: u64 = 32;
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub fn serve(args: &Serve) -> ExitCode {
-    let output = Output::new();
+    let output = Output::new(args.json || args.pipe);
     logging::start(args, &output);
     let code = match run(args, &output) {
         Ok(()) => 0,
@@ -65,7 +66,8 @@ fn run_on<K: Kernel>(
         Failure::new(FAILED, format!("cannot install the signal handlers: {error}"), advice)
     })?;
     let mut ready_file = args.ready_file.as_deref().map(ReadyFile::prepare).transpose()?;
-    let bound = bind(&mut reactor, args, lab)?;
+    let connections_log = ConnectionsLog::default();
+    let bound = bind(&mut reactor, args, lab, &connections_log)?;
     let lines: String = bound.iter().map(|(service, addr)| format!("{service} {addr}\n")).collect();
     if let Some(file) = &mut ready_file {
         file.write(&lines)?;
@@ -81,16 +83,15 @@ fn run_on<K: Kernel>(
     if let Some(time) = &args.clock {
         log::info!("the clock stands still at {}", time.text);
     }
-    turn_until_finished(&mut reactor, &signals, args.grace).map_err(|error| {
+    let ended = turn_until_finished(&mut reactor, &signals, args.grace, &connections_log);
+    connections_log.finish();
+    ended.map_err(|error| {
         Failure::new(FAILED, format!("the loop failed: {error}"), "start the program again")
     })?;
-    if let Some(lab) = lab {
-        lab.stopped();
-    }
     if let Some(file) = ready_file {
         file.remove();
     }
-    Ok(())
+    lab.map_or(Ok(()), Lab::stopped)
 }
 
 fn watch_signals<K: Kernel>(reactor: &mut Reactor<K>) -> io::Result<Signals> {
@@ -107,6 +108,7 @@ fn turn_until_finished<K: Kernel>(
     reactor: &mut Reactor<K>,
     signals: &Signals,
     grace: Duration,
+    connections_log: &ConnectionsLog,
 ) -> io::Result<()> {
     let (mut first_seen, mut is_armed) = (None, false);
     while !reactor.is_finished() {
@@ -122,7 +124,8 @@ fn turn_until_finished<K: Kernel>(
                 is_armed = true;
             }
         }
-        reactor.turn(timeout)?;
+        let timeouts = [timeout, connections_log.write_sums()];
+        reactor.turn(timeouts.into_iter().flatten().min())?;
     }
     reactor.outcome()
 }
@@ -157,6 +160,7 @@ fn bind<K: Kernel>(
     reactor: &mut Reactor<K>,
     args: &Serve,
     lab: Option<&Lab>,
+    connections_log: &ConnectionsLog,
 ) -> Result<Vec<(&'static str, SocketAddr)>, Failure> {
     let mut all = Vec::new();
     let mut add = |service, bound: Vec<SocketAddr>| {
@@ -169,15 +173,17 @@ fn bind<K: Kernel>(
     };
     if args.daytime != [Place::Off] {
         let daytime = Daytime::new(clock(args)?);
+        let log = connections_log.clone();
         let make = move |new: &Accepted| {
-            log::info!("Got a connection from {}", new.peer);
+            log.add("daytime", "Got a connection from", &new.peer);
             daytime.clone()
         };
         name("daytime");
         add("daytime", listen(reactor, "daytime", &args.daytime, make)?);
     }
-    let make = |new: &Accepted| {
-        log::info!("Connected by {}", new.peer);
+    let log = connections_log.clone();
+    let make = move |new: &Accepted| {
+        log.add("echo", "Connected by", &new.peer);
         Echo
     };
     name("echo");
