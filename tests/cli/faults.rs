@@ -10,22 +10,24 @@ use super::program::{Ended, Server, Watchdog, campanile, run, run_words, signal}
 use super::schema::checked;
 use crate::common::{DEADLINE, eventually};
 
-/// A program that tells what happens in JSON.
-struct Telling {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
-    daytime: SocketAddr,
-    echo: SocketAddr,
+/// A server that reports events in JSON.
+pub struct Telling {
+    pub child: Child,
+    pub stdin: Option<ChildStdin>,
+    pub stdout: BufReader<ChildStdout>,
+    pub daytime: SocketAddr,
+    pub echo: SocketAddr,
     seed: u64,
     _watchdog: Watchdog,
 }
 
 impl Telling {
-    fn start(words: &[&str]) -> Telling {
-        let mut command = campanile();
-        command.arg("serve").args(words).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    pub fn start(words: &[&str]) -> Telling {
+        Telling::spawn(campanile().arg("serve").args(words).stderr(Stdio::null()))
+    }
+
+    pub fn spawn(command: &mut Command) -> Telling {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let watchdog = Watchdog::new(child.id());
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let (daytime, echo) = (next(&mut stdout), next(&mut stdout));
@@ -44,12 +46,12 @@ impl Telling {
         }
     }
 
-    fn next(&mut self) -> Value {
+    pub fn next(&mut self) -> Value {
         next(&mut self.stdout)
     }
 
-    /// Says something on stdin; the answer.
-    fn ask(&mut self, line: &str) -> Value {
+    /// Sends a line to stdin, and returns the answer.
+    pub fn ask(&mut self, line: &str) -> Value {
         writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
         loop {
             let event = self.next();
@@ -67,7 +69,7 @@ impl Drop for Telling {
     }
 }
 
-fn next(stdout: &mut impl BufRead) -> Value {
+pub fn next(stdout: &mut impl BufRead) -> Value {
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
     checked(&line)

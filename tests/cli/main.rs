@@ -7,10 +7,13 @@ mod program;
 
 mod asking;
 mod blocked_sinks;
+mod connection_lines;
 mod echoing;
 mod ending;
 mod faults;
 mod listening;
+mod nonblocking;
+mod pipe;
 mod ready_file;
 mod schema;
 mod signals;

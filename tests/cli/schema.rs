@@ -1,9 +1,9 @@
-//! As much of JSON Schema as `tests/schema/events.json` uses, and no more: an unknown word in a
-//! schema is a failure, so that nothing is taken for checked that is not.
+//! The part of JSON Schema that `tests/schema/events.json` uses. An unknown keyword in the schema
+//! fails, so that no rule is left unchecked.
 
 use serde_json::Value;
 
-/// A line of the program, as JSON that the schema allows.
+/// Parses a line of the program, and checks it against the schema.
 pub fn checked(line: &str) -> Value {
     let schema: Value = serde_json::from_str(include_str!("../schema/events.json")).unwrap();
     let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -22,7 +22,7 @@ fn check(schema: &Value, value: &Value) -> Result<(), String> {
                 "array" => value.is_array(),
                 "string" => value.is_string(),
                 "integer" => value.is_u64() || value.is_i64(),
-                other => panic!("the schema says type {other}"),
+                other => panic!("the schema has the type {other}: check it here"),
             },
             "const" => value == rule,
             "enum" => rule.as_array().unwrap().contains(value),
@@ -44,7 +44,7 @@ fn check(schema: &Value, value: &Value) -> Result<(), String> {
                         check(rule, part).map_err(|what| format!("{key}: {what}"))?;
                     }
                 }
-                // Keys may be added, but not without the schema.
+                // A key that the schema does not describe fails.
                 let known = rule.as_object().unwrap();
                 value.as_object().unwrap().keys().all(|key| known.contains_key(key))
             }
@@ -52,7 +52,7 @@ fn check(schema: &Value, value: &Value) -> Result<(), String> {
                 let rules = rule.as_array().unwrap().iter();
                 rules.filter(|rule| check(rule, value).is_ok()).count() == 1
             }
-            other => panic!("the schema says {other}, which nobody checks"),
+            other => panic!("the schema has the keyword {other}: check it here"),
         };
         if !is_met {
             return Err(format!("{word}: {rule} is not met by {value}"));
@@ -62,8 +62,9 @@ fn check(schema: &Value, value: &Value) -> Result<(), String> {
 }
 
 #[test]
-fn the_schema_refuses_what_it_should() {
+fn the_schema_refuses_wrong_events() {
     checked(r#"{"v":1,"event":"stopped"}"#);
+    checked(r#"{"v":1,"event":"lost","count":1}"#);
     for wrong in [
         r#"{"v":2,"event":"stopped"}"#,
         r#"{"v":1,"event":"begun"}"#,
@@ -71,6 +72,8 @@ fn the_schema_refuses_what_it_should() {
         r#"{"v":1,"event":"fault","fault":""}"#,
         r#"{"v":1,"event":"fault","fault":3}"#,
         r#"{"v":1,"event":"stopped","more":1}"#,
+        r#"{"v":1,"event":"lost"}"#,
+        r#"{"v":1,"event":"lost","count":0}"#,
         "[]",
     ] {
         assert!(std::panic::catch_unwind(|| checked(wrong)).is_err(), "{wrong}");
