@@ -50,7 +50,7 @@ fn beginning(text: &str) -> &str {
 /// An entry of the book as an event; `None` for kinds that are not reported.
 pub fn entry(entry: Entry<'_>) -> Option<String> {
     match entry {
-        Entry::Accepted(ledger) => Some(whose("accepted", ledger).line()),
+        Entry::Accepted(ledger) => Some(about("accepted", ledger).line()),
         Entry::Closed(ledger) => Some(closed(ledger)),
         Entry::AcceptError { service, error } => {
             Some(event("accept_error").text("service", service).text("error", error).line())
@@ -59,7 +59,7 @@ pub fn entry(entry: Entry<'_>) -> Option<String> {
     }
 }
 
-fn whose(name: &str, ledger: &Ledger) -> Object {
+fn about(name: &str, ledger: &Ledger) -> Object {
     event(name)
         .text("service", &ledger.service)
         .raw("id", ledger.number)
@@ -70,7 +70,7 @@ fn closed(ledger: &Ledger) -> String {
     let sizes: Vec<_> = ledger.write_sizes.iter().map(ToString::to_string).collect();
     let faults: Vec<_> =
         ledger.faults.iter().map(|fault| string(fault.to_string().as_bytes())).collect();
-    whose("closed", ledger)
+    about("closed", ledger)
         .raw("bytes_in", ledger.bytes_in)
         .raw("bytes_out", ledger.bytes_out)
         .text("reason", &ledger.reason)

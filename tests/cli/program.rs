@@ -1,5 +1,4 @@
-//! Runs the built program, and never waits for ever: after 30 seconds it is killed, which ends
-//! whatever the test waits for.
+//! Runs the built program. A watchdog kills it after 30 seconds, which ends every wait of the test.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
@@ -73,7 +72,7 @@ pub fn signal(pid: u32, signal: i32) {
     unsafe { libc::kill(pid as libc::pid_t, signal) };
 }
 
-/// How a program ended and what it had said.
+/// The exit code of a program and its output.
 #[derive(Debug)]
 pub struct Ended {
     pub code: Option<i32>,
@@ -94,7 +93,7 @@ pub fn run(command: &mut Command) -> Ended {
     }
 }
 
-/// Runs the program with these words to its end.
+/// Runs the program with these arguments to its end.
 pub fn run_words<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Ended {
     run(campanile().args(words))
 }
@@ -118,17 +117,17 @@ struct Heard {
 }
 
 impl Server {
-    /// `campanile serve` on free ports of loopback, with more words.
+    /// `campanile serve` on free ports of loopback, with more arguments.
     pub fn start(words: &[&str]) -> Server {
         Server::spawn(campanile().args(["serve", "-d", "0", "-e", "0"]).args(words))
     }
 
-    /// Starts a command that says its address lines on stdout: one for each service that is on.
+    /// Starts a command that prints an address line on stdout for each service that is on.
     pub fn spawn(command: &mut Command) -> Server {
         Server::spawn_unheard(command).listen_to_stderr()
     }
 
-    /// The same with a stderr that nobody reads yet.
+    /// The same with a stderr that is not read yet.
     pub fn spawn_unheard(command: &mut Command) -> Server {
         Server::with_stderr(command, Stdio::piped())
     }
@@ -139,7 +138,7 @@ impl Server {
         let watchdog = Watchdog::new(child.id());
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut lines = String::new();
-        // The address lines are written as one, so what is behind the first is there, too.
+        // The address lines are one write, so the other ones are there with the first.
         stdout.read_line(&mut lines).unwrap();
         lines.push_str(std::str::from_utf8(stdout.buffer()).unwrap());
         let of = |service: &str| {
@@ -187,7 +186,7 @@ impl Server {
         self.echo[0]
     }
 
-    /// Waits until stderr has said this.
+    /// Waits until stderr contains this.
     pub fn wait_for(&self, word: &str) {
         let mut state = self.stderr.0.lock().unwrap();
         while !state.text.contains(word) {
@@ -196,7 +195,7 @@ impl Server {
         }
     }
 
-    /// Waits for the end; what stderr said until then.
+    /// Waits for the end. Returns the status and all of stderr.
     pub fn wait(&mut self) -> (ExitStatus, String) {
         if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
@@ -225,7 +224,7 @@ impl Drop for Server {
     }
 }
 
-/// A child that is being talked to through its stdin; killed and waited for when dropped.
+/// A child with a pipe to its stdin. Killed and waited for when dropped.
 pub struct Talking {
     child: Child,
     pub stdin: Option<ChildStdin>,
@@ -299,7 +298,7 @@ impl Drop for Folder {
     }
 }
 
-/// A server that does what it is told to its one client.
+/// A server that runs a script with its one client.
 pub struct Scripted {
     pub addr: SocketAddr,
     release: Option<Sender<()>>,
