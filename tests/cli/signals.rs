@@ -257,7 +257,7 @@ fn with_file_size(blocks: u32, words: &str) -> Command {
 fn a_log_that_has_reached_the_largest_file_size_does_not_stop_service() {
     let folder = Folder::new("log-size");
     let log = || File::create(folder.join("log")).unwrap().into();
-    let mut command = with_file_size(8, "serve -d 0 -e 0");
+    let mut command = with_file_size(8, "serve -d 0 -e 0 -v");
     let mut server = Server::with_stderr(&mut command, log());
     let size = || fs::metadata(folder.join("log")).unwrap().len();
     // The limit is 4 KiB or 8 KiB, as the shell counts; a line has at least 20 bytes.
