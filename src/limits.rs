@@ -8,15 +8,16 @@ use crate::timers::{Millis, millis};
 
 /// Bounds of a reactor and of each of its connections.
 ///
-/// A length of 49 days or more counts as never. `None` is never, too.
+/// A duration of 49 days or more never ends, and neither does `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once; beyond it, clients wait in the backlog. 10,000.
     pub connections: usize,
     /// Connections at once of one address; beyond it, that peer is refused. Not bounded.
     pub per_peer: Option<usize>,
-    /// No byte in either direction for this long: reset. 5 minutes. It is found out within a fifth
-    /// of the time more, so that many idle connections share their wake-ups.
+    /// Resets a connection that moves no byte in either direction for this long. May act up to a
+    /// fifth of the time later, and at most an hour, so that many idle connections share wake-ups.
+    /// Default: 5 minutes.
     pub idle: Option<Duration>,
     /// Bytes owed, and none taken for this long: reset. As `idle` unless set.
     pub stall: Option<Duration>,
@@ -24,7 +25,8 @@ pub struct Limits {
     pub linger: Duration,
     /// How many bytes are read and discarded meanwhile. 1 MiB.
     pub linger_bytes: usize,
-    /// A connection's whole life. Not bounded.
+    /// Resets a connection that is open for this long, whatever it sends or receives. Without it, a
+    /// client that sends a byte now and then keeps its slot for ever. Default: off.
     pub lifetime: Option<Duration>,
     /// How long an outgoing connection may take to be made. 10 seconds.
     pub connecting: Duration,

@@ -7,12 +7,16 @@ use std::time::Duration;
 /// Milliseconds since the reactor began.
 pub(crate) type Millis = u64;
 
-/// `duration` in milliseconds, rounded up: a deadline may come late, never early. One too long to
-/// count (49 days and more) is as good as never, and `None`.
+/// 49 days in milliseconds. A `u32` of milliseconds wraps 17 hours later: a timeout below this one is
+/// noticed before the time since the last progress wraps.
+const FOREVER: u64 = 49 * 86_400_000;
+
+/// Returns `duration` in milliseconds, rounded up: a deadline may come late, never early. A duration
+/// of 49 days or more never ends and returns `None`.
 pub(crate) fn millis(duration: Duration) -> Option<u32> {
     let rounded = duration.checked_add(Duration::from_nanos(999_999))?;
     let millis = rounded.as_secs().checked_mul(1000)? + u64::from(rounded.subsec_millis());
-    u32::try_from(millis).ok()
+    u32::try_from(millis).ok().filter(|_| millis < FOREVER)
 }
 
 const NEVER: u32 = u32::MAX;
@@ -181,11 +185,15 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_rounded_up_and_an_endless_one_is_never() {
+    fn a_duration_is_rounded_up_and_one_of_49_days_never_ends() {
         assert_eq!(millis(Duration::ZERO), Some(0));
         assert_eq!(millis(Duration::from_nanos(1)), Some(1));
         assert_eq!(millis(Duration::from_millis(7)), Some(7));
         assert_eq!(millis(Duration::from_micros(7_001)), Some(8));
-        assert_eq!(millis(Duration::MAX), None);
+        assert_eq!(millis(Duration::from_millis(FOREVER - 1)), Some(FOREVER as u32 - 1));
+        for length in [Duration::from_millis(FOREVER), Duration::from_secs(u64::MAX), Duration::MAX]
+        {
+            assert_eq!(millis(length), None, "{length:?}");
+        }
     }
 }

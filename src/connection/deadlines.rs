@@ -8,6 +8,9 @@ use crate::limits::Workspace;
 use crate::protocol::CloseReason;
 use crate::timers::Millis;
 
+/// How many milliseconds late a timeout may be noticed, at most, so that connections share wake-ups.
+const SHARED: Millis = 3_600_000;
+
 /// The bound that runs for a connection now.
 #[derive(Debug, Clone, Copy)]
 enum Bound {
@@ -102,7 +105,7 @@ impl<S: Stream> Connection<S> {
             next = lent.millis + u64::from(self.left(limit, lent));
             // Idle connections share their wake-ups; lingering ones hold a slot and do not wait.
             if !matches!(bound, Bound::Linger) {
-                next = next.next_multiple_of(u64::from(limit / 5).max(1));
+                next = next.next_multiple_of(u64::from(limit / 5).clamp(1, SHARED));
             }
         }
         if let Some(at) = self.stream.retry_at() {

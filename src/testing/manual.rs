@@ -11,6 +11,9 @@ use crate::kernel::{Event, Kernel, Phase, Wake};
 use crate::limits::Limits;
 use crate::protocol::{Address, ConnId};
 
+/// How far manual time goes: timers count milliseconds in 40 bits, which are 34 years.
+const END: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 /// A hand on the clock of a loop.
 #[derive(Clone)]
 pub(super) struct Hand(Arc<Shared>);
@@ -42,19 +45,28 @@ impl Hand {
         Hand(Arc::new(Shared { state: Mutex::default(), rested: Condvar::new() }))
     }
 
-    /// Lets time pass, from deadline to deadline, until nothing is left to do at its end; false if
-    /// the loop does not come to rest within the patience.
-    pub(super) fn advance(&self, by: Duration, patience: Duration) -> bool {
+    /// Lets time pass, from deadline to deadline, until nothing is left to do at its end.
+    ///
+    /// # Errors
+    /// If time would pass its end, or the loop does not come to rest within the patience.
+    pub(super) fn advance(&self, by: Duration, patience: Duration) -> Result<(), &'static str> {
         let mut state = self.lock();
-        state.wanted = state.wanted.saturating_add(by);
-        let (wanted, waker) = (state.wanted, state.waker.clone());
+        let wanted = state.wanted.saturating_add(by);
+        if wanted > END {
+            return Err("manual time ends 30 years after the server started: advance by less");
+        }
+        state.wanted = wanted;
+        let waker = state.waker.clone();
         drop(state);
         if let Some(Err(error)) = waker.map(|waker| waker.wake()) {
             log::error!("cannot wake the loop: {error}");
         }
         let is_moving = |state: &mut State| state.rested_at < wanted && !state.is_over;
         let waited = self.0.rested.wait_timeout_while(self.lock(), patience, is_moving);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        match waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+            true => Err("the loop did not come to rest"),
+            false => Ok(()),
+        }
     }
 
     /// How long to sleep really. Time moves on here, and at most to the next deadline, so that

@@ -137,13 +137,16 @@ impl TestServer {
     /// Lets time pass, at once, and returns when everything that was due is done.
     ///
     /// # Panics
-    /// If the time is not manual: see [`Builder::manual_time`].
+    /// If the time is not manual: see [`Builder::manual_time`]. If the sum of all advances is more
+    /// than 30 years. If the loop still has something to do after 5 seconds.
     #[track_caller]
     pub fn advance(&self, by: Duration) {
         let Some(hand) = &self.hand else {
             panic!("time passes by itself: say builder().manual_time()");
         };
-        assert!(hand.advance(by, PATIENCE), "the loop did not come to rest\n{}", self.table());
+        if let Err(error) = hand.advance(by, PATIENCE) {
+            panic!("cannot advance the clock by {by:?}: {error}\n{}", self.table());
+        }
     }
 
     /// What chances and jitter are drawn from.

@@ -287,3 +287,25 @@ fn helpers_for_other_languages_work_and_are_short() {
         assert_eq!(ended.code, Some(0), "{file}: {}{}", ended.stdout, ended.stderr);
     }
 }
+
+#[test]
+fn a_linger_timeout_without_an_end_lasts_until_the_client_ends() {
+    for fault in ["echo: close after 3 bytes", "echo: shut after 3 bytes"] {
+        let words = ["--pipe", "--linger", "500000000000y", "--fault", fault];
+        let mut server = Telling::start(&words);
+        let mut closed = |server: &mut Telling| loop {
+            let event = server.next();
+            if event["event"] == "closed" {
+                return event["service"].clone();
+            }
+        };
+        let mut first = connect(server.echo);
+        first.write_all(b"abc").unwrap();
+        assert_eq!(read_all(&mut first), (b"abc".to_vec(), None), "{fault}");
+        // Both halves of this one end later, and it is closed before.
+        assert_eq!(read_all(&mut connect(server.daytime)).0.len(), 26);
+        assert_eq!(closed(&mut server), "daytime", "{fault}");
+        drop(first);
+        assert_eq!(closed(&mut server), "echo", "{fault}");
+    }
+}

@@ -74,3 +74,91 @@ fn whoever_stalls_is_given_no_more_time_because_the_protocol_closes() {
     turns(&mut reactor, 2);
     assert!(client.is_gone() && client.saw_reset());
 }
+
+/// Answers each piece of data a second later.
+struct Later;
+
+impl Protocol for Later {
+    fn on_data(&mut self, _: &[u8], out: &mut Outbox) {
+        out.wake_after(seconds(1));
+    }
+
+    fn on_wake(&mut self, out: &mut Outbox) {
+        out.send(b"woken");
+    }
+}
+
+const DAY: u64 = 86_400;
+
+#[test]
+fn a_wake_up_comes_in_time_although_the_idle_timeout_is_weeks_away() {
+    for days in [1, 24, 25, 30, 48] {
+        let world = World::new();
+        let limits = Limits { idle: Some(seconds(days * DAY)), ..Limits::default() };
+        let mut reactor = serving(&world, limits, |_| Later);
+        let client = world.connect(0);
+        turns(&mut reactor, 2);
+        client.send(b"x");
+        turns(&mut reactor, 2);
+        world.advance(seconds(1));
+        turns(&mut reactor, 2);
+        assert_eq!(client.received(), b"woken", "{days} days");
+    }
+}
+
+#[test]
+fn an_idle_timeout_of_weeks_is_kept_and_one_of_49_days_or_more_is_never() {
+    for (days, is_kept) in
+        [(20, true), (35, true), (45, true), (48, true), (49, false), (50, false)]
+    {
+        let world = World::new();
+        let limits = Limits { idle: Some(seconds(days * DAY)), ..Limits::default() };
+        let mut reactor = serving(&world, limits, echo());
+        // Deadlines are rounded up to a fifth of the timeout since the loop began.
+        world.advance(seconds(3 * DAY));
+        turns(&mut reactor, 2);
+        let client = world.connect(0);
+        turns(&mut reactor, 2);
+        let mut gone = None;
+        for hour in 0..110 * 24 {
+            if client.is_gone() {
+                gone.get_or_insert(hour);
+            }
+            world.advance(seconds(3600));
+            turns(&mut reactor, 2);
+        }
+        let expected = if is_kept { Some(days * 24..days * 24 * 6 / 5 + 2) } else { None };
+        match (gone, expected) {
+            (Some(gone), Some(expected)) => assert!(expected.contains(&gone), "{days}: {gone} h"),
+            (gone, expected) => assert_eq!((gone, expected), (None, None), "{days} days"),
+        }
+    }
+}
+
+#[test]
+fn a_wake_up_decades_away_neither_comes_early_nor_keeps_the_loop_busy() {
+    struct Decades(Duration);
+    impl Protocol for Decades {
+        fn on_open(&mut self, out: &mut Outbox) {
+            out.wake_after(self.0);
+        }
+        fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
+        fn on_wake(&mut self, out: &mut Outbox) {
+            out.send(b"too early");
+        }
+    }
+    // 2 to the power of 40 milliseconds, and around it: a timer has 40 bits.
+    let wrap = Duration::from_millis(1 << 40);
+    for length in [wrap, wrap + seconds(1), wrap * 3, seconds(u64::MAX / 2), Duration::MAX] {
+        let world = World::new();
+        let limits = Limits { idle: None, ..Limits::default() };
+        let mut reactor = serving(&world, limits, move |_| Decades(length));
+        let client = world.connect(0);
+        turns(&mut reactor, 3);
+        assert_ne!(reactor.timeout(), Some(Duration::ZERO), "{length:?}");
+        world.advance(seconds(100 * DAY));
+        turns(&mut reactor, 3);
+        assert_ne!(reactor.timeout(), Some(Duration::ZERO), "{length:?}");
+        assert_eq!(client.received(), b"", "{length:?}");
+    }
+}

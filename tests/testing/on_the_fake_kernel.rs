@@ -241,3 +241,53 @@ fn from_one_seed_come_the_same_ledgers() {
         ledgers.iter().flat_map(|ledger| ledger.faults.iter().map(kinds)).collect();
     assert_eq!(seen.len(), 11, "every effect was met");
 }
+
+#[test]
+fn a_gap_without_an_end_never_ends() {
+    const AGES: Duration = Duration::from_secs(500 * 86_400);
+    let endless = Limits { idle: None, linger: Duration::MAX, ..Limits::default() };
+    for (fault, expected) in [
+        ("echo: slice 3/18446744073709551615s", &b"Hel"[..]),
+        // No clock counts so far, and one that counts a little further does.
+        ("echo: slice 3/9223372036854775807s", b"Hel"),
+        ("echo: slice 3/1000000h", b"Hel"),
+        ("echo: slice 3/1099511627776ms", b"Hel"),
+        ("echo: delay 18446744073709551615s", b""),
+        ("echo: delay 5000000000000000h+-5000000000000000h", b""),
+        ("echo: delay 1099511628s", b""),
+        ("echo: slice 3/18446744073709551615s after 2 bytes", b"Hello"),
+    ] {
+        let mut stage = Stage::new(7, endless.clone());
+        stage.fault(fault);
+        let client = stage.world.connect(1);
+        client.send(b"Hello");
+        stage.settle();
+        let polls = stage.world.polls();
+        stage.pass(AGES);
+        assert_eq!(client.received(), expected, "{fault}");
+        assert!(stage.world.polls() - polls < 200, "{fault}: {} polls", stage.world.polls());
+        assert!(!client.is_gone(), "{fault}");
+    }
+}
+
+#[test]
+fn a_fault_that_closes_waits_for_the_peer_as_long_as_the_linger_timeout_says() {
+    for (linger, is_gone) in [
+        (Duration::from_secs(2), true),
+        (Duration::from_secs(u64::MAX), false),
+        (Duration::MAX, false),
+    ] {
+        let limits = Limits { idle: None, linger, ..Limits::default() };
+        let mut stage = Stage::new(0, limits);
+        stage.fault("echo: close after 5 bytes");
+        let client = stage.world.connect(1);
+        client.send(b"Hello");
+        stage.settle();
+        assert!(client.saw_eof() && !client.is_gone(), "{linger:?}");
+        stage.pass(Duration::from_secs(3));
+        assert_eq!(client.is_gone(), is_gone, "{linger:?}");
+        client.end();
+        stage.settle();
+        assert!(client.is_gone(), "{linger:?}");
+    }
+}

@@ -177,6 +177,23 @@ fn timeouts_pass_only_when_the_test_says_so() {
 }
 
 #[test]
+fn manual_time_passes_for_30_years_and_refuses_more_than_that() {
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+    let server = TestServer::builder().manual_time().start();
+    for length in [Duration::MAX, 31 * YEAR] {
+        let told = panic_of(|| server.advance(length));
+        assert!(told.contains("manual time ends 30 years after the server started"), "{told}");
+    }
+    // Nothing has passed by then.
+    let mut client = server.echo().connect();
+    ping(&mut client, b"x");
+    server.advance(30 * YEAR);
+    assert_eq!(server.echo().ended().reason, "idle for too long");
+    ping(&mut server.echo().connect(), b"y");
+    assert!(panic_of(|| server.advance(Duration::from_nanos(1))).contains("30 years"));
+}
+
+#[test]
 fn the_clock_and_the_zone_are_the_tests_to_choose() {
     let zone = Zone::east(3600).unwrap();
     let server = TestServer::builder().clock(Clock::fixed(0)).zone(zone).start();

@@ -16,13 +16,27 @@ pub(super) struct Progress {
     pub(super) is_eof: bool,
 }
 
+/// A point in time that may never come: no clock counts as far as a duration can say.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline(pub(super) Option<Instant>);
+
+impl Deadline {
+    pub(super) fn after(start: Instant, length: Duration) -> Deadline {
+        Deadline(start.checked_add(length))
+    }
+
+    pub(super) fn has_come(self, now: Instant) -> bool {
+        self.0.is_some_and(|at| at <= now)
+    }
+}
+
 /// A fault with its state.
 #[derive(Debug)]
 pub(super) struct Act {
     pub(super) fault: Fault,
     pub(super) has_begun: bool,
-    /// Blocked until then; kept when it has passed, until the next byte is said.
-    resume: Option<Instant>,
+    /// Holds bytes back until then. `delay` keeps one that has come until everything is written.
+    resume: Option<Deadline>,
     /// `corrupt` is done.
     is_done: bool,
 }
@@ -39,23 +53,19 @@ impl Act {
                 When::Accept => true,
                 When::Sent(size) => at.sent >= size,
                 When::Received(size) => at.received >= size,
-                When::Time(_) => self.due(at.accepted).is_some_and(|due| due <= at.now),
+                When::Time(time) => Deadline::after(at.accepted, time).has_come(at.now),
                 When::Eof => at.is_eof,
                 When::Write(number) => at.writes + u64::from(writing) >= number,
             }
     }
 
-    /// When it begins, if that is a matter of time.
-    fn due(&self, accepted: Instant) -> Option<Instant> {
-        match self.fault.when {
-            When::Time(time) => accepted.checked_add(time),
-            _ => None,
-        }
-    }
-
     /// When to look again for its sake.
     pub(super) fn look_at(&self, accepted: Instant) -> Option<Instant> {
-        if self.has_begun { self.resume } else { self.due(accepted) }
+        match self.fault.when {
+            _ if self.has_begun => self.resume?.0,
+            When::Time(time) => Deadline::after(accepted, time).0,
+            _ => None,
+        }
     }
 
     /// How many more bytes may be written before it begins.
@@ -83,12 +93,10 @@ impl Act {
             Effect::Stall => 0,
             Effect::Short { size } => size.max(1),
             Effect::Delay { time, jitter } => {
-                // A length that no clock can hold is for ever.
-                let until = self.resume.or_else(|| now.checked_add(vary(time, jitter, random)));
-                self.resume = until;
-                if until.is_some_and(|until| until <= now) { u64::MAX } else { 0 }
+                let begin = || Deadline::after(now, vary(time, jitter, random));
+                if self.resume.get_or_insert_with(begin).has_come(now) { u64::MAX } else { 0 }
             }
-            Effect::Slice { .. } | Effect::Rate { .. } if self.resume > Some(now) => 0,
+            _ if self.resume.is_some_and(|resume| !resume.has_come(now)) => 0,
             Effect::Slice { size, .. } => size.max(1),
             // A fiftieth of a second's worth at once.
             Effect::Rate { per_second } => (per_second / 50).max(1),
@@ -100,14 +108,17 @@ impl Act {
     pub(super) fn wrote(&mut self, count: u64, is_all: bool, now: Instant) {
         match self.fault.effect {
             Effect::Delay { .. } if is_all => self.resume = None,
-            Effect::Slice { gap, .. } if self.has_begun => self.resume = now.checked_add(gap),
+            Effect::Slice { gap, .. } if self.has_begun => {
+                self.resume = Some(Deadline::after(now, gap));
+            }
             Effect::Rate { per_second } if self.has_begun => {
                 let nanos = u128::from(count) * 1_000_000_000 / u128::from(per_second.max(1));
                 let length = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
                 // From the end of the pause before, or the lateness of timers would add up.
-                let from =
-                    self.resume.map_or(now, |at| at.max(now.checked_sub(LATE).unwrap_or(now)));
-                self.resume = from.checked_add(length);
+                let earliest = now.checked_sub(LATE).unwrap_or(now);
+                let before = self.resume.and_then(|resume| resume.0);
+                let from = before.map_or(now, |at| at.max(earliest));
+                self.resume = Some(Deadline::after(from, length));
             }
             _ => {}
         }

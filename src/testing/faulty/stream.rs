@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Turn;
-use super::acts::{Act, Progress};
+use super::acts::{Act, Deadline, Progress};
 use crate::connection::Stream;
 use crate::protocol::CloseReason;
 use crate::testing::fault::{Effect, Fault};
@@ -41,12 +41,12 @@ enum Ending {
     /// Our half has ended; what comes is discarded until the peer's has, or until then. To close
     /// at once could reset the connection and destroy what the peer has not read yet.
     Close {
-        until: Instant,
+        until: Deadline,
         fault: Fault,
     },
     /// To be reset once the peer has acknowledged everything, or then.
     Reset {
-        until: Instant,
+        until: Deadline,
         fault: Fault,
     },
 }
@@ -116,8 +116,7 @@ impl State {
         if !matches!(self.ending, Ending::No) {
             return;
         }
-        let now = self.progress.now;
-        let until = now.checked_add(self.around.linger).unwrap_or(now);
+        let until = Deadline::after(self.progress.now, self.around.linger);
         match fault.effect {
             Effect::Reset => self.ending = Ending::Reset { until, fault },
             Effect::Close => {
@@ -141,14 +140,14 @@ impl State {
         let now = self.progress.now;
         match &self.ending {
             Ending::Reset { until, fault } => {
-                if now >= *until || self.is_acknowledged() {
+                if until.has_come(now) || self.is_acknowledged() {
                     inner.abort();
                     return Err(our_doing(fault));
                 }
                 self.wait_for_acks();
                 Ok(())
             }
-            Ending::Close { until, fault } if now >= *until => Err(our_doing(fault)),
+            Ending::Close { until, fault } if until.has_come(now) => Err(our_doing(fault)),
             _ => Ok(()),
         }
     }
@@ -287,7 +286,7 @@ impl State {
     fn retry_at(&self) -> Option<Instant> {
         let now = self.around.turn.now.get();
         let closes = match self.ending {
-            Ending::Close { until, .. } => Some(until),
+            Ending::Close { until, .. } => until.0,
             _ => None,
         };
         let looks = self.acts.iter().map(|act| act.look_at(self.progress.accepted));
