@@ -1,72 +1,110 @@
-//! The ready file: the address lines, there as soon as they are true and whole from the first look.
+//! The ready file: holds the address lines once every address is bound.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, File, FileType};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::SystemTime;
 
 use super::failure::{FAILED, Failure};
 
+/// A ready file that this server wrote. Dropping it removes it, unless a later server has replaced it.
 #[derive(Debug)]
 pub struct ReadyFile {
     path: PathBuf,
-    /// When; which tells it from that of a successor. Its number would not: those are used again.
-    written: Option<SystemTime>,
+    lines: String,
+    /// Tells it from a later server's file at the same addresses. Inode numbers are reused.
+    written: SystemTime,
 }
 
 impl ReadyFile {
-    /// Removes the file of an earlier run, which would tell a lie while we bind.
-    pub fn prepare(path: &Path) -> Result<ReadyFile, Failure> {
-        let removed = match fs::symlink_metadata(path) {
-            Ok(found) if found.is_file() => fs::remove_file(path),
-            // Whoever says /dev/stdout, or a folder, does not want it removed.
-            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+    /// Writes the address lines: into a regular file all at once, into anything else as into a pipe.
+    /// Returns what is to be removed at the end: nothing but a regular file.
+    pub fn write(path: &Path, lines: &str) -> Result<Option<ReadyFile>, Failure> {
+        let lines = lines.to_owned();
+        let written = match fs::symlink_metadata(path) {
+            Ok(found) if !found.is_file() => write_into(path, lines).map(|()| None),
+            // Nothing is there, or the file of an earlier run.
+            _ => replace(path, &lines)
+                .map(|written| Some(ReadyFile { path: path.to_owned(), lines, written })),
         };
-        match removed {
-            Ok(()) => Ok(ReadyFile { path: path.to_owned(), written: None }),
-            Err(error) => Err(failure(path, &error)),
-        }
+        written.map_err(|error| failure(path, &error))
     }
 
-    /// Writes it beside its place and renames it, so that nobody reads half of it.
-    pub fn write(&mut self, lines: &str) -> Result<(), Failure> {
-        let mut beside = self.path.clone().into_os_string();
-        beside.push(format!(".{}", std::process::id()));
-        let written = File::create_new(&beside).and_then(|mut file| {
-            file.write_all(lines.as_bytes())?;
-            fs::rename(&beside, &self.path)?;
-            file.metadata()?.modified()
-        });
-        match written {
-            Ok(when) => {
-                self.written = Some(when);
-                Ok(())
-            }
-            Err(error) => {
-                let _ = fs::remove_file(&beside);
-                Err(failure(&self.path, &error))
-            }
-        }
+    fn is_ours(&self) -> io::Result<bool> {
+        let written = fs::symlink_metadata(&self.path)?.modified()?;
+        Ok(written == self.written && fs::read(&self.path)? == self.lines.as_bytes())
     }
+}
 
-    /// Removes it, if it is still ours and not that of a successor.
-    pub fn remove(self) {
-        let found = fs::symlink_metadata(&self.path).and_then(|found| found.modified());
-        let is_ours = found.is_ok_and(|when| self.written == Some(when));
-        if is_ours {
+impl Drop for ReadyFile {
+    fn drop(&mut self) {
+        if self.is_ours().unwrap_or(false) {
             if let Err(error) = fs::remove_file(&self.path) {
-                log::warn!("cannot remove the ready file {}: {error}", self.path.display());
+                log::warn!(
+                    "cannot remove the ready file {}: {error}; remove it by hand",
+                    self.path.display()
+                );
             }
         }
     }
+}
+
+/// Writes a file beside `path` and renames it, so that a reader never sees a part of the lines.
+fn replace(path: &Path, lines: &str) -> io::Result<SystemTime> {
+    let mut beside = path.to_owned().into_os_string();
+    beside.push(format!(".{}", std::process::id()));
+    // A process that was killed may have left it. In a container every server may be process 1.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let written = File::create_new(&beside).and_then(|mut file| {
+        file.write_all(lines.as_bytes())?;
+        let written = file.metadata()?.modified()?;
+        fs::rename(&beside, path)?;
+        Ok(written)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+/// Writes into a device, through a link, or into a FIFO. A FIFO opens only once a reader has opened
+/// it, so a thread waits for that.
+fn write_into(path: &Path, lines: String) -> io::Result<()> {
+    let target = path.to_owned();
+    let write = move || {
+        let mut file = File::create(target)?;
+        file.write_all(lines.as_bytes())
+    };
+    if !fs::metadata(path).is_ok_and(|found| is_fifo(found.file_type())) {
+        return write();
+    }
+    let path = path.to_owned();
+    let report = move || {
+        if let Err(error) = write() {
+            log::warn!("cannot write the ready file {}: {error}", path.display());
+        }
+    };
+    thread::Builder::new().name("ready-file".into()).spawn(report).map(drop)
+}
+
+#[cfg(unix)]
+fn is_fifo(found: FileType) -> bool {
+    std::os::unix::fs::FileTypeExt::is_fifo(&found)
+}
+
+#[cfg(not(unix))]
+fn is_fifo(_: FileType) -> bool {
+    false
 }
 
 fn failure(path: &Path, error: &io::Error) -> Failure {
     Failure::new(
         FAILED,
         format!("cannot write the ready file {}: {error}", path.display()),
-        "give a file in a folder that exists and may be written: --ready-file ./ready.txt",
+        "name a file in a folder that exists and that you can write to: --ready-file ./ready.txt",
     )
 }

@@ -65,13 +65,12 @@ fn run_on<K: Kernel>(
         let advice = "if the limit of open files is reached, raise it: ulimit -n 1024";
         Failure::new(FAILED, format!("cannot install the signal handlers: {error}"), advice)
     })?;
-    let mut ready_file = args.ready_file.as_deref().map(ReadyFile::prepare).transpose()?;
     let connections_log = ConnectionsLog::default();
     let bound = bind(&mut reactor, args, lab, &connections_log)?;
     let lines: String = bound.iter().map(|(service, addr)| format!("{service} {addr}\n")).collect();
-    if let Some(file) = &mut ready_file {
-        file.write(&lines)?;
-    }
+    // Removed on every way out.
+    let ready_file =
+        args.ready_file.as_deref().map(|path| ReadyFile::write(path, &lines)).transpose()?;
     output.say_first(Sink::Stdout, lab.and_then(|lab| lab.listening(&bound)).unwrap_or(lines));
     if let (true, Some(lab)) = (args.pipe, lab) {
         lab.obey_stdin(reactor.handle()).map_err(|error| {
@@ -88,9 +87,8 @@ fn run_on<K: Kernel>(
     ended.map_err(|error| {
         Failure::new(FAILED, format!("the loop failed: {error}"), "start the program again")
     })?;
-    if let Some(file) = ready_file {
-        file.remove();
-    }
+    // Before the `stopped` event, which says that nothing is left.
+    drop(ready_file);
     lab.map_or(Ok(()), Lab::stopped)
 }
 

@@ -293,7 +293,7 @@ fn a_linger_timeout_without_an_end_lasts_until_the_client_ends() {
     for fault in ["echo: close after 3 bytes", "echo: shut after 3 bytes"] {
         let words = ["--pipe", "--linger", "500000000000y", "--fault", fault];
         let mut server = Telling::start(&words);
-        let mut closed = |server: &mut Telling| loop {
+        let closed = |server: &mut Telling| loop {
             let event = server.next();
             if event["event"] == "closed" {
                 return event["service"].clone();
