@@ -1,14 +1,16 @@
 //! Addresses as they are written on the command line.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::{fmt, io, vec};
 
-/// A place to listen at, or to connect to.
+/// An address to listen on or to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     Off,
     Addr(SocketAddr),
     Name(String, u16),
+    /// A link-local address and the name of its interface: `fe80::1%eth0`.
+    Zoned(String, u16),
 }
 
 impl fmt::Display for Place {
@@ -17,27 +19,57 @@ impl fmt::Display for Place {
             Place::Off => f.write_str("off"),
             Place::Addr(addr) => addr.fmt(f),
             Place::Name(name, port) => write!(f, "{name}:{port}"),
+            Place::Zoned(name, port) => write!(f, "[{name}]:{port}"),
         }
     }
 }
 
-/// A place to listen at, or `off`; port 0 takes any.
+impl Place {
+    /// One of its socket addresses, with the interface as it was written.
+    pub fn show(&self, addr: SocketAddr) -> String {
+        match self {
+            Place::Zoned(name, _) => Place::Zoned(name.clone(), addr.port()).to_string(),
+            _ => addr.to_string(),
+        }
+    }
+}
+
+impl ToSocketAddrs for Place {
+    type Iter = vec::IntoIter<SocketAddr>;
+
+    /// Asks the system for the addresses of a name, and for the number of an interface.
+    fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
+        match self {
+            Place::Off => Ok(Vec::new().into_iter()),
+            Place::Addr(addr) => Ok(vec![*addr].into_iter()),
+            Place::Name(name, port) => (name.as_str(), *port).to_socket_addrs(),
+            Place::Zoned(name, port) => (name.as_str(), *port).to_socket_addrs().map_err(|_| {
+                let interface = name.split_once('%').map_or("", |(_, interface)| interface);
+                let what = format!("this machine has no interface {interface}");
+                io::Error::new(io::ErrorKind::NotFound, what)
+            }),
+        }
+    }
+}
+
+/// Parses an address to listen on, or `off`. Port 0 takes any free port.
 pub fn listening(text: &str) -> Result<Place, String> {
     if text == "off" { Ok(Place::Off) } else { place(text) }
 }
 
-/// A place to connect to.
+/// Parses an address to connect to.
 pub fn server(text: &str) -> Result<Place, String> {
     match place(text)? {
         Place::Addr(addr) if addr.port() == 0 => Err(NO_PORT_0.into()),
-        Place::Name(_, 0) => Err(NO_PORT_0.into()),
+        Place::Name(_, 0) | Place::Zoned(_, 0) => Err(NO_PORT_0.into()),
         place => Ok(place),
     }
 }
 
-const NO_PORT_0: &str = "nobody can be reached at port 0; say the port, as in 127.0.0.1:9999";
-const EXPECTED: &str = "expected a port (9999), ip:port (127.0.0.1:9999), [ipv6]:port ([::1]:9999) \
-                        or host:port (localhost:9999)";
+const NO_PORT_0: &str =
+    "port 0 cannot be connected to; give the port of the server, as in 127.0.0.1:9999";
+const EXPECTED: &str = "expected a port (9999), ip:port (127.0.0.1:9999), [ipv6]:port ([::1]:9999 or \
+                        [fe80::1%eth0]:9999) or host:port (localhost:9999)";
 
 fn place(text: &str) -> Result<Place, String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -47,15 +79,20 @@ fn place(text: &str) -> Result<Place, String> {
         return Ok(Place::Addr(addr));
     }
     match text.parse() {
-        Ok(IpAddr::V4(ip)) => return Err(format!("the port is missing; say {ip}:9999")),
-        Ok(IpAddr::V6(ip)) => return Err(format!("the port is missing; say [{ip}]:9999")),
+        Ok(IpAddr::V4(ip)) => return Err(format!("the port is missing; use {ip}:9999")),
+        Ok(IpAddr::V6(ip)) => return Err(format!("the port is missing; use [{ip}]:9999")),
         Err(_) => {}
     }
     let (host, number) = text.rsplit_once(':').ok_or(EXPECTED)?;
     let number = port(number)?;
     if host.is_empty() {
-        // To some it means every address of the machine, to others loopback.
-        return Err(format!("say 127.0.0.1:{number} or 0.0.0.0:{number}"));
+        // In some programs it means every address of the machine, in others loopback.
+        return Err(format!(
+            "the address is missing; use 127.0.0.1:{number} (loopback) or 0.0.0.0:{number} (all of IPv4)"
+        ));
+    }
+    if let Some(zoned) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        return zone(zoned, number);
     }
     let is_name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
     if !host.chars().all(is_name) {
@@ -64,11 +101,24 @@ fn place(text: &str) -> Result<Place, String> {
     Ok(Place::Name(host.to_owned(), number))
 }
 
+/// An IPv6 address with the name of an interface. With its number it has been parsed by now.
+fn zone(text: &str, port: u16) -> Result<Place, String> {
+    let (ip, interface) = text.split_once('%').ok_or(EXPECTED)?;
+    let ip: Ipv6Addr = ip.parse().map_err(|_| EXPECTED)?;
+    if interface.is_empty() || interface.contains(char::is_whitespace) {
+        return Err(EXPECTED.into());
+    }
+    if !ip.is_unicast_link_local() {
+        return Err(format!("only a link-local address has an interface; use [{ip}]:{port}"));
+    }
+    Ok(Place::Zoned(text.to_owned(), port))
+}
+
 fn port(text: &str) -> Result<u16, String> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(EXPECTED.into());
     }
-    text.parse().map_err(|_| format!("{text} is no port; ports go from 0 to 65535"))
+    text.parse().map_err(|_| format!("{text} is not a port; ports go from 0 to 65535"))
 }
 
 #[cfg(test)]
@@ -76,12 +126,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_written_in_one_of_five_ways() {
+    fn an_address_is_shown_as_it_was_written() {
         for (text, shown) in [
             ("9999", "127.0.0.1:9999"),
             ("0", "127.0.0.1:0"),
             ("0.0.0.0:9999", "0.0.0.0:9999"),
             ("[::1]:9999", "[::1]:9999"),
+            ("[fe80::1%3]:7", "[fe80::1%3]:7"),
+            ("[fe80::1%lo]:7", "[fe80::1%lo]:7"),
+            ("[FE80::ABCD%br-lan.7]:0", "[FE80::ABCD%br-lan.7]:0"),
             ("localhost:12345", "localhost:12345"),
             ("time-a.example.org:13", "time-a.example.org:13"),
             ("off", "off"),
@@ -91,12 +144,20 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_place_is_refused_with_the_right_word() {
+    fn a_wrong_address_is_refused_with_the_right_one() {
         for (text, word) in [
-            (":9999", "say 127.0.0.1:9999 or 0.0.0.0:9999"),
-            ("127.0.0.1", "say 127.0.0.1:9999"),
-            ("::1", "say [::1]:9999"),
-            ("::1:9999", "say [::1:9999]:9999"),
+            (":9999", "use 127.0.0.1:9999 (loopback) or 0.0.0.0:9999 (all of IPv4)"),
+            ("127.0.0.1", "use 127.0.0.1:9999"),
+            ("::1", "use [::1]:9999"),
+            ("[::1%lo]:7", "only a link-local address has an interface; use [::1]:7"),
+            ("[127.0.0.1%lo]:7", "expected a port"),
+            ("[fe80::1%]:7", "expected a port"),
+            ("[fe80::1%lo]", "expected a port"),
+            ("[fe80::1%lo]:x", "expected a port"),
+            ("[%lo]:7", "expected a port"),
+            ("[fe80::1%e th]:7", "expected a port"),
+            ("fe80::1%lo:7", "expected a port"),
+            ("::1:9999", "use [::1:9999]:9999"),
             ("65536", "ports go from 0 to 65535"),
             ("localhost:99999", "ports go from 0 to 65535"),
             ("localhost:-1", "expected a port"),
@@ -113,5 +174,6 @@ mod tests {
         assert!(server("off").is_err());
         assert_eq!(server("localhost:0"), Err(NO_PORT_0.into()));
         assert_eq!(server("0"), Err(NO_PORT_0.into()));
+        assert_eq!(server("[fe80::1%lo]:0"), Err(NO_PORT_0.into()));
     }
 }

@@ -1,12 +1,13 @@
-//! What can be said on the command line, and in the environment.
+//! The command line and the environment.
 
+use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use campanile::testing::Fault;
 use clap::builder::ArgPredicate;
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{Arg, ArgAction, Args, CommandFactory, Error, FromArgMatches, Parser, Subcommand};
 
 use super::address::{self, Place};
 use super::lab;
@@ -20,31 +21,34 @@ Examples:
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
-  campanile serve                                    127.0.0.1, ports 9999 and 12345
-  campanile serve -d 0.0.0.0:13 -e off               daytime only, for everybody
-  campanile serve -d 0 -e 0 --ready-file ready.txt   any free ports, told in a file
+  campanile serve                                   loopback, 9999 and 12345
+  campanile serve -d 0.0.0.0:13 -e off              daytime, on all of IPv4
+  campanile serve -d 0 -e 0 --ready-file ready.txt  free ports, named in a file
   campanile serve --clock 2014-01-29T19:14:15Z --zone utc
   campanile serve --fault 'echo 10%: reset after 5 bytes' --seed 7
 
-An ADDR is a PORT (of loopback), IP:PORT, [IPV6]:PORT, HOST:PORT (every address it has) or off.
-A T is a length of time such as 500ms, 2s or 5m.
-A SPEC is SERVICE [every|once|#N|#N..M|P%]: EFFECT [after N [in]|after T|at eof|at write N].
+ADDR is PORT (on loopback), IP:PORT, [IPV6]:PORT, [IPV6%INTERFACE]:PORT,
+HOST:PORT (every address of the name) or off. Port 0 takes any free port.
+T is a duration such as 500ms, 2s or 5m. --idle and --lifetime also take off.
+SPEC is SERVICE [every|once|#N|#N..M|P%]: EFFECT [WHEN]. A ; separates several.
+WHEN is after N [in], after T, at eof or at write N. Default: at once.
 
 Effects:
-  delay T[+-T]  each answer waits           stall      nothing is said any more
-  slice N[/T]   said in slivers of N bytes  deaf       nothing is read any more
-  rate N/s      a trickle                   hold-open  EOF is not answered with EOF
-  short N       our own writes are short    shut       our half ends early
-  corrupt       one bit is wrong            close      the conversation ends early
-  refuse        the port is closed          reset      the same, by RST
-  never-accept  connected, and unheard
+  delay T[+-T]  hold each answer back         stall      stop writing
+  slice N[/T]   write N bytes, then wait T    deaf       stop reading
+  rate N/s      write no faster than that     hold-open  ignore the client's FIN
+  short N       write at most N at a time     shut       end our half early
+  corrupt       flip one bit                  close      close early, with FIN
+  refuse        close the listener            reset      close early, with RST
+  never-accept  leave clients in the backlog
 
-Events of --json: listening, accepted, closed (its whole ledger), accept_error, fault, wrong_fault,
-lost (events that stdout had no room for) and stopped; their fields are in tests/schema/events.json
-of the sources.
+--json prints these events: listening, accepted, closed (with all that happened
+on the connection), accept_error, fault, wrong_fault, lost (events that stdout
+had no room for) and stopped. The sources describe their fields in
+tests/schema/events.json.
 
-Each flag also comes from the environment: --ready-file as CAMPANILE_READY_FILE, and so on.
-RUST_LOG is heard where neither -v nor -q is given.";
+Every flag can be set in the environment: --ready-file by CAMPANILE_READY_FILE.
+An empty value counts as unset. RUST_LOG sets what is logged without -v and -q.";
 
 const DAYTIME_EXAMPLES: &str = "\
 Examples:
@@ -90,6 +94,27 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// Parses the command line. Flags of `serve` that it does not set come from the environment.
+    pub fn from_args_and_env() -> Result<Cli, Error> {
+        let mut command =
+            Cli::command().mut_subcommand("serve", |serve| serve.mut_args(or_from_environment));
+        let matches = command.try_get_matches_from_mut(env::args_os())?;
+        Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// Lets the environment set a flag: `--ready-file` comes from `CAMPANILE_READY_FILE`. An empty value
+/// counts as unset.
+fn or_from_environment(flag: Arg) -> Arg {
+    let Some(name) = flag.get_long() else { return flag };
+    let variable = format!("CAMPANILE_{}", name.to_uppercase().replace('-', "_"));
+    match env::var_os(&variable) {
+        Some(value) if !value.is_empty() => flag.env(variable).hide_env(true),
+        _ => flag,
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve daytime and echo from one loop
@@ -106,94 +131,91 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = SERVE_EXAMPLES)]
 pub struct Serve {
-    /// Where to serve daytime
+    /// Serve daytime at these addresses
     #[arg(short, long, value_name = "ADDR", num_args = 1.., value_delimiter = ',')]
     #[arg(default_value = "9999", default_value_if("pipe", ArgPredicate::IsPresent, "0"))]
-    #[arg(value_parser = address::listening)]
-    #[arg(env = "CAMPANILE_DAYTIME", hide_env = true, help_heading = "Listen")]
+    #[arg(value_parser = address::listening, help_heading = "Listen")]
     pub daytime: Vec<Place>,
 
-    /// Where to serve echo
+    /// Serve echo at these addresses
     #[arg(short, long, value_name = "ADDR", num_args = 1.., value_delimiter = ',')]
     #[arg(default_value = "12345", default_value_if("pipe", ArgPredicate::IsPresent, "0"))]
-    #[arg(value_parser = address::listening)]
-    #[arg(env = "CAMPANILE_ECHO", hide_env = true, help_heading = "Listen")]
+    #[arg(value_parser = address::listening, help_heading = "Listen")]
     pub echo: Vec<Place>,
 
-    /// Clients that may wait to be accepted
+    /// Let N clients wait to be accepted
     #[arg(long, value_name = "N", default_value = "4096", value_parser = values::count_u32)]
-    #[arg(env = "CAMPANILE_BACKLOG", hide_env = true, help_heading = "Listen")]
+    #[arg(help_heading = "Listen")]
     pub backlog: u32,
 
-    /// Write the address lines here once all are bound
-    #[arg(long, value_name = "PATH")]
-    #[arg(env = "CAMPANILE_READY_FILE", hide_env = true, help_heading = "Listen")]
+    /// Write the addresses here once all of them are bound
+    #[arg(long, value_name = "PATH", help_heading = "Listen")]
     pub ready_file: Option<PathBuf>,
 
-    /// Connections at once; beyond it clients wait [default: 10000]
-    #[arg(long, value_name = "N", value_parser = values::count)]
-    #[arg(env = "CAMPANILE_MAX_CONNECTIONS", hide_env = true, help_heading = "Bound")]
+    /// Accept N connections; others wait [default: 10000]
+    #[arg(long, value_name = "N", value_parser = values::count, help_heading = "Limits")]
     pub max_connections: Option<usize>,
 
-    /// Connections at once of one address; beyond it that peer is refused
+    /// Refuse more than N from one address
     #[arg(long, value_name = "N", default_value = "off", value_parser = values::count_or_off)]
-    #[arg(env = "CAMPANILE_MAX_PER_PEER", hide_env = true, help_heading = "Bound")]
+    #[arg(help_heading = "Limits")]
     pub max_per_peer: OrOff<usize>,
 
-    /// Reset who moves no byte for this long, or off
+    /// Reset connections idle for T
     #[arg(long, value_name = "T", default_value = "5m", value_parser = values::length_or_off)]
-    #[arg(env = "CAMPANILE_IDLE", hide_env = true, help_heading = "Bound")]
+    #[arg(help_heading = "Limits")]
     pub idle: OrOff<Duration>,
 
-    /// Wait this long for a client to end its half after ours
+    /// Wait T for a client's FIN after ours
     #[arg(long, value_name = "T", default_value = "2s", value_parser = values::length)]
-    #[arg(env = "CAMPANILE_LINGER", hide_env = true, help_heading = "Bound")]
+    #[arg(help_heading = "Limits")]
     pub linger: Duration,
 
-    /// Time for conversations to finish after a signal; 0 for none
+    /// Reset connections open for T
+    #[arg(long, value_name = "T", default_value = "off", value_parser = values::length_or_off)]
+    #[arg(help_heading = "Limits")]
+    pub lifetime: OrOff<Duration>,
+
+    /// At the end, wait T for conversations
     #[arg(long, value_name = "T", default_value = "5s", value_parser = values::length_or_zero)]
-    #[arg(env = "CAMPANILE_GRACE", hide_env = true, help_heading = "Bound")]
+    #[arg(help_heading = "Limits")]
     pub grace: Duration,
 
-    /// Go wrong as asked: 'echo #3: reset after 5 bytes'; several are separated by ;
+    /// Misbehave on request: 'echo #3: reset after 5 bytes'
     #[arg(long, value_name = "SPEC", num_args = 1.., value_delimiter = ';')]
-    #[arg(value_parser = lab::fault)]
-    #[arg(env = "CAMPANILE_FAULT", hide_env = true, help_heading = "Break")]
+    #[arg(value_parser = lab::fault, help_heading = "Faults")]
     pub fault: Vec<Fault>,
 
-    /// Draw what is left to chance from this number [default: any]
-    #[arg(long, value_name = "N")]
-    #[arg(env = "CAMPANILE_SEED", hide_env = true, help_heading = "Break")]
+    /// Repeat an earlier run's random choices [default: any]
+    #[arg(long, value_name = "N", help_heading = "Faults")]
     pub seed: Option<u64>,
 
-    /// Let the wall clock stand still, as at 2014-01-29T19:14:15Z
+    /// Stop the clock, as at 2014-01-29T19:14:15Z
     #[arg(long, value_name = "TIME", value_parser = values::frozen_time)]
-    #[arg(env = "CAMPANILE_CLOCK", hide_env = true, help_heading = "Time")]
+    #[arg(help_heading = "Faults")]
     pub clock: Option<FrozenTime>,
 
-    /// The zone of the time told: local, utc, +HH:MM or -HH:MM
+    /// Time zone: local, utc, +HH:MM, -HH:MM
     #[arg(long, default_value = "local", value_parser = values::zone, allow_hyphen_values = true)]
-    #[arg(env = "CAMPANILE_ZONE", hide_env = true, help_heading = "Time")]
+    #[arg(help_heading = "Faults")]
     pub zone: ZoneChoice,
 
-    /// Tell what happens on stdout, one JSON object a line
-    #[arg(long, value_parser = values::yes_or_no)]
-    #[arg(env = "CAMPANILE_JSON", hide_env = true, help_heading = "Watch")]
+    /// Print events to stdout, one JSON object per line
+    #[arg(long, value_parser = values::yes_or_no, help_heading = "Watch")]
     pub json: bool,
 
-    /// The same on any free ports; take a SPEC from each line of stdin, and end when it ends
-    #[arg(long, value_parser = values::yes_or_no)]
-    #[arg(env = "CAMPANILE_PIPE", hide_env = true, help_heading = "Watch")]
+    /// Like --json, on free ports. Each line of stdin adds a fault;
+    /// the server exits when stdin closes
+    #[arg(long, value_parser = values::yes_or_no, help_heading = "Watch", verbatim_doc_comment)]
     pub pipe: bool,
 
-    /// Say more: every connection's end, twice: everything
+    /// Log the end of each connection; -vv logs everything
     #[arg(short, long, action = ArgAction::Count, value_parser = values::verbosity)]
-    #[arg(env = "CAMPANILE_VERBOSE", hide_env = true, help_heading = "Watch")]
+    #[arg(help_heading = "Watch")]
     pub verbose: u8,
 
-    /// Say errors only
-    #[arg(short, long, value_parser = values::yes_or_no)]
-    #[arg(env = "CAMPANILE_QUIET", hide_env = true, help_heading = "Watch")]
+    /// Log errors only
+    #[arg(short, long, value_parser = values::yes_or_no, help_heading = "Watch")]
     pub quiet: bool,
 }
 

@@ -15,10 +15,10 @@ use super::stdio::{print, print_error};
 pub fn check(args: &Check) -> ExitCode {
     match args {
         Check::Echo(CheckEcho { addr, rung, client }) => {
-            climb("echo", addr, Ladder::echo(addr.to_string()), *rung, client)
+            climb("echo", addr, Ladder::echo(addr), *rung, client)
         }
         Check::Daytime(CheckDaytime { addr, rung, client }) => {
-            climb("daytime", addr, Ladder::daytime(addr.to_string()), *rung, client)
+            climb("daytime", addr, Ladder::daytime(addr), *rung, client)
         }
     }
 }

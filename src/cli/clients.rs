@@ -12,7 +12,7 @@ use super::json::{Object, string};
 use super::stdio::{Blocking, print, print_error};
 
 pub fn daytime(args: &Daytime) -> ExitCode {
-    let outcome = client::daytime(args.addr.to_string(), args.client.timeout).map(|line| {
+    let outcome = client::daytime(&args.addr, args.client.timeout).map(|line| {
         if args.client.json {
             Object::about("daytime", &args.addr).text("time", &line).line()
         } else {
@@ -29,7 +29,7 @@ pub fn echo(args: &Echo) -> ExitCode {
 
 fn message(args: &Echo) -> Result<String, Error> {
     let sent = args.message.as_encoded_bytes();
-    let back = client::echo(args.addr.to_string(), sent, args.client.timeout)?;
+    let back = client::echo(&args.addr, sent, args.client.timeout)?;
     Ok(if args.client.json {
         let object = Object::about("echo", &args.addr).raw("bytes", back.len());
         object.raw("received", string(&back)).line()
@@ -39,7 +39,7 @@ fn message(args: &Echo) -> Result<String, Error> {
 }
 
 fn stream(args: &Echo) -> Result<String, Error> {
-    let (addr, timeout) = (args.addr.to_string(), args.client.timeout);
+    let (addr, timeout) = (&args.addr, args.client.timeout);
     if args.client.json {
         // stdout is for the object.
         let count = client::echo_stream(addr, Blocking(io::stdin()), io::sink(), timeout)?;

@@ -1,6 +1,5 @@
 //! The events of `serve --json`: one JSON object a line. Keys are only ever added.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use campanile::testing::{Entry, Ledger, Side};
@@ -14,12 +13,8 @@ fn event(name: &str) -> Object {
     Object::new().raw("v", 1).text("event", name)
 }
 
-pub fn listening(service: &str, addr: SocketAddr, seed: u64) -> String {
-    event("listening")
-        .text("service", service)
-        .text("addr", &addr.to_string())
-        .raw("seed", seed)
-        .line()
+pub fn listening(service: &str, addr: &str, seed: u64) -> String {
+    event("listening").text("service", service).text("addr", addr).raw("seed", seed).line()
 }
 
 pub fn stopped() -> String {

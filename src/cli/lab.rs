@@ -1,7 +1,6 @@
 //! What `serve` needs for faults and events: a plan, a book, and the commands of the pipe.
 
 use std::io::{self, BufReader};
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -70,10 +69,9 @@ impl Lab {
     }
 
     /// The addresses as events, if stdout carries events.
-    pub fn listening(&self, bound: &[(&str, SocketAddr)]) -> Option<String> {
-        let line = |(service, addr): &(&str, SocketAddr)| {
-            events::listening(service, *addr, self.plan.seed())
-        };
+    pub fn listening(&self, bound: &[(&str, String)]) -> Option<String> {
+        let line =
+            |(service, addr): &(&str, String)| events::listening(service, addr, self.plan.seed());
         self.is_json.then(|| bound.iter().map(line).collect())
     }
 

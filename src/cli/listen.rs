@@ -1,4 +1,4 @@
-//! Binds what was asked for: every address of a name, each once.
+//! Binds the addresses of a service: every address of a name, each once.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -8,14 +8,14 @@ use campanile::{Accepted, Kernel, Protocol, Reactor};
 use super::address::Place;
 use super::failure::{FAILED, Failure};
 
-/// Listens at every place for one service, and returns where that is.
+/// Listens on every address of one service, and returns them with the ports that were chosen.
 pub fn listen<K: Kernel, P: Protocol + 'static>(
     reactor: &mut Reactor<K>,
     service: &str,
     places: &[Place],
     make: impl FnMut(&Accepted) -> P + Clone + 'static,
-) -> Result<Vec<SocketAddr>, Failure> {
-    let mut bound = Vec::new();
+) -> Result<Vec<String>, Failure> {
+    let (mut bound, mut shown) = (Vec::new(), Vec::new());
     for place in places {
         let bound_before = bound.len();
         let mut lacking = None;
@@ -32,14 +32,15 @@ pub fn listen<K: Kernel, P: Protocol + 'static>(
                 Ok(local) => {
                     chosen = local.port();
                     bound.push(local);
+                    shown.push(place.show(local));
                 }
                 Err(error) if is_family_lacking(addr, &error) => lacking = Some((addr, error)),
-                Err(error) => return Err(cannot_listen(reactor, service, addr, &error)),
+                Err(error) => return Err(cannot_listen(reactor, service, place, addr, &error)),
             }
         }
         match lacking {
             Some((addr, error)) if bound.len() == bound_before => {
-                return Err(cannot_listen(reactor, service, addr, &error));
+                return Err(cannot_listen(reactor, service, place, addr, &error));
             }
             Some((addr, error)) => {
                 let ip = addr.ip();
@@ -48,26 +49,23 @@ pub fn listen<K: Kernel, P: Protocol + 'static>(
             None => {}
         }
     }
-    Ok(bound)
+    Ok(shown)
 }
 
 fn resolve(place: &Place, service: &str) -> Result<Vec<SocketAddr>, Failure> {
-    let (name, port) = match place {
-        Place::Off => return Ok(Vec::new()),
-        Place::Addr(addr) => return Ok(vec![*addr]),
-        Place::Name(name, port) => (name, *port),
-    };
-    let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-    let error = match found {
-        Ok(found) if !found.is_empty() => return Ok(found),
+    let error = match place.to_socket_addrs() {
+        Ok(found) if found.len() > 0 || *place == Place::Off => return Ok(found.collect()),
         Ok(_) => io::Error::new(ErrorKind::NotFound, "the name has no address"),
         Err(error) => error,
     };
-    Err(Failure::new(
-        FAILED,
-        format!("cannot listen on {place} for {service}: {error}"),
-        format!("check the name, or give the address itself: --{service} 127.0.0.1:{port}"),
-    ))
+    let advice = match place {
+        Place::Zoned(..) => "list the interfaces with: ip link".into(),
+        Place::Name(_, port) => {
+            format!("check the name, or give an address: --{service} 127.0.0.1:{port}")
+        }
+        _ => format!("give an address: --{service} 127.0.0.1:0"),
+    };
+    Err(Failure::new(FAILED, format!("cannot listen on {place} for {service}: {error}"), advice))
 }
 
 /// Whether this machine has no IPv6, or no IPv4, at all.
@@ -80,15 +78,25 @@ fn is_family_lacking(addr: SocketAddr, error: &io::Error) -> bool {
     is_address && TcpListener::bind(loopback).is_err()
 }
 
+/// Whether this address means nothing without an interface, and has none.
+fn is_unzoned(addr: SocketAddr) -> bool {
+    matches!(addr, SocketAddr::V6(addr) if addr.ip().is_unicast_link_local() && addr.scope_id() == 0)
+}
+
 fn cannot_listen<K: Kernel>(
     reactor: &Reactor<K>,
     service: &str,
+    place: &Place,
     addr: SocketAddr,
     error: &io::Error,
 ) -> Failure {
     let port = addr.port();
     let is_own = reactor.local_addrs().any(|local| local.inet().is_some_and(|a| a.port() == port));
     let advice = match error.kind() {
+        _ if is_unzoned(addr) => format!(
+            "a link-local address needs its interface: --{service} [{}%eth0]:{port}",
+            addr.ip()
+        ),
         ErrorKind::AddrInUse if is_own => {
             format!("this very command has it already; try --{service} 0 to take any free port")
         }
@@ -110,5 +118,6 @@ fn cannot_listen<K: Kernel>(
         }
         _ => format!("try another address, such as --{service} 127.0.0.1:0"),
     };
+    let addr = place.show(addr);
     Failure::new(FAILED, format!("cannot listen on {addr} for {service}: {error}"), advice)
 }

@@ -22,15 +22,13 @@ mod values;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use self::args::{Cli, Command};
 
 pub fn main() -> ExitCode {
     // If the kernel refuses what the next two calls ask for, the commands still do their work.
     #[cfg(unix)]
     let _ = signals::prepare();
-    let command = match Cli::try_parse() {
+    let command = match Cli::from_args_and_env() {
         Ok(cli) => cli.command,
         Err(error) => {
             // Help and the version go to stdout, usage errors to stderr. The exit code is the same

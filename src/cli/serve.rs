@@ -1,7 +1,6 @@
 //! `campanile serve`: both services from one loop.
 
 use std::io;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -159,9 +158,9 @@ fn bind<K: Kernel>(
     args: &Serve,
     lab: Option<&Lab>,
     connections_log: &ConnectionsLog,
-) -> Result<Vec<(&'static str, SocketAddr)>, Failure> {
+) -> Result<Vec<(&'static str, String)>, Failure> {
     let mut all = Vec::new();
-    let mut add = |service, bound: Vec<SocketAddr>| {
+    let mut add = |service, bound: Vec<String>| {
         all.extend(bound.into_iter().map(|addr| (service, addr)));
     };
     let name = |service| {
@@ -205,6 +204,7 @@ fn limits(args: &Serve) -> Limits {
         per_peer: args.max_per_peer.0,
         idle: args.idle.0,
         linger: args.linger,
+        lifetime: args.lifetime.0,
         backlog: args.backlog,
         ..defaults
     }

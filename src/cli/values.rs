@@ -1,10 +1,10 @@
-//! Numbers, lengths of time, points in time and zones as they are written on the command line.
+//! Numbers, durations, points in time and time zones, as written on the command line.
 
 use std::time::Duration;
 
 use campanile::{Clock, Zone, ZoneError};
 
-/// A bound that can be switched off.
+/// A limit that can be switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrOff<T>(pub Option<T>);
 
@@ -42,7 +42,7 @@ impl ZoneChoice {
 pub fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
-        _ => Err("expected a whole number from 1 on, such as 100".into()),
+        _ => Err("expected a whole number, 1 or greater, such as 100".into()),
     }
 }
 
@@ -55,34 +55,36 @@ pub fn count_or_off(text: &str) -> Result<OrOff<usize>, String> {
     or_off(text, count)
 }
 
-/// A rung of a ladder that has `TOP` of them.
+/// A rung of a ladder with `TOP` rungs.
 pub fn rung<const TOP: usize>(text: &str) -> Result<usize, String> {
     let rung = text.parse().ok().filter(|rung| (1..=TOP).contains(rung));
     rung.ok_or_else(|| format!("expected a rung of this ladder, from 1 to {TOP}"))
 }
 
-/// For the environment: on the command line the letters are counted.
+/// Only from the environment: on the command line the letters are counted.
 pub fn verbosity(text: &str) -> Result<u8, String> {
     text.parse().map_err(|_| "expected 0, 1 or 2".into())
 }
 
-/// For the environment: on the command line the flag alone is a yes.
+/// Only from the environment: on the command line the flag takes no value.
 pub fn yes_or_no(text: &str) -> Result<bool, String> {
     match text {
         "1" | "true" | "yes" | "on" => Ok(true),
-        "" | "0" | "false" | "no" | "off" => Ok(false),
-        _ => Err("expected 1 or 0".into()),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("expected 1 (on) or 0 (off)".into()),
     }
 }
 
 pub fn length_or_zero(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
-        .map_err(|_| "expected a length of time, such as 500ms, 2s or 5m".into())
+        .map_err(|_| "expected a duration such as 500ms, 2s or 5m".into())
 }
 
 pub fn length(text: &str) -> Result<Duration, String> {
     match length_or_zero(text)? {
-        Duration::ZERO => Err("expected more than nothing, such as 500ms, 2s or 5m".into()),
+        Duration::ZERO => {
+            Err("expected a duration greater than zero, such as 500ms, 2s or 5m".into())
+        }
         length => Ok(length),
     }
 }
@@ -96,7 +98,7 @@ fn or_off<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<OrOff<T
         "off" => Ok(OrOff(None)),
         text => match parse(text) {
             Ok(value) => Ok(OrOff(Some(value))),
-            Err(error) => Err(format!("{error}; or off")),
+            Err(error) => Err(format!("{error}, or off")),
         },
     }
 }
@@ -104,7 +106,9 @@ fn or_off<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<OrOff<T
 pub fn frozen_time(text: &str) -> Result<FrozenTime, String> {
     match chrono::DateTime::parse_from_rfc3339(text) {
         Ok(time) => Ok(FrozenTime { text: text.to_owned(), unix_seconds: time.timestamp() }),
-        Err(_) => Err("expected a time as RFC 3339 has it, such as 2014-01-29T19:14:15Z".into()),
+        Err(_) => {
+            Err("expected a time in the form of RFC 3339, such as 2014-01-29T19:14:15Z".into())
+        }
     }
 }
 
@@ -154,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_nothing_is_refused_where_it_makes_no_sense() {
+    fn zero_is_refused_where_it_makes_no_sense() {
         for wrong in ["0", "-1", "1.5", "", "many", "99999999999999999999999"] {
             assert!(count(wrong).is_err(), "{wrong}");
         }

@@ -26,7 +26,7 @@ use std::time::Duration;
 /// assert_eq!(fault.to_string(), "echo #3: reset after 64KiB");
 ///
 /// let error = "echo: rest after 5 bytes".parse::<Fault>().unwrap_err();
-/// assert_eq!(error.to_string(), "column 7: `rest` is no effect: did you mean `reset`?");
+/// assert_eq!(error.to_string(), "column 7: unknown effect `rest`: did you mean `reset`?");
 /// # Ok::<(), campanile::testing::FaultError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -177,31 +177,39 @@ impl Fault {
             _ => false,
         };
         if is_zero {
-            return Some((Part::Effect, "nothing would ever be written: say `stall`"));
+            return Some((Part::Effect, "nothing would ever be written: use `stall`"));
         }
         if let Effect::Delay { time, jitter } = self.effect {
             if jitter > time {
-                return Some((Part::Effect, "the jitter is longer than the delay"));
+                return Some((
+                    Part::Effect,
+                    "the jitter is longer than the delay: use at most the same",
+                ));
             }
         }
         if self.when == When::Write(0) {
             return Some((Part::When, "writes are counted from 1"));
         }
         if self.effect == Effect::Deaf && self.when == When::Eof {
-            return Some((Part::When, "after the client's end there is nothing left to hear"));
+            return Some((
+                Part::When,
+                "nothing is left to read at the client's EOF: use another moment",
+            ));
         }
         if self.is_of_listener() && !matches!(self.when, When::Accept | When::Time(_)) {
-            return Some((Part::When, "a listener has no bytes: only `after T` makes sense"));
+            return Some((Part::When, "a listener sends and receives no bytes: use `after T`"));
         }
         match self.whom.as_ref()?.who {
             Who::Numbers { first: 0, .. } => Some((Part::Who, "connections are counted from 1")),
             Who::Numbers { first, last } if first > last => {
-                Some((Part::Who, "the first is greater than the last"))
+                Some((Part::Who, "the first number is greater than the last"))
             }
-            Who::Chance { millionths: 1_000_001.. } => Some((Part::Who, "more than 100%")),
+            Who::Chance { millionths: 1_000_001.. } => {
+                Some((Part::Who, "the percentage is greater than 100%"))
+            }
             Who::Once | Who::Chance { .. } if self.is_of_listener() => Some((
                 Part::Who,
-                "a listener is closed to everybody: only `every` or `#N` (from then on) makes sense",
+                "this effect holds for all clients: use `every`, or `#N` to begin at connection N",
             )),
             _ => None,
         }

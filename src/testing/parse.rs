@@ -1,4 +1,4 @@
-//! Reads the fault language. Errors say where, and which word may have been meant.
+//! Parses the fault language. An error names the column and the nearest known word.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::fault::{Effect, Fault, GAP, Part, SIZES, TIMES, When, Who, Whom};
 
-/// Why a text is no fault: where, and what was expected there.
+/// Why a text is not a fault: the column, and what was expected there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultError {
     column: usize,
@@ -14,7 +14,7 @@ pub struct FaultError {
 }
 
 impl FaultError {
-    /// Where it is wrong: which character, counted from 1.
+    /// The first wrong character, counted from 1.
     pub fn column(&self) -> usize {
         self.column
     }
@@ -45,15 +45,18 @@ impl TryFrom<&str> for Fault {
 }
 
 impl Fault {
-    /// Whether one of `services` is meant.
+    /// Checks that the fault names one of `services`.
     ///
     /// # Errors
-    /// If it is somebody else, or nobody.
+    /// If it names another service, or none.
     pub fn check_service(&self, services: &[&str]) -> Result<(), FaultError> {
         let what = match &self.whom {
             Some(whom) if services.contains(&&*whom.service) => return Ok(()),
             Some(whom) => unknown(&whom.service, "service", services),
-            None => format!("whose? As in `{}: {self}`", services.first().unwrap_or(&"echo")),
+            None => {
+                let service = services.first().unwrap_or(&"echo");
+                format!("name a service, as in `{service}: {self}`")
+            }
         };
         Err(FaultError { column: 1, what })
     }
@@ -87,7 +90,7 @@ impl Token<'_> {
     }
 }
 
-/// Numbers, words and marks; blanks separate, but mean nothing.
+/// Splits a text into numbers, words and marks. Blanks only separate.
 fn tokens(text: &str) -> Result<Vec<Token<'_>>, FaultError> {
     let (mut found, mut rest, mut column) = (Vec::new(), text, 1);
     while let Some(first) = rest.chars().next() {
@@ -102,7 +105,7 @@ fn tokens(text: &str) -> Result<Vec<Token<'_>>, FaultError> {
         } else if "#%:/".contains(first) {
             1
         } else {
-            return Err(FaultError { column, what: format!("`{first}` means nothing here") });
+            return Err(FaultError { column, what: format!("unexpected `{first}`") });
         };
         let (token, after) = rest.split_at(length);
         if !first.is_whitespace() {
@@ -118,7 +121,7 @@ fn is_of_word(c: char) -> bool {
     c.is_alphanumeric() || c == '-' || c == '_'
 }
 
-/// Digits, and a point with digits behind it: `1..5` begins with a 1.
+/// The length of digits, and of a point with digits after it: `1..5` begins with a 1.
 fn number_length(text: &str) -> usize {
     let digits = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let whole = digits(text);
@@ -130,7 +133,7 @@ fn number_length(text: &str) -> usize {
 
 struct Parser<'a> {
     tokens: Vec<Token<'a>>,
-    /// The column behind the text.
+    /// The column after the text.
     end: usize,
     at: usize,
 }
@@ -147,7 +150,7 @@ impl<'a> Parser<'a> {
         let when_at = self.column();
         let when = self.when()?;
         if let Some(token) = self.peek() {
-            return Err(self.wrong(format!("`{}` is too much here", token.text)));
+            return Err(self.wrong(format!("unexpected `{}` after the fault", token.text)));
         }
         let fault = Fault { whom, effect, when };
         match fault.objection() {
@@ -195,7 +198,7 @@ impl<'a> Parser<'a> {
         let millionths = format!("{whole}{part:0<4}").parse().ok().filter(|_| part.len() <= 4);
         let error = FaultError {
             column: token.column,
-            what: format!("`{}` is no share: at most 100%, with at most four decimals", token.text),
+            what: format!("`{}` is not a percentage with at most four decimals", token.text),
         };
         if !self.take("%") {
             return Err(self.expected("a `%`"));
@@ -289,7 +292,7 @@ impl<'a> Parser<'a> {
             }
             _ => 1,
         };
-        let what = "that is too much".to_owned();
+        let what = "the number is too large".to_owned();
         number.checked_mul(unit).ok_or(FaultError { column, what })
     }
 
@@ -306,13 +309,13 @@ impl<'a> Parser<'a> {
             (Some(seconds), Some(nanos)) => {
                 Ok(Duration::new(seconds, (nanos % 1_000_000_000) as u32))
             }
-            _ => Err(FaultError { column, what: "that is too long".into() }),
+            _ => Err(FaultError { column, what: "the duration is too long".into() }),
         }
     }
 
     fn count(&mut self) -> Result<u64, FaultError> {
         let (column, number) = (self.column(), self.number()?);
-        let what = "that is too much".into();
+        let what = "the number is too large".into();
         u64::try_from(number).map_err(|_| FaultError { column, what })
     }
 
@@ -320,7 +323,7 @@ impl<'a> Parser<'a> {
         let token = self.next("a whole number")?;
         token.text.parse().map_err(|_| FaultError {
             column: token.column,
-            what: format!("`{}` is no whole number", token.text),
+            what: format!("`{}` is not a whole number", token.text),
         })
     }
 
@@ -366,18 +369,18 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Says that a word is unknown, and which known one is near.
+/// Says that a word is unknown, and names the nearest known word, or all of them.
 fn unknown(word: &str, what: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|name| (distance(word, name), name)).min();
     match nearest {
         Some((steps, name)) if steps <= 2 && steps < name.len() => {
-            format!("`{word}` is no {what}: did you mean `{name}`?")
+            format!("unknown {what} `{word}`: did you mean `{name}`?")
         }
-        _ => format!("`{word}` is no {what}: say {}", known.join(", ")),
+        _ => format!("unknown {what} `{word}`: use {}", known.join(", ")),
     }
 }
 
-/// How many letters must be added, removed or changed.
+/// The number of letters to add, remove or change.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

@@ -77,7 +77,8 @@ impl Plan {
         if let Some((_, objection)) = fault.objection() {
             return Err(format!("{fault}: {objection}"));
         }
-        let whom = fault.whom.clone().ok_or_else(|| format!("{fault}: whose?"))?;
+        let whom =
+            fault.whom.clone().ok_or_else(|| format!("name a service, as in `echo: {fault}`"))?;
         let mut state = self.lock();
         state.last_id += 1;
         let id = state.last_id;

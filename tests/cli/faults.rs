@@ -119,10 +119,13 @@ fn the_environment_does_as_well() {
 #[test]
 fn a_wrong_fault_is_a_usage_error_that_points() {
     for (fault, word) in [
-        ("echo: rest", "column 7: `rest` is no effect: did you mean `reset`?"),
-        ("ekho: reset", "column 1: `ekho` is no service: did you mean `echo`?"),
-        ("reset", "column 1: whose? As in `daytime: reset`"),
-        ("echo once: refuse", "column 6: a listener is closed to everybody"),
+        ("echo: rest", "column 7: unknown effect `rest`: did you mean `reset`?"),
+        ("ekho: reset", "column 1: unknown service `ekho`: did you mean `echo`?"),
+        ("reset", "column 1: name a service, as in `daytime: reset`"),
+        (
+            "echo once: refuse",
+            "column 6: this effect holds for all clients: use `every`, or `#N` to begin",
+        ),
     ] {
         let Ended { code, stdout, stderr } = run_words(["serve", "--fault", fault]);
         assert_eq!((code, &*stdout), (Some(2), ""), "{stderr}");
@@ -178,7 +181,7 @@ fn what_is_wrong_on_the_pipe_is_answered_and_changes_nothing() {
     for (line, word) in [
         ("echo: rest", "did you mean `reset`?"),
         ("", "expected an effect"),
-        ("\u{1}\"\\é", "means nothing here"),
+        ("\u{1}\"\\é", "unexpected `\u{1}`"),
         ("echo: slice 0", "nothing would ever be written"),
     ] {
         let answer = server.ask(line);

@@ -1,10 +1,10 @@
 //! Where the server listens, how many it serves, and what it says of them.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use crate::program::{Folder, Server, campanile, run, run_words};
+use crate::program::{Folder, Server, Watchdog, campanile, run, run_words, signal};
 
 fn ask(server: &Server) -> String {
     let mut line = String::new();
@@ -115,9 +115,9 @@ fn every_address_of_a_name_gets_the_same_port() {
     assert_eq!(seen.len(), server.echo.len(), "each once: {:?}", server.echo);
 }
 
-/// The program with a network of its own, and with a name that has four addresses, two of which
-/// are the same.
-fn elsewhere(folder: &Folder, before: &str, place: &str) -> Option<Command> {
+/// A shell with the program as `$0`, a network of its own, and a name that has four addresses, two of
+/// which are the same.
+fn in_own_network(folder: &Folder, script: &str) -> Option<Command> {
     let hosts = folder.join("hosts");
     std::fs::write(
         &hosts,
@@ -125,19 +125,94 @@ fn elsewhere(folder: &Folder, before: &str, place: &str) -> Option<Command> {
                  127.0.0.1 stray\n192.0.2.1 stray\n",
     )
     .unwrap();
-    let own = |last: &str| {
-        let first = "ip link set lo up && mount --bind \"$1\" /etc/hosts";
-        let script = format!("{first} && {before} && {last}");
+    let own = |script: &str| {
+        let script =
+            format!("ip link set lo up && mount --bind \"$1\" /etc/hosts || exit 98\n{script}");
         let mut command = Command::new("unshare");
         command.args(["-rnm", "/bin/sh", "-c", &script, env!("CARGO_BIN_EXE_campanile")]);
         command.arg(&hosts).stdin(Stdio::null());
         command
     };
     if !own("true").output().is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: no network of our own can be had here");
+        eprintln!("SKIPPED: no network of its own can be made here");
         return None;
     }
-    Some(own(&format!("exec \"$0\" serve -d '{place}' -e off")))
+    Some(own(script))
+}
+
+fn elsewhere(folder: &Folder, before: &str, place: &str) -> Option<Command> {
+    in_own_network(folder, &format!("{before} && exec \"$0\" serve -d '{place}' -e off"))
+}
+
+/// Gives loopback a link-local address.
+const LINK_LOCAL: &str = "ip -6 addr add fe80::1/64 dev lo nodad";
+
+#[test]
+fn an_address_with_an_interface_is_served_reached_and_shown_as_it_was_written() {
+    let folder = Folder::new("interface");
+    let script = format!(
+        "{LINK_LOCAL} && mkfifo \"$1.ready\" || exit 99
+         \"$0\" serve -q -d '[fe80::1%lo]:9999' -e '[fe80::1%lo]:12345' '[fe80::1%1]:7' \
+             --clock 2014-01-29T19:14:15Z --zone utc --ready-file \"$1.ready\" >/dev/null &
+         cat \"$1.ready\"
+         \"$0\" daytime '[fe80::1%lo]:9999' --json
+         \"$0\" echo '[fe80::1%lo]:12345' -m one
+         \"$0\" echo '[fe80::1%1]:7' -m two
+         \"$0\" check daytime --rung 1 '[fe80::1%lo]:9999' | head -1
+         kill $! && wait $!"
+    );
+    let Some(mut command) = in_own_network(&folder, &script) else { return };
+    let ended = run(&mut command);
+    let expected = "daytime [fe80::1%lo]:9999\necho [fe80::1%lo]:12345\necho [fe80::1%1]:7\n\
+                    {\"v\":1,\"service\":\"daytime\",\"addr\":\"[fe80::1%lo]:9999\",\
+                    \"time\":\"Wed Jan 29 19:14:15 2014\"}\n\
+                    Received 'one'\nReceived 'two'\n";
+    let (talked, checked) = ended.stdout.split_at(expected.len().min(ended.stdout.len()));
+    assert_eq!((talked, &*ended.stderr, ended.code), (expected, "", Some(0)));
+    assert!(checked.contains("[fe80::1%lo]:9999"), "{checked}");
+}
+
+#[test]
+fn a_free_port_and_a_wrong_interface_are_shown_with_the_interface() {
+    let folder = Folder::new("interfaces");
+    let serve = |place: &str| {
+        let place = format!("exec \"$0\" serve -e off -d '{place}'");
+        in_own_network(&folder, &format!("{LINK_LOCAL} && {place}"))
+    };
+    let Some(mut command) = serve("[fe80::1%lo]:0") else { return };
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let watchdog = Watchdog::new(child.id());
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    signal(child.id(), libc::SIGTERM);
+    child.wait().unwrap();
+    drop(watchdog);
+    let port = line.strip_prefix("daytime [fe80::1%lo]:").unwrap_or("none");
+    assert!(port.trim().parse::<u16>().is_ok_and(|port| port > 0), "{line}");
+
+    let table = [
+        (
+            "[fe80::1%lo9]:7",
+            "error: cannot listen on [fe80::1%lo9]:7 for daytime: this machine has no interface \
+             lo9\n  list the interfaces with: ip link\n",
+        ),
+        (
+            "[fe80::2%lo]:7",
+            "error: cannot listen on [fe80::2%lo]:7 for daytime: Cannot assign requested address \
+             (os error 99)\n  this machine has no such address; try --daytime 127.0.0.1:7 or \
+             0.0.0.0:7\n",
+        ),
+        (
+            "[fe80::1]:7",
+            "error: cannot listen on [fe80::1]:7 for daytime: Invalid argument (os error 22)\n  \
+             a link-local address needs its interface: --daytime [fe80::1%eth0]:7\n",
+        ),
+    ];
+    for (place, expected) in table {
+        let Some(mut command) = serve(place) else { return };
+        let ended = run(&mut command);
+        assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(1), "", expected));
+    }
 }
 
 const WITHOUT_IPV6: &str = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6";
@@ -194,6 +269,72 @@ fn every_flag_comes_from_the_environment_too_and_the_command_line_wins() {
 
     let server = Server::spawn(command.args(["-e", "off", "-d", "0"]));
     assert_eq!((server.daytime.len(), server.echo.len()), (1, 0));
+}
+
+/// The long flags of `serve`, as its help has them.
+fn flags() -> Vec<String> {
+    let help = run_words(["serve", "--help"]).stdout;
+    let (listed, _) = help.split_once("Examples:").unwrap();
+    let flags = listed.lines().filter_map(|line| line.trim_start().split_once("--"));
+    let flags = flags.filter(|(before, _)| before.is_empty() || before.ends_with(", "));
+    let name = |flag: &str| flag.split([' ', '.']).next().unwrap().to_owned();
+    flags.map(|(_, flag)| name(flag)).filter(|flag| flag != "help").collect()
+}
+
+fn variable(flag: &str) -> String {
+    format!("CAMPANILE_{}", flag.to_uppercase().replace('-', "_"))
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset_for_every_flag() {
+    let flags = flags();
+    assert!(flags.len() >= 18, "{flags:?}");
+    let mut command = campanile();
+    command.args(["serve", "-d", "0"]).env("CAMPANILE_ECHO", "").env("RUST_LOG", "");
+    // Port 12345 may be taken here, and this is about the others.
+    for flag in flags.iter().filter(|flag| *flag != "daytime" && *flag != "echo") {
+        command.env(variable(flag), "");
+    }
+    let server = Server::spawn(command.args(["-e", "0"]));
+    assert_eq!((server.daytime.len(), server.echo.len()), (1, 1));
+    assert_eq!(server.stop(), "");
+    // One at a time, in a command that ends: what is still wrong is the address.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    for flag in flags {
+        let mut command = campanile();
+        command.arg("serve").env(variable(&flag), "");
+        let words = if flag == "daytime" { ["-e", &addr] } else { ["-d", &addr] };
+        let ended = run(command.args(words));
+        assert_eq!(ended.code, Some(1), "{flag}: {}", ended.stderr);
+        assert!(ended.stderr.starts_with("error: cannot listen on "), "{flag}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_variable_with_a_blank_is_a_value() {
+    for flag in ["echo", "idle", "quiet", "json", "max-per-peer"] {
+        let ended = run(campanile().arg("serve").env(variable(flag), " "));
+        assert_eq!(ended.code, Some(2), "{flag}: {}", ended.stderr);
+        assert!(ended.stderr.starts_with("error: invalid value ' ' for "), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_busy_connection_is_reset_at_the_end_of_its_lifetime() {
+    let server = Server::start(&["--idle", "off", "--lifetime", "300ms", "-v"]);
+    let mut busy = TcpStream::connect(server.echo()).unwrap();
+    let mut back = [0; 1];
+    let mut rounds = 0;
+    while busy.write_all(b".").is_ok() && busy.read(&mut back).is_ok_and(|count| count > 0) {
+        rounds += 1;
+    }
+    assert!(rounds > 0);
+    server.wait_for("closed: lived for too long");
+    // Without one, bytes keep it open: only the number of turns is counted, never the time.
+    let server = Server::start(&["--idle", "1s"]);
+    let mut busy = TcpStream::connect(server.echo()).unwrap();
+    assert!((0..1000).all(|_| says_back(&mut busy, b".")));
 }
 
 #[test]

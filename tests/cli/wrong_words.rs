@@ -1,29 +1,37 @@
-//! Every wrong word gets a message that names it, what was expected and an example; exit 2 for what
-//! cannot be meant, 1 for what cannot be done. Nothing is served then.
+//! Each wrong word gets a message that names it, says what was expected and gives an example. The exit
+//! code is 2 for a word that cannot be meant and 1 for an address that cannot be bound.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 
 use crate::program::{campanile, run, run_words};
 
-const A_LENGTH: &str = "expected a length of time, such as 500ms, 2s or 5m";
-const A_COUNT: &str = "expected a whole number from 1 on, such as 100";
-const A_PLACE: &str = "expected a port (9999), ip:port (127.0.0.1:9999), [ipv6]:port ([::1]:9999) or host:port (localhost:9999)";
+const A_LENGTH: &str = "expected a duration such as 500ms, 2s or 5m";
+const NO_ADDRESS: &str =
+    "the address is missing; use 127.0.0.1:9999 (loopback) or 0.0.0.0:9999 (all of IPv4)";
+const A_COUNT: &str = "expected a whole number, 1 or greater, such as 100";
+const A_PLACE: &str = "expected a port (9999), ip:port (127.0.0.1:9999), [ipv6]:port ([::1]:9999 or [fe80::1%eth0]:9999) or host:port (localhost:9999)";
 
 #[test]
 fn a_value_of_serve_that_cannot_be_meant() {
-    let off = |text: &str| format!("{text}; or off");
-    let more = "expected more than nothing, such as 500ms, 2s or 5m";
+    let off = |text: &str| format!("{text}, or off");
+    let more = "expected a duration greater than zero, such as 500ms, 2s or 5m";
     let a_zone = "expected local, utc or an offset such as +01:00 or -05:30; for a named zone use local and set TZ, as in TZ=Europe/Berlin";
-    let a_time = "expected a time as RFC 3339 has it, such as 2014-01-29T19:14:15Z";
+    let a_time = "expected a time in the form of RFC 3339, such as 2014-01-29T19:14:15Z";
     let table = [
-        ("daytime", "<ADDR>...", ":9999", "say 127.0.0.1:9999 or 0.0.0.0:9999"),
-        ("echo", "<ADDR>...", ":12345", "say 127.0.0.1:12345 or 0.0.0.0:12345"),
+        ("daytime", "<ADDR>...", ":9999", NO_ADDRESS),
+        ("echo", "<ADDR>...", ":12345", &NO_ADDRESS.replace("9999", "12345")),
         ("daytime", "<ADDR>...", "localhost", A_PLACE),
         ("daytime", "<ADDR>...", "http://localhost:80", A_PLACE),
-        ("daytime", "<ADDR>...", "70000", "70000 is no port; ports go from 0 to 65535"),
-        ("daytime", "<ADDR>...", "127.0.0.1", "the port is missing; say 127.0.0.1:9999"),
-        ("echo", "<ADDR>...", "::1", "the port is missing; say [::1]:9999"),
+        ("daytime", "<ADDR>...", "70000", "70000 is not a port; ports go from 0 to 65535"),
+        ("daytime", "<ADDR>...", "127.0.0.1", "the port is missing; use 127.0.0.1:9999"),
+        ("echo", "<ADDR>...", "::1", "the port is missing; use [::1]:9999"),
+        (
+            "echo",
+            "<ADDR>...",
+            "[::1%lo]:7",
+            "only a link-local address has an interface; use [::1]:7",
+        ),
         ("backlog", "<N>", "0", A_COUNT),
         ("backlog", "<N>", "4294967296", "expected a whole number from 1 to 4294967295"),
         ("max-connections", "<N>", "0", A_COUNT),
@@ -32,6 +40,8 @@ fn a_value_of_serve_that_cannot_be_meant() {
         ("idle", "<T>", "5", &off(A_LENGTH)),
         ("idle", "<T>", "0s", &off(more)),
         ("idle", "<T>", "soon", &off(A_LENGTH)),
+        ("lifetime", "<T>", "0s", &off(more)),
+        ("lifetime", "<T>", "5", &off(A_LENGTH)),
         ("linger", "<T>", "0", more),
         ("linger", "<T>", "off", A_LENGTH),
         ("grace", "<T>", "5 parsecs", A_LENGTH),
@@ -61,7 +71,7 @@ fn a_value_of_serve_that_cannot_be_meant() {
 #[test]
 fn a_yes_or_a_count_in_the_environment_that_cannot_be_meant() {
     for (variable, flag, why) in [
-        ("CAMPANILE_QUIET", "--quiet", "expected 1 or 0"),
+        ("CAMPANILE_QUIET", "--quiet", "expected 1 (on) or 0 (off)"),
         ("CAMPANILE_VERBOSE", "--verbose...", "expected 0, 1 or 2"),
     ] {
         let ended = run(campanile().arg("serve").env(variable, "perhaps"));
@@ -74,19 +84,19 @@ fn a_yes_or_a_count_in_the_environment_that_cannot_be_meant() {
 #[test]
 fn a_value_of_the_clients_that_cannot_be_meant() {
     let table: [(&[&str], &str, &str); 6] = [
-        (&["daytime", ":9999"], "[ADDR]", "say 127.0.0.1:9999 or 0.0.0.0:9999"),
+        (&["daytime", ":9999"], "[ADDR]", NO_ADDRESS),
         (&["echo", "localhost"], "[ADDR]", A_PLACE),
         (&["daytime", "off"], "[ADDR]", A_PLACE),
         (
             &["echo", "0"],
             "[ADDR]",
-            "nobody can be reached at port 0; say the port, as in 127.0.0.1:9999",
+            "port 0 cannot be connected to; give the port of the server, as in 127.0.0.1:9999",
         ),
         (&["daytime", "--timeout", "10"], "--timeout <T>", A_LENGTH),
         (
             &["echo", "--timeout", "0s"],
             "--timeout <T>",
-            "expected more than nothing, such as 500ms, 2s or 5m",
+            "expected a duration greater than zero, such as 500ms, 2s or 5m",
         ),
     ];
     for (words, name, why) in table {
@@ -121,13 +131,24 @@ fn without_a_command_there_is_a_short_help() {
 }
 
 #[test]
-fn the_help_is_in_groups_and_has_examples() {
+fn the_help_of_serve_fits_a_terminal_and_names_every_flag_in_its_group() {
     let ended = run_words(["serve", "--help"]);
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
-    for word in ["\nListen:\n", "\nBound:\n", "\nTime:\n", "\nWatch:\n", "\nExamples:\n"] {
-        assert!(ended.stdout.contains(word), "{word}");
+    for line in ended.stdout.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
     }
-    // Whatever can be asked for is there, with a word on what it is.
+    let groups = "Listen: --daytime --echo --backlog --ready-file \
+                  Limits: --max-connections --max-per-peer --idle --linger --lifetime --grace \
+                  Faults: --fault --seed --clock --zone \
+                  Watch: --json --pipe --verbose --quiet \
+                  Examples:";
+    let (_, flags) = ended.stdout.split_once("--help").unwrap();
+    let mut rest = flags.split_once("Print help").unwrap().1;
+    for word in groups.split_whitespace() {
+        let found = rest.find(&format!("{word}\n")).or(rest.find(&format!("{word} ")));
+        let found = found.or(rest.find(&format!("{word}...")));
+        rest = &rest[found.unwrap_or_else(|| panic!("{word} is missing or not in its place"))..];
+    }
     for effect in [
         "delay",
         "slice",
@@ -219,7 +240,7 @@ fn a_name_that_nobody_knows() {
     let ended = run_words(["serve", "-d", "0", "-e", "no-such-host.invalid:7"]);
     let start = "error: cannot listen on no-such-host.invalid:7 for echo: failed to lookup address";
     assert!(ended.stderr.starts_with(start), "{}", ended.stderr);
-    let end = "  check the name, or give the address itself: --echo 127.0.0.1:7\n";
+    let end = "  check the name, or give an address: --echo 127.0.0.1:7\n";
     assert!(ended.stderr.ends_with(end), "{}", ended.stderr);
     assert_eq!((ended.code, &*ended.stdout), (Some(1), ""));
 }

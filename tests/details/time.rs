@@ -162,3 +162,26 @@ fn a_wake_up_decades_away_neither_comes_early_nor_keeps_the_loop_busy() {
         assert_eq!(client.received(), b"", "{length:?}");
     }
 }
+
+#[test]
+fn a_byte_now_and_then_keeps_a_slot_until_the_end_of_the_lifetime() {
+    for lifetime in [None, Some(seconds(60))] {
+        let world = World::new();
+        let limits = Limits { idle: Some(seconds(1)), lifetime, ..Limits::default() };
+        let mut reactor = serving(&world, limits, echo());
+        let clients: Vec<_> = (0..5).map(|_| world.connect(0)).collect();
+        turns(&mut reactor, 7);
+        for _ in 0..119 {
+            world.advance(Duration::from_millis(500));
+            clients.iter().for_each(|client| client.send(b"."));
+            turns(&mut reactor, 2);
+            assert!(clients.iter().all(|client| client.received() == b"." && !client.is_gone()));
+        }
+        // A whole minute has passed, of which no second was without a byte.
+        world.advance(Duration::from_millis(500));
+        clients.iter().for_each(|client| client.send(b"."));
+        turns(&mut reactor, 2);
+        let gone = clients.iter().filter(|client| client.is_gone() && client.saw_reset()).count();
+        assert_eq!(gone, if lifetime.is_some() { 5 } else { 0 }, "{lifetime:?}");
+    }
+}
