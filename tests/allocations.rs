@@ -7,7 +7,7 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -166,4 +166,44 @@ fn an_idle_echo_connection_is_at_most_128_bytes_of_live_heap() {
     println!("{each:.1} bytes per idle connection");
     assert!(each <= 128.0, "{each:.1} bytes per idle connection");
     let _ = read_exactly;
+}
+
+/// Reads and writes on `client` what can be read and written at once, at most `most` bytes.
+fn exchange(client: &mut TcpStream, read: usize, write: usize, buffer: &mut [u8]) {
+    let _ = client.read(&mut buffer[..read]);
+    let _ = client.write(&buffer[..write]);
+}
+
+/// The figure of the README: what a client that does not keep up makes the server keep.
+#[test]
+fn a_client_that_reads_in_bursts_pins_at_most_what_the_readme_says() {
+    let readme = include_str!("../README.md");
+    let (before, _) = readme.split_once(" KiB of our memory").expect("the README has the figure");
+    let stated: usize = before.rsplit(' ').next().unwrap().parse().unwrap();
+
+    // Buffers so small that the bytes stay in the server.
+    let limits =
+        Limits { send_buffer: Some(4 << 10), receive_buffer: Some(64 << 10), ..Limits::default() };
+    let mut reactor = Reactor::with_limits(limits).unwrap();
+    let addr = reactor.listen("127.0.0.1:0", echo()).unwrap();
+    let mut client = connect(addr);
+    client.set_nonblocking(true).unwrap();
+    let mut buffer = vec![7; 64 << 10];
+    turn_until(&mut reactor, |reactor| reactor.connections() == 1);
+    // A byte there and back, so that every queue of the reactor has its room.
+    let before = take_counts().2;
+    let (mut most, mut state) = (0, 1_u64);
+    for _ in 0..20_000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let (read, write) = ((state >> 33) as usize % 32_000, (state >> 13) as usize % 65_537);
+        // In bursts: nothing for a while, then a lot.
+        let read = if (state >> 50) % 8 == 0 { 2 * read } else { 0 };
+        exchange(&mut client, read, write, &mut buffer);
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        most = most.max(take_counts().2 - before);
+    }
+    let most = most as f64 / 1024.0;
+    println!("{most:.1} KiB");
+    assert!(most <= stated as f64 + 0.5, "{most:.1} KiB, but the README says {stated}");
+    assert!(most > stated as f64 - 1.0, "{most:.1} KiB, but the README says {stated}");
 }

@@ -65,7 +65,7 @@ fn the_console_blocks_of_the_readme_print_what_they_say() {
 
 #[test]
 fn the_readme_is_as_short_as_it_promises_and_counts_right() {
-    assert!(README.lines().count() <= 180);
+    assert!(README.lines().count() <= 200);
     let first = README.lines().position(|line| line.starts_with("## ")).unwrap();
     assert!(first <= 30, "the first screen has {first} lines");
     let mut checked = 0;
