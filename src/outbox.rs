@@ -63,6 +63,7 @@ impl SendBuffer {
 
     /// Writes until nothing is owed, the kernel refuses or the budget is spent. This is `sendall` for
     /// a socket that never blocks: what is left stays here. Once drained, the storage goes back.
+    // ANCHOR: cursor
     pub(crate) fn flush(&mut self, to: &mut impl Write, budget: &mut usize) -> io::Result<Flush> {
         while !self.is_empty() {
             if *budget == 0 {
@@ -88,6 +89,7 @@ impl SendBuffer {
         }
         Ok(Flush::Drained)
     }
+    // ANCHOR_END: cursor
 
     /// Forgets the bytes and keeps the storage, up to `keep` bytes of it.
     fn clear(&mut self, keep: usize) {

@@ -108,6 +108,7 @@ impl<K: Kernel> Reactor<K> {
     /// # Errors
     /// Only if the kernel's poll fails for good. A connection's error ends that connection, a
     /// listener's pauses or removes that listener.
+    // ANCHOR: turn
     pub fn turn(&mut self, patience: Option<Duration>) -> io::Result<()> {
         self.sleep(patience)?;
         self.note_readiness();
@@ -118,6 +119,7 @@ impl<K: Kernel> Reactor<K> {
         self.reap();
         Ok(())
     }
+    // ANCHOR_END: turn
 
     /// Turns until nothing is left to do: after a
     /// [`Handle::shutdown`](crate::Handle::shutdown), or when there is neither a

@@ -41,6 +41,10 @@ fn the_console_blocks_of_the_readme_print_what_they_say() {
             served = true;
             continue;
         }
+        if command.starts_with("cargo test") {
+            // Run by a test of its own.
+            continue;
+        }
         let program = command.split_whitespace().next().unwrap();
         let is_here = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
         if program != "campanile" && is_here.unwrap().stdout.is_empty() {
@@ -82,6 +86,79 @@ fn the_readme_is_as_short_as_it_promises_and_counts_right() {
         checked += 1;
     }
     assert!(checked >= 7);
+}
+
+/// The lines between the anchor comments of a source, moved to the left edge.
+fn anchored(path: &str, anchor: &str) -> String {
+    let text = std::fs::read_to_string(root().join(path)).unwrap();
+    let (begin, end) = (format!("// ANCHOR: {anchor}\n"), format!("// ANCHOR_END: {anchor}\n"));
+    let body = text.split(&begin).nth(1).unwrap_or_else(|| panic!("{path} has no {begin}"));
+    let body = body.split(&end).next().unwrap().trim_end();
+    let indents = body.lines().filter(|line| !line.is_empty());
+    let indent = indents.map(|line| line.len() - line.trim_start().len()).min().unwrap();
+    // A test that is to fail is ignored in the source, and not where a reader copies it from.
+    let lines = body.lines().filter(|line| !line.starts_with("#[ignore"));
+    lines.map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect()
+}
+
+#[test]
+fn every_excerpt_of_the_readme_is_what_its_source_says() {
+    let mut checked = 0;
+    for block in README.split("\n```rust").skip(1) {
+        let (_, block) = block.split_once('\n').unwrap();
+        let (head, body) = block.split("```").next().unwrap().split_once('\n').unwrap();
+        let Some((path, anchor)) = head.strip_prefix("// ").and_then(|at| at.split_once(": ")) else {
+            continue;
+        };
+        assert_eq!(body, anchored(path, anchor), "{path}: {anchor}");
+        checked += 1;
+    }
+    assert_eq!(checked, 3);
+}
+
+#[test]
+fn every_link_of_the_readme_leads_to_a_file_or_to_a_heading() {
+    let anchor = |heading: &str| heading.to_lowercase().replace(' ', "-");
+    let headings: Vec<_> = README.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let mut checked = 0;
+    for rest in README.split("](").skip(1) {
+        let target = rest.split(')').next().unwrap();
+        if let Some(heading) = target.strip_prefix('#') {
+            assert!(headings.iter().any(|found| anchor(found) == heading), "#{heading}");
+        } else if !target.starts_with("https://") {
+            assert!(root().join(target).exists(), "{target} is missing");
+        }
+        checked += 1;
+    }
+    assert!(checked >= 5, "{checked} links");
+}
+
+#[test]
+fn the_test_of_the_readme_fails_and_passes_as_it_says() {
+    let shown = commands();
+    for name in ["-- --ignored", "first_test\n"] {
+        let (command, expected) = shown
+            .iter()
+            .find(|(command, _)| format!("{command}\n").contains(name) && command.contains("first_test"))
+            .expect("the README runs its test");
+        let words: Vec<_> = command.split_whitespace().skip(1).collect();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(words).args(if command.contains("--ignored") { &[][..] } else { &["--"] });
+        cargo.current_dir(root()).env("RUST_BACKTRACE", "0").env("CARGO_TERM_COLOR", "never");
+        let output = cargo.output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).replace('\r', "");
+        // Numbers of ports, processes and lines differ, and so does how much was sent in between.
+        let plain = |line: &str| line.replace(|c: char| c.is_ascii_digit(), "");
+        for line in expected.lines().filter(|line| !line.is_empty()) {
+            let is_there = said.lines().any(|found| plain(found) == plain(line));
+            assert!(is_there, "{command} does not print {line:?}:\n{said}");
+        }
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 #[test]
