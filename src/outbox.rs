@@ -63,13 +63,13 @@ impl SendBuffer {
 
     /// Writes until nothing is owed, the kernel refuses or the budget is spent. This is `sendall` for
     /// a socket that never blocks: what is left stays here. Once drained, the storage goes back.
-    // ANCHOR: cursor
     pub(crate) fn flush(&mut self, to: &mut impl Write, budget: &mut usize) -> io::Result<Flush> {
         while !self.is_empty() {
             if *budget == 0 {
                 return Ok(Flush::Yielded);
             }
             let offer = &self.unsent()[..self.len().min(*budget)];
+            // ANCHOR: cursor
             match to.write(offer) {
                 // Not "nothing yet" (that is WouldBlock): a sink that takes nothing will never take more.
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
@@ -86,10 +86,10 @@ impl SendBuffer {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+            // ANCHOR_END: cursor
         }
         Ok(Flush::Drained)
     }
-    // ANCHOR_END: cursor
 
     /// Forgets the bytes and keeps the storage, up to `keep` bytes of it.
     fn clear(&mut self, keep: usize) {
