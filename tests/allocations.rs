@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use campanile::{Clock, Limits, Reactor, daytime, echo};
-use common::{TUTORIAL, TUTORIAL_LINE, connect, read_all, read_exactly};
+use common::{TUTORIAL, TUTORIAL_LINE, connect, read_all, read_exactly, skip};
 
 thread_local! {
     static COUNTS: Cell<(usize, usize, isize)> = const { Cell::new((0, 0, 0)) };
@@ -116,6 +116,28 @@ fn a_daytime_connection_allocates_one_small_block() {
     assert!(largest <= 16, "{largest} bytes");
 }
 
+/// A run with few descriptors would print "3 passed" and nothing else.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_skipped_test_stands_in_the_list_with_its_name_and_reason() {
+    let list = std::env::temp_dir().join(format!("campanile-skips-{}", std::process::id()));
+    let name = "an_idle_echo_connection_is_at_most_128_bytes_of_live_heap";
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 200 && exec \"$0\" \"$1\""])
+        .arg(std::env::current_exe().unwrap())
+        .arg(name)
+        .env("CAMPANILE_SKIPS", &list)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("1 passed") && !said.contains("descriptors"), "{said}");
+    let listed = std::fs::read_to_string(&list).expect("a list");
+    std::fs::remove_file(&list).unwrap();
+    let (place, reason) = listed.split_once(' ').unwrap();
+    assert!(place.starts_with("tests/allocations.rs:"), "{listed}");
+    assert_eq!(reason, format!("{name}: 200 descriptors are allowed, and it needs 10100\n"));
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn an_idle_echo_connection_is_at_most_128_bytes_of_live_heap() {
@@ -136,7 +158,7 @@ fn an_idle_echo_connection_is_at_most_128_bytes_of_live_heap() {
         sys.stdin.read()\n";
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap();
     if (limit as usize) < COUNT + 100 {
-        eprintln!("SKIPPED: only {limit} descriptors are allowed here");
+        skip(format!("{limit} descriptors are allowed, and it needs {}", COUNT + 100));
         return;
     }
     let mut reactor =
@@ -148,7 +170,7 @@ fn an_idle_echo_connection_is_at_most_128_bytes_of_live_heap() {
         .stdout(std::process::Stdio::piped())
         .spawn();
     let Ok(mut clients) = clients else {
-        eprintln!("SKIPPED: python3 is not here");
+        skip("python3 is not installed");
         return;
     };
     let before = take_counts().2;

@@ -85,7 +85,7 @@ fn may_inject() -> bool {
     // SAFETY: geteuid(2) takes nothing and cannot fail.
     let may = may && (scope.trim() <= "0" || unsafe { libc::geteuid() } == 0);
     if !may {
-        println!("SKIPPED: strace is absent, or may not trace");
+        common::skip("strace is not installed, or may not trace");
     }
     may
 }

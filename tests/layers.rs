@@ -73,18 +73,20 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every source file with its path below `src`, without the ending, and its text before its tests.
-fn sources() -> Vec<(String, String)> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|ending| ending == "rs") {
-                found.push(path);
-            }
+/// Every Rust file below `folder`.
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
         }
     }
+}
+
+/// Every source file with its path below `src`, without the ending, and its text before its tests.
+fn sources() -> Vec<(String, String)> {
     let (src, mut found) = (root().join("src"), Vec::new());
     walk(&src, &mut found);
     assert!(found.len() > 15, "the sources are found");
@@ -238,6 +240,25 @@ fn there_is_no_unsafe_and_no_exit_by_panic() {
         let text = fs::read_to_string(root().join("src").join(name)).unwrap();
         assert!(text.contains("#![forbid(unsafe_code)]"), "{name} forbids unsafe code");
     }
+}
+
+/// libtest hides what a passing test prints, so a skip must be recorded.
+#[test]
+fn a_test_skips_only_through_the_helper_that_records_it() {
+    let mut files = Vec::new();
+    walk(&root().join("tests"), &mut files);
+    let exempt = [file!(), "tests/common/mod.rs", "tests/bench/src/main.rs"];
+    let mut calls = 0;
+    for path in files.into_iter().filter(|path| !exempt.iter().any(|name| path.ends_with(name))) {
+        let text = fs::read_to_string(&path).unwrap();
+        for line in code(&text) {
+            let line = line.to_lowercase();
+            let prints = line.contains("print!(") || line.contains("println!(");
+            assert!(!prints || !line.contains("skip"), "{}: {line}", path.display());
+            calls += usize::from(has_word(&line, "skip") && !line.contains(".skip("));
+        }
+    }
+    assert!(calls > 10, "{calls} skips are found");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-use common::{eventually, pattern};
+use common::{eventually, pattern, skip};
 use program::{Folder, Watchdog, campanile, run};
 
 /// Somebody else's server; ended when dropped.
@@ -25,7 +25,7 @@ impl Other {
         let program = command.get_program().to_string_lossy().into_owned();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let Ok(child) = command.spawn() else {
-            println!("SKIPPED: {program} is not here");
+            skip(format!("{program} is not installed"));
             return None;
         };
         let other = Other { _watchdog: Watchdog::new(child.id()), child };
@@ -98,7 +98,7 @@ fn the_time_of_inetd_is_understood() {
     // Its built-in services are known by their names, so the port is 13, and root's.
     let addr: SocketAddr = ([127, 0, 0, 1], 13).into();
     if TcpListener::bind(addr).is_err() {
-        println!("SKIPPED: port 13 cannot be had here");
+        skip("this user may not listen on port 13, or it is in use");
         return;
     }
     let folder = Folder::new("inetd");

@@ -48,7 +48,7 @@ fn the_console_blocks_of_the_readme_print_what_they_say() {
         let program = command.split_whitespace().next().unwrap();
         let is_here = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
         if program != "campanile" && is_here.unwrap().stdout.is_empty() {
-            println!("SKIPPED: {program} is not here");
+            common::skip(format!("{program} is not installed"));
             continue;
         }
         let (daytime, echo) = (server.daytime(), server.echo());

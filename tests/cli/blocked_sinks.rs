@@ -130,7 +130,7 @@ impl OnSmallDisk {
             (is_over || folder.join("ready").exists()).then_some(!is_over)
         };
         if !eventually("the ready file, or an end", is_ready) {
-            eprintln!("SKIPPED: no file system can be mounted in a namespace here");
+            crate::common::skip("`unshare -rm` or `mount` fails");
             return None;
         }
         let root = PathBuf::from(format!("/proc/{}/root", child.id()));

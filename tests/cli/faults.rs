@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::program::{Ended, Server, Watchdog, campanile, run, run_words, signal};
 use super::schema::checked;
-use crate::common::{DEADLINE, eventually};
+use crate::common::{DEADLINE, eventually, skip};
 
 /// A server that reports events in JSON.
 pub struct Telling {
@@ -247,7 +247,7 @@ fn one_seed_makes_the_same_faults_in_two_processes() {
 fn python_sees_every_effect() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/effects.py");
     let Ok(python) = Command::new("python3").arg("--version").output() else {
-        println!("SKIPPED: python3 is not here");
+        skip("python3 is not installed");
         return;
     };
     assert!(python.status.success());
@@ -283,7 +283,7 @@ fn helpers_for_other_languages_work_and_are_short() {
             run(&mut shell)
         };
         if shell(probe).code != Some(0) {
-            println!("SKIPPED: {file}, `{probe}` fails");
+            skip(format!("`{probe}` fails, so {file} is not tried"));
             continue;
         }
         let ended = shell(command);

@@ -47,7 +47,7 @@ fn the_transcript_of_the_manual() {
 #[test]
 fn the_clients_of_the_tutorial_get_what_it_shows() {
     if Command::new("python3").arg("-V").output().is_err() {
-        eprintln!("skipped: there is no python3 here");
+        crate::common::skip("python3 is not installed");
         return;
     }
     let server = Server::start(&["--clock", "2014-01-29T19:14:15Z", "--zone", "utc"]);
@@ -134,7 +134,7 @@ fn in_own_network(folder: &Folder, script: &str) -> Option<Command> {
         command
     };
     if !own("true").output().is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: no network of its own can be made here");
+        crate::common::skip("`unshare -rnm` or `ip` fails");
         return None;
     }
     Some(own(script))

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
-use crate::common::DEADLINE;
+use crate::common::{DEADLINE, skip};
 
 /// The program, with an empty environment and no signal ignored.
 pub fn campanile() -> Command {
@@ -40,6 +40,26 @@ pub fn inherit_signals(command: &mut Command, ignored: &[i32], blocked: &[i32]) 
     };
     // SAFETY: the closure calls async-signal-safe functions and does not allocate.
     unsafe { command.pre_exec(inherit) };
+}
+
+/// The program without the capabilities of root; `None`, with a recorded skip, if they stay.
+pub fn campanile_without_privileges() -> Option<Command> {
+    // SAFETY: geteuid(2) takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some(campanile());
+    }
+    let setpriv = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all", "--inh-caps=-all", program]).stdin(Stdio::null());
+        command
+    };
+    if !setpriv("true").status().is_ok_and(|status| status.success()) {
+        skip("`setpriv --bounding-set=-all` fails");
+        return None;
+    }
+    let mut command = setpriv(env!("CARGO_BIN_EXE_campanile"));
+    inherit_signals(command.env_clear(), &[], &[]);
+    Some(command)
 }
 
 /// Kills a process unless dropped within the deadline.

@@ -65,7 +65,7 @@ fn as_pid_1() -> Command {
 fn may_be_pid_1() -> bool {
     let may = as_pid_1().arg("--version").output().is_ok_and(|output| output.status.success());
     if !may {
-        eprintln!("SKIPPED: unshare(1) cannot create a PID namespace here");
+        crate::common::skip("`unshare` creates no PID namespace");
     }
     may
 }

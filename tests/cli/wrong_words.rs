@@ -2,9 +2,8 @@
 //! code is 2 for a word that cannot be meant and 1 for an address that cannot be bound.
 
 use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
 
-use crate::program::{campanile, run, run_words};
+use crate::program::{campanile, campanile_without_privileges, run, run_words};
 
 const A_LENGTH: &str = "expected a duration such as 500ms, 2s or 5m";
 const NO_ADDRESS: &str =
@@ -249,20 +248,11 @@ fn a_name_that_nobody_knows() {
 fn a_port_for_the_privileged() {
     let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     if first.map_or(1024, |text| text.trim().parse().unwrap()) <= 1 {
-        eprintln!("skipped: every port is for everybody here");
+        crate::common::skip("every user may listen on port 1");
         return;
     }
-    let mut command = campanile();
-    command.args(["serve", "-e", "off", "-d", "1"]);
-    // SAFETY: it only reads a number.
-    if unsafe { libc::geteuid() } == 0 {
-        command.uid(65_534);
-    }
-    if command.output().is_err() {
-        eprintln!("skipped: nobody else may run this program here");
-        return;
-    }
-    let ended = run(&mut command);
+    let Some(mut command) = campanile_without_privileges() else { return };
+    let ended = run(command.args(["serve", "-e", "off", "-d", "1"]));
     let expected = "error: cannot listen on 127.0.0.1:1 for daytime: Permission denied (os error \
                     13)\n  ports below 1024 are for the privileged; try --daytime 10001, or grant \
                     CAP_NET_BIND_SERVICE\n";

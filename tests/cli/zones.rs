@@ -4,8 +4,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::common::{connect, eventually, read_all};
-use crate::program::{Folder, Server, campanile, run};
+use crate::common::{connect, eventually, read_all, skip};
+use crate::program::{Folder, Server, campanile, campanile_without_privileges, run};
 
 /// Returns the line that the server sends to one client.
 fn line(server: &Server) -> String {
@@ -70,7 +70,7 @@ fn a_rule_is_told_as_the_c_library_tells_it() {
                 let date = String::from_utf8(date.stdout).unwrap();
                 assert!(date.trim_end().ends_with(expected), "{tz}: {date}");
             }
-            _ => eprintln!("SKIPPED: comparing {tz} with GNU date, which is not installed"),
+            _ => skip("GNU date is not installed"),
         }
     }
 }
@@ -78,7 +78,7 @@ fn a_rule_is_told_as_the_c_library_tells_it() {
 #[test]
 fn tz_names_a_file_below_tzdir() {
     let Ok(zone) = std::fs::read("/usr/share/zoneinfo/Asia/Kolkata") else {
-        eprintln!("SKIPPED: tzdata is not installed");
+        skip("tzdata is not installed");
         return;
     };
     for tz in ["Asia/Kolkata", ":Asia/Kolkata", "/usr/share/zoneinfo/Asia/Kolkata"] {
@@ -112,7 +112,7 @@ fn without_tz_the_zone_is_that_of_etc_localtime() {
     let zone = "/usr/share/zoneinfo/Asia/Kolkata";
     let link = format!("ln -s {zone} /etc/localtime &&");
     let (Some(mut none), Some(mut linked)) = (with_own_etc(""), with_own_etc(&link)) else {
-        eprintln!("SKIPPED: this user may not mount in a namespace");
+        skip("`unshare -rm` or `mount` fails");
         return;
     };
     let server = Server::spawn(none.args(NOON).arg("-v"));
@@ -123,7 +123,7 @@ fn without_tz_the_zone_is_that_of_etc_localtime() {
     if std::path::Path::new(zone).exists() {
         assert_eq!(day_and_time(linked.args(NOON)), "17:30:00");
     } else {
-        eprintln!("SKIPPED: tzdata is not installed");
+        skip("tzdata is not installed");
     }
     let mut broken = with_own_etc("head -c 100 /dev/urandom >/etc/localtime &&").unwrap();
     let ended = run(broken.args(NOON));
@@ -135,7 +135,7 @@ fn without_tz_the_zone_is_that_of_etc_localtime() {
 #[test]
 fn a_zone_file_that_disappears_is_warned_about_once_and_its_zone_stays() {
     let Ok(zone) = std::fs::read("/usr/share/zoneinfo/Pacific/Kiritimati") else {
-        eprintln!("SKIPPED: tzdata is not installed");
+        skip("tzdata is not installed");
         return;
     };
     let folder = Folder::new("vanishing");
@@ -204,22 +204,21 @@ fn a_tz_that_cannot_be_used_is_named_and_nothing_is_served() {
     if std::path::Path::new("/usr/share/zoneinfo/right/UTC").exists() {
         table.push(("right/UTC", "leap seconds"));
     } else {
-        eprintln!("SKIPPED: tzdata has no zones with leap seconds");
+        skip("tzdata-legacy is not installed");
     }
-    // SAFETY: geteuid only returns a number.
-    if unsafe { libc::geteuid() } == 0 {
-        eprintln!("SKIPPED: root can read every file");
-    } else {
-        table.push((closed.to_str().unwrap(), "ermission denied"));
-    }
-    for (tz, why) in table {
-        let mut command = campanile();
+    let refuses = |mut command: Command, tz: &str, why: &str| {
         let ended = run(command.args(["serve", "-d", "0", "-e", "0"]).env("TZ", tz));
         let start = format!("error: cannot use TZ={tz:?} as the local time zone: ");
         assert!(ended.stderr.starts_with(&start), "{}", ended.stderr);
         assert!(ended.stderr.contains(why), "{}", ended.stderr);
         assert!(ended.stderr.ends_with("or use --zone utc\n"), "{}", ended.stderr);
         assert_eq!((ended.code, &*ended.stdout), (Some(1), ""));
+    };
+    if let Some(command) = campanile_without_privileges() {
+        refuses(command, closed.to_str().unwrap(), "ermission denied");
+    }
+    for (tz, why) in table {
+        refuses(campanile(), tz, why);
     }
     // A server that does not tell the local time ignores TZ.
     for words in [&["-d", "off"][..], &["-d", "0", "--zone", "utc"]] {

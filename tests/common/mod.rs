@@ -5,8 +5,11 @@ pub mod diary;
 pub mod fake;
 pub mod script;
 
+use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::panic::Location;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use campanile::{Background, Limits};
@@ -39,6 +42,31 @@ impl Both {
     pub fn finish(self) -> campanile::Stats {
         self.server.shutdown(DEADLINE).expect("the server ends well")
     }
+}
+
+/// The file that lists the skipped tests: `skips` in the target folder, or what `CAMPANILE_SKIPS`
+/// names.
+pub fn skips() -> PathBuf {
+    match std::env::var_os("CAMPANILE_SKIPS") {
+        Some(path) => path.into(),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("skips"),
+    }
+}
+
+/// Records that the running test, or a part of it, is skipped. The harness hides what a passing test
+/// prints, so the record is a line in the file [`skips`].
+#[track_caller]
+pub fn skip(reason: impl Display) {
+    let (thread, place) = (std::thread::current(), Location::caller());
+    let test = thread.name().unwrap_or("a thread without a name");
+    let line = format!("{}:{} {test}: {reason}\n", place.file(), place.line());
+    eprint!("SKIPPED: {line}");
+    // One write in append mode: lines of processes that run at the same time do not mix.
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(skips());
+    let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    written.unwrap_or_else(|error| {
+        panic!("cannot record a skipped test in {}: {error}", skips().display())
+    });
 }
 
 /// Tries until it works, or the deadline comes: for what nobody announces.

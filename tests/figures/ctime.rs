@@ -130,7 +130,7 @@ fn around_every_transition_of_every_zone_the_time_is_that_of_the_c_library() {
     let mut all = Vec::new();
     zones(Path::new("/usr/share/zoneinfo"), "", &mut all);
     if all.is_empty() {
-        println!("SKIPPED: there are no zone files");
+        crate::common::skip("/usr/share/zoneinfo holds no zone files");
         return;
     }
     all.sort();
@@ -261,7 +261,7 @@ fn around_changes(ours: &mut Ours, start: i64, seconds: &mut Vec<i64>) {
 #[test]
 fn a_generated_rule_is_told_as_gnu_date_tells_it_or_refused() {
     if !has_gnu_date() {
-        println!("SKIPPED: GNU date is not installed");
+        crate::common::skip("GNU date is not installed");
         return;
     }
     let (mut rules, count) = (Rules(Random::new(seed())), amount(300, 3_000, 30_000));

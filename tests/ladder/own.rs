@@ -7,7 +7,7 @@ use campanile::testing::TestServer;
 use campanile::testing::check::{Ladder, Outcome};
 use campanile::{Background, Clock, Limits, daytime, echo};
 
-use crate::common::{DEADLINE, TUTORIAL};
+use crate::common::{DEADLINE, TUTORIAL, skip};
 use crate::program::Server;
 
 /// Each climb wants 2,000 descriptors for a moment.
@@ -49,7 +49,7 @@ fn ours_reaches_every_rung_over_ipv4() {
 #[test]
 fn ours_reaches_every_rung_over_ipv6() {
     if TcpListener::bind("[::1]:0").is_err() {
-        println!("SKIPPED: this machine has no ::1");
+        skip("this machine has no ::1");
         return;
     }
     climb_both("::1");

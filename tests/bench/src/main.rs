@@ -162,9 +162,17 @@ fn serve_library() -> io::Result<()> {
     reactor.run()
 }
 
+/// Says that a table is left out, in the list of skipped tests too if `CAMPANILE_SKIPS` names one.
+fn skip(reason: &str) -> io::Result<()> {
+    eprintln!("SKIPPED: {reason}");
+    let Some(list) = std::env::var_os("CAMPANILE_SKIPS") else { return Ok(()) };
+    let mut list = std::fs::OpenOptions::new().create(true).append(true).open(list)?;
+    list.write_all(format!("tests/bench {reason}\n").as_bytes())
+}
+
 fn instructions(bench: &Bench) -> io::Result<Vec<Row>> {
     if !measure::has("valgrind") {
-        println!("instructions: skipped: valgrind is not here");
+        skip("instructions: valgrind is not installed")?;
         return Ok(Vec::new());
     }
     let mut rows = Vec::new();
@@ -196,7 +204,7 @@ fn instructions(bench: &Bench) -> io::Result<Vec<Row>> {
 
 fn calls(bench: &Bench) -> io::Result<Vec<Row>> {
     if !measure::has("strace") {
-        println!("calls: skipped: strace is not here");
+        skip("calls: strace is not installed")?;
         return Ok(Vec::new());
     }
     let daytime = bench.calls(Subject::Ours, Unit::Connection)?;
