@@ -368,4 +368,8 @@ impl Stream for Tcp {
             Err(error) => Err(error),
         }
     }
+
+    fn local_addr(&self) -> io::Result<Address> {
+        self.0.local_addr().map(Address::Inet)
+    }
 }

@@ -43,12 +43,12 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Which modules may name a crate.
 const CRATES: &[(&str, &[&str])] = &[
     ("mio", &["kernel"]),
-    // Nobody else sends an urgent byte, and no service needs one.
-    ("socket2", &["kernel", "testing/check/urgent"]),
+    // `urgent` sends an urgent byte; `sock_diag` asks over a netlink socket.
+    ("socket2", &["kernel", "testing/check/urgent", "testing/faulty/sock_diag"]),
     ("slab", &["reactor"]),
     ("chrono", &["clock", "services/daytime", "cli"]),
     ("jiff", &["clock"]),
-    ("libc", &["kernel", "listener", "testing/check/lab", "cli"]),
+    ("libc", &["kernel", "listener", "testing/check/lab", "testing/faulty/sock_diag", "cli"]),
     (
         "log",
         &[

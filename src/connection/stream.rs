@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use crate::outbox::Output;
-use crate::protocol::CloseReason;
+use crate::protocol::{Address, CloseReason};
 
 /// What a connection needs of a byte stream that never blocks.
 ///
@@ -25,6 +25,14 @@ pub trait Stream: Read + Write {
     /// For an outgoing stream that was reported writable: whether it is connected by now.
     fn connected(&mut self) -> io::Result<bool> {
         Ok(true)
+    }
+
+    /// Returns the address of this end of the stream.
+    ///
+    /// # Errors
+    /// If the stream has no address, or does not know it.
+    fn local_addr(&self) -> io::Result<Address> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Until when the stream is blocked for a reason that no event will announce.

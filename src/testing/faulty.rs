@@ -1,6 +1,8 @@
 //! [`Faulty`]: a kernel that does what a [`Plan`] says is to go wrong.
 
 mod acts;
+#[cfg(target_os = "linux")]
+mod sock_diag;
 mod stream;
 mod unacked;
 
@@ -184,7 +186,6 @@ impl<K: Kernel> Kernel for Faulty<K> {
         };
         self.now();
         self.turn.number.set(self.turn.number.get() + 1);
-        self.turn.unacked.forget();
         self.look_at_doors();
         outcome
     }
@@ -238,7 +239,6 @@ impl<K: Kernel> Kernel for Faulty<K> {
             seed: self.plan.seed_of(&service, number),
             turn: Rc::clone(&self.turn),
             page: self.book.newest(),
-            port: listener.local.inet().map_or(0, |addr| addr.port()),
             peer: peer.inet(),
             linger: listener.limits.linger,
             linger_bytes: listener.limits.linger_bytes,

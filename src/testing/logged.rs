@@ -262,6 +262,10 @@ impl<S: Stream> Stream for LoggedStream<S> {
         self.inner.connected()
     }
 
+    fn local_addr(&self) -> io::Result<Address> {
+        self.inner.local_addr()
+    }
+
     fn retry_at(&self) -> Option<Instant> {
         self.inner.retry_at()
     }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::Turn;
 use super::acts::{Act, Deadline, Progress};
+use super::unacked::Turns;
 use crate::connection::Stream;
-use crate::protocol::CloseReason;
+use crate::protocol::{Address, CloseReason};
 use crate::testing::fault::{Effect, Fault};
 use crate::testing::ledger::{Page, lock};
 use crate::testing::plan::Random;
@@ -27,8 +28,6 @@ pub(super) struct Circumstances {
     pub(super) turn: Rc<Turn>,
     /// Its ledger, if one is kept.
     pub(super) page: Option<Page>,
-    /// Our port, and the far end.
-    pub(super) port: u16,
     pub(super) peer: Option<SocketAddr>,
     pub(super) linger: Duration,
     pub(super) linger_bytes: usize,
@@ -48,6 +47,8 @@ enum Ending {
     Reset {
         until: Deadline,
         fault: Fault,
+        /// Both ends, ours first, if they are known.
+        ends: Option<(SocketAddr, SocketAddr)>,
     },
 }
 
@@ -118,7 +119,10 @@ impl State {
         }
         let until = Deadline::after(self.progress.now, self.around.linger);
         match fault.effect {
-            Effect::Reset => self.ending = Ending::Reset { until, fault },
+            Effect::Reset => {
+                let local = inner.local_addr().ok().and_then(|local| local.inet());
+                self.ending = Ending::Reset { until, fault, ends: local.zip(self.around.peer) };
+            }
             Effect::Close => {
                 self.shut(inner);
                 self.ending = Ending::Close { until, fault };
@@ -139,8 +143,8 @@ impl State {
     fn end(&mut self, inner: &mut impl Stream) -> io::Result<()> {
         let now = self.progress.now;
         match &self.ending {
-            Ending::Reset { until, fault } => {
-                if until.has_come(now) || self.is_acknowledged() {
+            Ending::Reset { until, fault, ends } => {
+                if until.has_come(now) || self.is_acknowledged(*ends) {
                     inner.abort();
                     return Err(our_doing(fault));
                 }
@@ -152,12 +156,12 @@ impl State {
         }
     }
 
-    fn is_acknowledged(&self) -> bool {
+    fn is_acknowledged(&self, ends: Option<(SocketAddr, SocketAddr)>) -> bool {
         let turn = &self.around.turn;
-        match self.around.peer {
-            Some(peer) if self.progress.sent > 0 => {
-                // What the kernel told earlier in the turn of the write may not count it.
-                turn.number.get() > self.wrote_in && turn.unacked.of(self.around.port, peer) == 0
+        match ends {
+            Some((local, peer)) if self.progress.sent > 0 => {
+                let turns = Turns { now: turn.number.get(), wrote: self.wrote_in };
+                turn.unacked.of(local, peer, turns) == Some(0)
             }
             _ => true,
         }
@@ -361,6 +365,10 @@ impl<S: Stream> Stream for FaultyStream<S> {
 
     fn connected(&mut self) -> io::Result<bool> {
         self.inner.connected()
+    }
+
+    fn local_addr(&self) -> io::Result<Address> {
+        self.inner.local_addr()
     }
 
     fn retry_at(&self) -> Option<Instant> {

@@ -1,35 +1,108 @@
-//! What a peer has not acknowledged yet, as the kernel tells it in `/proc/self/net/tcp` (proc(5)).
+//! How many bytes a peer has not acknowledged yet, as the kernel counts them.
 
 use std::cell::RefCell;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
-/// The tables, read at most once a turn.
-#[derive(Debug, Default)]
-pub(super) struct Unacked(RefCell<Option<String>>);
+#[cfg(target_os = "linux")]
+use super::sock_diag::SockDiag;
 
-impl Unacked {
-    pub(super) fn forget(&self) {
-        self.0.take();
-    }
+/// How often at most the tables are read: that takes milliseconds if the machine has thousands of
+/// sockets. Also how often at most a netlink socket that was refused is tried again.
+const INTERVAL: Duration = Duration::from_millis(100);
 
-    /// The bytes (and a FIN) that `peer` has not acknowledged on its connection to our `port`; none
-    /// if nobody can tell.
-    pub(super) fn of(&self, port: u16, peer: SocketAddr) -> u64 {
-        let mut tables = self.0.borrow_mut();
-        let tables = tables.get_or_insert_with(|| {
-            let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-            read("/proc/self/net/tcp") + &read("/proc/self/net/tcp6")
-        });
-        find(tables, port, peer).unwrap_or(0)
+/// Asks the kernel about one connection; where it refuses, searches the tables of all connections.
+#[derive(Debug)]
+pub(super) struct Unacked(RefCell<Sources>);
+
+#[derive(Debug)]
+struct Sources {
+    open: fn() -> io::Result<SockDiag>,
+    diag: Option<SockDiag>,
+    opened_at: Option<Instant>,
+    read: fn() -> io::Result<String>,
+    tables: Option<Tables>,
+}
+
+/// `/proc/self/net/tcp` and `tcp6` (proc(5)).
+#[derive(Debug)]
+struct Tables {
+    /// `None` if they could not be read.
+    text: Option<String>,
+    at: Instant,
+    turn: u64,
+}
+
+/// The turns in which a connection asks and in which it last wrote.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turns {
+    pub(super) now: u64,
+    pub(super) wrote: u64,
+}
+
+impl Default for Unacked {
+    fn default() -> Unacked {
+        Unacked::new(SockDiag::open, read_tables)
     }
 }
 
-fn find(tables: &str, port: u16, peer: SocketAddr) -> Option<u64> {
-    let (ours, far) = (format!(":{port:04X}"), spelled(peer));
+impl Unacked {
+    fn new(open: fn() -> io::Result<SockDiag>, read: fn() -> io::Result<String>) -> Unacked {
+        Unacked(RefCell::new(Sources { open, diag: None, opened_at: None, read, tables: None }))
+    }
+
+    /// Returns how many bytes, with a FIN as one, `peer` has not acknowledged: 0 if the connection
+    /// is gone, or if this system never tells; `None` if it cannot be told yet.
+    pub(super) fn of(&self, local: SocketAddr, peer: SocketAddr, turns: Turns) -> Option<u64> {
+        let mut sources = self.0.borrow_mut();
+        let asked = sources.diag().and_then(|diag| diag.unacknowledged(local, peer).ok());
+        asked.or_else(|| sources.search(local, peer, turns))
+    }
+}
+
+impl Sources {
+    fn diag(&mut self) -> Option<&mut SockDiag> {
+        if self.diag.is_none() && is_due(self.opened_at) {
+            self.opened_at = Some(Instant::now());
+            self.diag = (self.open)().ok();
+        }
+        self.diag.as_mut()
+    }
+
+    fn search(&mut self, local: SocketAddr, peer: SocketAddr, turns: Turns) -> Option<u64> {
+        if is_due(self.tables.as_ref().map(|tables| tables.at)) {
+            let text = (self.read)().ok();
+            self.tables = Some(Tables { text, at: Instant::now(), turn: turns.now });
+        }
+        // Tables of the turn of the write, or older, may lack what was written.
+        let tables = self.tables.as_ref().filter(|tables| tables.turn > turns.wrote)?;
+        Some(find(tables.text.as_ref()?, local, peer).unwrap_or(0))
+    }
+}
+
+/// By the real clock, whatever clock the loop uses: acknowledgements take real time.
+fn is_due(last: Option<Instant>) -> bool {
+    last.is_none_or(|last| last.elapsed() >= INTERVAL)
+}
+
+fn read_tables() -> io::Result<String> {
+    // A table that does not exist says nothing; one that cannot be opened now may later.
+    let read = |path| match std::fs::read_to_string(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+            Ok(String::new())
+        }
+        outcome => outcome,
+    };
+    Ok(read("/proc/self/net/tcp")? + &read("/proc/self/net/tcp6")?)
+}
+
+fn find(tables: &str, local: SocketAddr, peer: SocketAddr) -> Option<u64> {
+    let (near, far) = (spelled(local), spelled(peer));
     tables.lines().find_map(|line| {
         let mut fields = line.split_ascii_whitespace();
         let (local, remote) = (fields.nth(1)?, fields.next()?);
-        if !local.ends_with(&ours) || !far.iter().any(|far| far == remote) {
+        if !near.iter().any(|near| near == local) || !far.iter().any(|far| far == remote) {
             return None;
         }
         let queues = fields.nth(1)?;
@@ -56,25 +129,213 @@ fn spelled(addr: SocketAddr) -> [String; 2] {
     }
 }
 
-#[cfg(test)]
+/// Only Linux has such a socket.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug)]
+enum SockDiag {}
+
+#[cfg(not(target_os = "linux"))]
+impl SockDiag {
+    fn open() -> io::Result<SockDiag> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    fn unacknowledged(&mut self, _: SocketAddr, _: SocketAddr) -> io::Result<u64> {
+        match *self {}
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::cell::Cell;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::rc::Rc;
+    use std::thread;
+
+    use super::super::Faulty;
     use super::*;
+    use crate::kernel::Mio;
+    use crate::limits::Limits;
+    use crate::reactor::Reactor;
+    use crate::services::echo;
+    use crate::testing::{Book, Plan};
 
     const TABLES: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr\n\
         0: 0100007F:3039 00000000:0000 0A 00000000:00000000 00:00000000\n\
         1: 0100007F:3039 0100007F:D431 01 000186A0:00000000 01:00000014\n\
         2: 0100007F:D431 0100007F:3039 01 00000007:00000000 01:00000014\n\
         3: 00000000000000000000000001000000:3039 00000000000000000000000001000000:D431 01 00000001:00000000 0\n\
-        4: 0000000000000000FFFF00000100007F:303A 0000000000000000FFFF00000100007F:D431 01 00000002:00000000 0\n";
+        4: 0000000000000000FFFF00000100007F:303A 0000000000000000FFFF00000100007F:D431 01 00000002:00000000 0\n\
+        5: 0200007F:3039 0100007F:D431 01 00000003:00000000 01:00000014\n";
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn our_end_of_a_connection_is_told_from_the_other() {
-        let of = |port, peer: &str| find(TABLES, port, peer.parse().unwrap());
-        assert_eq!(of(12345, "127.0.0.1:54321"), Some(100_000));
-        assert_eq!(of(12345, "[::1]:54321"), Some(1));
-        assert_eq!(of(12346, "127.0.0.1:54321"), Some(2));
-        assert_eq!(of(12346, "[::ffff:127.0.0.1]:54321"), Some(2));
-        assert_eq!(of(12345, "127.0.0.1:54322"), None);
+    fn our_end_of_a_connection_is_told_from_every_other() {
+        let of =
+            |local: &str, peer: &str| find(TABLES, local.parse().unwrap(), peer.parse().unwrap());
+        assert_eq!(of("127.0.0.1:12345", "127.0.0.1:54321"), Some(100_000));
+        assert_eq!(of("127.0.0.2:12345", "127.0.0.1:54321"), Some(3));
+        assert_eq!(of("[::1]:12345", "[::1]:54321"), Some(1));
+        assert_eq!(of("127.0.0.1:12346", "127.0.0.1:54321"), Some(2));
+        assert_eq!(of("[::ffff:127.0.0.1]:12346", "[::ffff:127.0.0.1]:54321"), Some(2));
+        assert_eq!(of("127.0.0.1:12345", "127.0.0.1:54322"), None);
+    }
+
+    thread_local! {
+        /// How often this thread has read the tables.
+        static READ: Cell<u32> = const { Cell::new(0) };
+    }
+
+    fn counted() -> io::Result<String> {
+        READ.set(READ.get() + 1);
+        read_tables()
+    }
+
+    fn refused() -> io::Result<SockDiag> {
+        Err(ErrorKind::PermissionDenied.into())
+    }
+
+    fn unreadable() -> io::Result<String> {
+        Err(io::Error::from_raw_os_error(libc::EMFILE))
+    }
+
+    /// Only netlink, and only the tables.
+    fn only_diag() -> Unacked {
+        Unacked::new(SockDiag::open, unreadable)
+    }
+
+    fn only_tables() -> Unacked {
+        Unacked::new(refused, counted)
+    }
+
+    const LATER: Turns = Turns { now: 2, wrote: 1 };
+
+    /// Listeners with the address that clients use: IPv4, IPv6, and IPv4 to a socket for both. The
+    /// IPv4 address differs from that of the clients, which is 127.0.0.1.
+    fn listeners() -> Vec<(TcpListener, SocketAddr)> {
+        let four = TcpListener::bind("0.0.0.0:0").unwrap();
+        let to = |listener: &TcpListener, ip: &str| {
+            SocketAddr::new(ip.parse().unwrap(), listener.local_addr().unwrap().port())
+        };
+        let mut all = vec![(to(&four, "127.0.0.2"), four)];
+        // Where there is no IPv6, nothing of it can go wrong.
+        for ip in ["::1", "127.0.0.2"] {
+            all.extend(TcpListener::bind("[::]:0").ok().map(|six| (to(&six, ip), six)));
+        }
+        all.into_iter().map(|(to, listener)| (listener, to)).collect()
+    }
+
+    fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !is_so() {
+            assert!(began.elapsed() < Duration::from_secs(30), "{what}");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_kernel_and_the_tables_count_the_same_until_the_connection_is_gone() {
+        for (listener, to) in listeners() {
+            let mut client = TcpStream::connect(to).unwrap();
+            let (mut stream, peer) = listener.accept().unwrap();
+            let local = stream.local_addr().unwrap();
+            let diag = only_diag();
+            assert_eq!(diag.of(local, peer, LATER), Some(0), "{to}: nothing was written");
+            // More than the client's buffer takes.
+            stream.set_nonblocking(true).unwrap();
+            while stream.write(&[0; 65_536]).is_ok() {}
+            eventually("both count the same, and something", || {
+                let told = diag.of(local, peer, LATER).unwrap();
+                told > 0 && only_tables().of(local, peer, LATER) == Some(told)
+            });
+            // Dropped with bytes to read, the client resets.
+            client.read_exact(&mut [0; 100]).unwrap();
+            drop(client);
+            eventually("a connection that is gone owes nothing", || {
+                diag.of(local, peer, LATER) == Some(0)
+            });
+            drop(listener);
+            assert_eq!(diag.of(local, peer, LATER), Some(0), "{to}: no listener either");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_has_found_nothing_yet_may_be_unable_to() {
+        let (listener, to) = listeners().remove(0);
+        let client = TcpStream::connect(to).unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        let (near, far) = (stream.local_addr().unwrap(), client.local_addr().unwrap());
+        let nowhere = SocketAddr::new(near.ip(), 1);
+        let diag = only_diag();
+        assert_eq!(diag.of(nowhere, peer, LATER), None);
+        assert_eq!(diag.of(near, far, LATER), Some(0));
+        assert_eq!(diag.of(nowhere, peer, LATER), Some(0));
+    }
+
+    #[test]
+    fn tables_that_may_lack_the_last_write_tell_nothing() {
+        let (listener, to) = listeners().remove(0);
+        let _client = TcpStream::connect(to).unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        let (local, tables) = (stream.local_addr().unwrap(), only_tables());
+        assert_eq!(tables.of(local, peer, Turns { now: 1, wrote: 1 }), None);
+        eventually("the tables are read anew", || tables.of(local, peer, LATER) == Some(0));
+        let none = Unacked::new(refused, unreadable);
+        assert_eq!(none.of(local, peer, LATER), None, "no descriptor is left");
+    }
+
+    /// Serves echo to clients that each send 1 MiB, receive it, and are then reset.
+    fn check_resets(unacked: Unacked, listener: TcpListener, to: SocketAddr) {
+        const CLIENTS: usize = 4;
+        const SIZE: usize = 1 << 20;
+        let (plan, book) = (Plan::new(0), Book::new(10));
+        plan.add("echo: reset after 1MiB".parse().unwrap()).unwrap();
+        let mut kernel = Faulty::new(Mio::new(64).unwrap(), &plan, &book);
+        Rc::get_mut(&mut kernel.turn).unwrap().unacked = unacked;
+        let limits = Limits { linger: Duration::from_secs(30), ..Limits::default() };
+        let mut reactor = Reactor::with_kernel(kernel, limits);
+        book.serving("echo");
+        reactor.listen_on(listener, echo()).unwrap();
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let mut client = TcpStream::connect(to).unwrap();
+                let mut writer = client.try_clone().unwrap();
+                let writing = thread::spawn(move || writer.write_all(&[b'x'; SIZE]).unwrap());
+                thread::spawn(move || {
+                    let mut bytes = Vec::new();
+                    let error = client.read_to_end(&mut bytes).unwrap_err();
+                    writing.join().unwrap();
+                    (bytes.len(), error.kind())
+                })
+            })
+            .collect();
+        while reactor.stats().closed < CLIENTS as u64 {
+            reactor.turn(Some(Duration::from_secs(30))).unwrap();
+        }
+        for client in clients {
+            assert_eq!(client.join().unwrap(), (SIZE, ErrorKind::ConnectionReset), "{to}");
+        }
+    }
+
+    #[test]
+    fn resets_with_netlink_are_exact_and_read_no_table() {
+        READ.set(0);
+        for (listener, to) in listeners() {
+            check_resets(Unacked::new(SockDiag::open, counted), listener, to);
+        }
+        assert_eq!(READ.get(), 0);
+    }
+
+    #[test]
+    fn resets_without_netlink_are_exact_and_read_the_tables_at_a_bounded_rate() {
+        for (listener, to) in listeners() {
+            READ.set(0);
+            let began = Instant::now();
+            check_resets(only_tables(), listener, to);
+            let most = 1 + began.elapsed().as_millis() / INTERVAL.as_millis();
+            let read = u128::from(READ.get());
+            assert!((1..=most).contains(&read), "{read} readings, at most {most}");
+        }
     }
 }
