@@ -302,7 +302,7 @@ fn close_is_an_early_end_in_order() {
         assert_eq!(back, bytes[..said], "{fault}");
         writing.join().unwrap();
         let ledger = server.echo().ended();
-        assert_eq!(ledger.reason, format!("failed: as asked: echo once: {fault}"));
+        assert_eq!(ledger.reason, format!("failed: closed by fault: echo once: {fault}"));
         assert_eq!((ledger.reset_by, ledger.bytes_out), (None, said as u64));
     }
 }

@@ -306,9 +306,9 @@ impl Drop for State {
     }
 }
 
-/// Why the connection ends: not an error of anybody's.
+/// The reason of a connection that a fault ends. It is no error.
 fn our_doing(fault: &Fault) -> io::Error {
-    io::Error::new(ErrorKind::ConnectionAborted, format!("as asked: {fault}"))
+    io::Error::new(ErrorKind::ConnectionAborted, format!("closed by fault: {fault}"))
 }
 
 impl<S: Stream> FaultyStream<S> {
