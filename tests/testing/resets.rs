@@ -1,7 +1,7 @@
 //! `reset after N bytes` is exact: N bytes arrive, then the reset, every time.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
+use std::net::{Ipv6Addr, Shutdown, SocketAddr, SocketAddrV6, TcpListener};
 use std::process::Command;
 use std::thread;
 
@@ -93,6 +93,24 @@ fn a_reader_who_is_slow_gets_all_of_it_too() {
     writing.join().unwrap();
     assert!(back == bytes, "{} bytes", back.len());
     assert_eq!(end, ErrorKind::ConnectionReset);
+}
+
+/// A connect with a timeout asks for its result some time after the handshake; a reset must not be
+/// there before, nor before the client has ended its half.
+#[test]
+fn a_client_that_connects_and_ends_its_half_at_once_receives_the_bytes() {
+    let server = TestServer::start();
+    let _short = server.daytime().always("reset after 10 bytes");
+    let _echo = server.echo().always("reset after 3 bytes");
+    for _ in 0..100 {
+        for (service, sent, count) in [(server.daytime(), "", 10), (server.echo(), "Hello", 3)] {
+            let mut client = connect(service.addr());
+            client.write_all(sent.as_bytes()).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let (bytes, end) = read_to_end(&mut client);
+            assert_eq!((bytes.len(), end), (count, End::Reset));
+        }
+    }
 }
 
 #[test]
