@@ -107,7 +107,8 @@ fn every_excerpt_of_the_readme_is_what_its_source_says() {
     for block in README.split("\n```rust").skip(1) {
         let (_, block) = block.split_once('\n').unwrap();
         let (head, body) = block.split("```").next().unwrap().split_once('\n').unwrap();
-        let Some((path, anchor)) = head.strip_prefix("// ").and_then(|at| at.split_once(": ")) else {
+        let Some((path, anchor)) = head.strip_prefix("// ").and_then(|at| at.split_once(": "))
+        else {
             continue;
         };
         assert_eq!(body, anchored(path, anchor), "{path}: {anchor}");
@@ -139,7 +140,9 @@ fn the_test_of_the_readme_fails_and_passes_as_it_says() {
     for name in ["-- --ignored", "first_test\n"] {
         let (command, expected) = shown
             .iter()
-            .find(|(command, _)| format!("{command}\n").contains(name) && command.contains("first_test"))
+            .find(|(command, _)| {
+                format!("{command}\n").contains(name) && command.contains("first_test")
+            })
             .expect("the README runs its test");
         let words: Vec<_> = command.split_whitespace().skip(1).collect();
         let mut cargo = Command::new(env!("CARGO"));
