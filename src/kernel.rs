@@ -360,6 +360,15 @@ impl Stream for Tcp {
             return Err(error);
         }
         match self.0.peer_addr() {
+            // TCP can connect a socket to itself (simultaneous open on a free port): no server is
+            // there. The reset leaves no TIME_WAIT, which would block that port for a server.
+            Ok(peer) if is_same(peer, self.0.local_addr()?) => {
+                self.abort();
+                Err(io::Error::new(
+                    io::ErrorKind::ConnectionRefused,
+                    "Connection refused: the socket connected to itself",
+                ))
+            }
             Ok(_) => {
                 SockRef::from(&self.0).set_tcp_nodelay(true)?;
                 Ok(true)
@@ -372,4 +381,9 @@ impl Stream for Tcp {
     fn local_addr(&self) -> io::Result<Address> {
         self.0.local_addr().map(Address::Inet)
     }
+}
+
+/// Whether both name the same socket, whatever flow they belong to.
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    (one.ip(), one.port()) == (other.ip(), other.port())
 }

@@ -1,4 +1,4 @@
-//! Outgoing connections, on a kernel without sockets: opened when they stand, or never.
+//! Outgoing connections, on a kernel without sockets: opened once they are established, or never.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn nowhere() -> std::net::SocketAddr {
 }
 
 #[test]
-fn a_connection_is_opened_when_it_stands_and_not_by_a_stray_event() {
+fn a_connection_opens_when_it_is_established_and_not_at_a_stray_event() {
     let (world, diary) = (World::new(), Diary::default());
     let mut reactor = reactor(&world);
     let peer = world.expect_connect();
@@ -75,7 +75,7 @@ fn a_refused_connection_is_closed_without_having_been_opened() {
 }
 
 #[test]
-fn a_silent_one_is_given_up_at_its_deadline() {
+fn an_attempt_without_an_answer_ends_at_its_deadline() {
     let (world, diary) = (World::new(), Diary::default());
     let mut reactor = reactor(&world);
     let peer = world.expect_connect();
@@ -88,7 +88,7 @@ fn a_silent_one_is_given_up_at_its_deadline() {
 }
 
 #[test]
-fn no_route_is_an_error_and_the_protocol_hears_of_it_too() {
+fn a_missing_route_is_an_error_that_the_protocol_receives_too() {
     let (world, diary) = (World::new(), Diary::default());
     let mut reactor = reactor(&world);
     let error = reactor.connect(nowhere(), diary.of(Asker)).unwrap_err();
@@ -123,7 +123,7 @@ fn shutdown_ends_an_attempt_too() {
 }
 
 #[test]
-fn a_panic_about_a_failed_attempt_is_caught_and_counted() {
+fn a_panic_in_on_close_of_a_failed_attempt_is_caught_and_counted() {
     struct Bomb;
     impl Protocol for Bomb {
         fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
@@ -136,4 +136,64 @@ fn a_panic_about_a_failed_attempt_is_caught_and_counted() {
     assert!(reactor.connect(nowhere(), Bomb).is_err());
     assert_eq!(reactor.stats().panics, 1);
     assert!(reactor.take_panic().is_some());
+}
+
+#[cfg(target_os = "linux")]
+mod to_itself {
+    use std::net::SocketAddr;
+    use std::sync::mpsc;
+
+    use campanile::{CloseReason, Outbox, Protocol, Reactor};
+
+    use super::common::namespace;
+
+    const IN_NAMESPACE: &str = "CAMPANILE_TESTS_ONE_PORT";
+
+    /// Reports what happened to its connection.
+    struct Reporter(mpsc::Sender<String>);
+    impl Protocol for Reporter {
+        fn on_open(&mut self, _: &mut Outbox) {
+            self.0.send("opened".into()).unwrap();
+        }
+        fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
+        fn on_close(&mut self, reason: &CloseReason) {
+            self.0.send(reason.to_string()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_connection_to_itself_is_refused_and_leaves_its_port_free() {
+        // With one local port, each connection to that port is a connection to itself.
+        let script = "exec \"$0\" --exact to_itself::three_attempts --nocapture";
+        let Some(mut command) = namespace::with_ports("40000 40000", script) else { return };
+        let output = command
+            .arg(std::env::current_exe().unwrap())
+            .env(IN_NAMESPACE, "1")
+            .output()
+            .expect("unshare runs");
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{stdout}\n{stderr}");
+        assert_eq!(stdout.matches("refused as it should be").count(), 3, "{stdout}");
+    }
+
+    /// Runs in the namespace of the test above; otherwise does nothing.
+    #[test]
+    fn three_attempts() {
+        if std::env::var_os(IN_NAMESPACE).is_none() {
+            return;
+        }
+        // A TIME_WAIT left by one attempt would fail the next one with EADDRNOTAVAIL.
+        for addr in ["127.0.0.1:40000", "127.0.0.1:40000", "[::1]:40000"] {
+            let addr: SocketAddr = addr.parse().unwrap();
+            let (sender, reports) = mpsc::channel();
+            let mut reactor = Reactor::new().unwrap();
+            reactor.connect(addr, Reporter(sender)).unwrap();
+            reactor.run().unwrap();
+            let expected =
+                "cannot connect: Connection refused: the socket connected to itself".to_owned();
+            assert_eq!(reports.iter().collect::<Vec<_>>(), [expected]);
+            println!("refused as it should be");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 pub mod diary;
 pub mod fake;
+pub mod namespace;
 pub mod script;
 
 use std::fmt::Display;
