@@ -1,19 +1,23 @@
-//! The two clients, on blocking sockets: the plainest code that is right.
+//! Clients for daytime and echo on blocking sockets.
 //!
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! let patience = Duration::from_secs(10);
-//! let line = campanile::client::daytime("127.0.0.1:9999", patience)?;
-//! let back = campanile::client::echo("127.0.0.1:12345", b"Hello, world", patience)?;
+//! let timeout = Duration::from_secs(10);
+//! let line = campanile::client::daytime("127.0.0.1:9999", timeout)?;
+//! let back = campanile::client::echo("127.0.0.1:12345", b"Hello, world", timeout)?;
 //! # Ok::<(), campanile::client::Error>(())
 //! ```
 //!
-//! `patience` bounds how long each address may take to connect, and how long a server that owes us
-//! something may be silent. Looking up a name is the system's, and takes as long as it takes.
+//! `timeout` bounds connecting, for each address, and the silence of a server that still has to send
+//! something. It bounds neither the name lookup nor a reply that arrives slowly. For a bound on the
+//! whole call, run it on a thread and wait for its result with `recv_timeout`, as
+//! `campanile daytime --deadline` does.
 
+mod connect;
 mod error;
 mod flight;
+mod line;
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,29 +26,36 @@ use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::connect::{at_least_a_moment, connect};
+pub(crate) use self::connect::{connect_to, is_exhausted};
 pub use self::error::{Error, Mismatch};
 use self::flight::Flight;
+pub(crate) use self::line::one_line;
 
-/// The longest line that is taken for a time.
+/// Longest reply that is accepted as a line.
 const LINE_MAX: usize = 1024;
-/// Bytes read from the input, or from the server, at once.
+/// Bytes per read of the input or of the socket.
 const PIECE: usize = 16 << 10;
-/// Pieces that may be in flight; the next one waits until one has come back.
+/// Pieces in flight; the sender waits when there are more.
 const PIECES: usize = 1024;
-/// How long the sender has to say why the conversation broke.
+/// Time for the sender to report why the connection failed.
 const MOMENT: Duration = Duration::from_millis(100);
 
-/// Asks for the time (RFC 867): the line without its line end.
+/// Asks a daytime server (RFC 867) for the time and returns its line, without the line end.
+///
+/// The RFC prescribes no syntax: the line may end in CR LF, LF CR, CR, LF or nothing, with blank lines
+/// around it and NUL bytes after it.
 ///
 /// # Errors
-/// Also if what came is empty, too long, or not a line of printable text.
-pub fn daytime(addr: impl ToSocketAddrs + Display, patience: Duration) -> Result<String, Error> {
-    let stream = connect(&addr, patience)?;
+/// If the server cannot be reached, sends nothing for the timeout or resets the connection; if its
+/// reply is empty, longer than 1,024 bytes, or not one line of printable ASCII.
+pub fn daytime(addr: impl ToSocketAddrs + Display, timeout: Duration) -> Result<String, Error> {
+    let stream = connect(&addr, timeout)?;
     let addr = addr.to_string();
     let mut line = Vec::new();
-    // To the end, not once: one read is not one line.
+    // Reads to EOF: one read may return less than a line.
     if let Err(error) = (&stream).take(LINE_MAX as u64 + 1).read_to_end(&mut line) {
-        return Err(broken(addr, error, patience, line.len() as u64));
+        return Err(broken(addr, error, timeout, line.len() as u64));
     }
     if line.is_empty() {
         return Err(Error::Empty { addr });
@@ -52,50 +63,47 @@ pub fn daytime(addr: impl ToSocketAddrs + Display, patience: Duration) -> Result
     if line.len() > LINE_MAX {
         return Err(Error::TooLong { addr, max: LINE_MAX });
     }
-    let end = if line.ends_with(b"\r\n") { 2 } else { usize::from(line.ends_with(b"\n")) };
-    line.truncate(line.len() - end);
-    // NIST's servers begin with a line end, too.
-    let text = line.strip_prefix(b"\n").unwrap_or(&line);
-    if text.is_empty() || !text.iter().copied().all(is_printable) {
-        return Err(Error::Garbage { addr, line });
+    match one_line(&line) {
+        Ok((text, _)) => Ok(String::from_utf8_lossy(text).into_owned()),
+        Err(_) => Err(Error::Garbage { addr, line }),
     }
-    Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
-/// Sends a message to an echo server (RFC 862), compares what comes back, and returns it.
+/// Sends a message to an echo server (RFC 862), compares the reply with it, and returns the reply.
 ///
 /// # Errors
-/// Also if what came back is not what was sent, to the byte and to the end.
+/// If the server cannot be reached, sends nothing for the timeout or resets the connection; if its
+/// reply differs from the message in a byte or in length.
 pub fn echo(
     addr: impl ToSocketAddrs + Display,
     message: &[u8],
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Vec<u8>, Error> {
     let mut back = Vec::with_capacity(message.len());
-    echo_stream(addr, io::Cursor::new(message.to_vec()), &mut back, patience)?;
+    echo_stream(addr, io::Cursor::new(message.to_vec()), &mut back, timeout)?;
     Ok(back)
 }
 
-/// Sends everything that `from` gives to an echo server and writes to `to` what comes back, both
-/// at once, comparing it on the way. Returns how many bytes it was.
+/// Sends everything that `from` yields to an echo server, compares the reply with it and writes the
+/// reply to `to`, all at the same time. Returns the number of bytes echoed.
 ///
-/// What was sent is kept until it has come back, at most 16 MiB. An input that pauses is waited
-/// for; the server's silence counts only while it owes us something.
+/// Bytes are kept until the server has returned them, at most 16 MiB. If the input pauses, the call
+/// waits; the timeout runs only while the server still has to send something.
 ///
-/// If this fails while `from` is blocked in a read, the thread that reads it ends as soon as that
-/// read returns.
+/// If the call fails while `from` is blocked in a read, the thread that reads it ends when that read
+/// returns.
 ///
 /// # Errors
-/// As [`echo`]; and if the input cannot be read or the output not be written.
+/// As for [`echo`]; also if the input cannot be read or the output cannot be written.
 pub fn echo_stream(
     addr: impl ToSocketAddrs + Display,
     from: impl Read + Send + 'static,
     to: impl Write,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<u64, Error> {
-    let stream = connect(&addr, patience)?;
+    let stream = connect(&addr, timeout)?;
     let addr = addr.to_string();
-    let failed = |error| broken(addr.clone(), error, patience, 0);
+    let failed = |error| broken(addr.clone(), error, timeout, 0);
     let half = stream.try_clone().map_err(failed)?;
     let (notes, sent) = mpsc::sync_channel(PIECES);
     let flight = Flight::new();
@@ -108,21 +116,21 @@ pub fn echo_stream(
         .map_err(failed)?;
     let owed = Owed { notes: sent, piece: Vec::new(), at: 0, ended: false, since: Instant::now() };
     let receiver =
-        Receiver { stream: &stream, addr, patience, owed, flight: &flight, to, received: 0 };
+        Receiver { stream: &stream, addr, timeout, owed, flight: &flight, to, received: 0 };
     let outcome = receiver.run();
     if outcome.is_ok() {
-        // It has sent everything, so it is at its end.
+        // The sender has sent everything and is about to return.
         let _ = sender.join();
     } else {
         flight.end();
-        // Ends a write that blocks; and with the notes' receiver gone, a note that does.
+        // Unblocks the sender's write. Dropping the receiver of the notes unblocks its `notes.send`.
         let _ = stream.shutdown(Shutdown::Both);
     }
     outcome
 }
 
-/// What the sender tells the receiver: a piece, and when it was about to be sent. An empty piece
-/// is the end of the input.
+/// A message from the sender to the receiver: a piece, and when its write began. An empty piece marks
+/// the end of the input.
 type Note = Result<(Instant, Vec<u8>), Failure>;
 
 /// Why the sender stopped before the end of its input.
@@ -140,13 +148,13 @@ fn send(mut from: impl Read, mut to: &TcpStream, notes: &SyncSender<Note>, fligh
             Err(error) => break Failure::Input(error),
         };
         flight.take_off(piece.len());
-        // Before it is sent: the receiver must never see a byte come back of which it knows nothing.
+        // Before the write: the receiver must know a byte before the server can return it.
         if notes.send(Ok((Instant::now(), piece.to_vec()))).is_err() {
             return;
         }
         if piece.is_empty() {
             flight.touch_down();
-            // If it fails, the receiver hears why.
+            // If this fails, the receiver's read reports the error.
             let _ = to.shutdown(Shutdown::Write);
             return;
         }
@@ -155,14 +163,14 @@ fn send(mut from: impl Read, mut to: &TcpStream, notes: &SyncSender<Note>, fligh
         }
     };
     let _ = notes.send(Err(failure));
-    // The receiver may be waiting for bytes that will not come: this is its end.
+    // Unblocks the receiver, which may be waiting for bytes that will not come.
     let _ = to.shutdown(Shutdown::Both);
 }
 
 struct Receiver<'a, W> {
     stream: &'a TcpStream,
     addr: String,
-    patience: Duration,
+    timeout: Duration,
     owed: Owed,
     flight: &'a Flight,
     to: W,
@@ -180,9 +188,9 @@ impl<W: Write> Receiver<'_, W> {
                     self.owed.since = Instant::now();
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if is_timeout(&error) => self.judge_silence()?,
+                Err(error) if is_timeout(&error) => self.check_silence()?,
                 Err(error) => {
-                    let known = self.sender_says(Duration::ZERO);
+                    let known = self.sender_failure(Duration::ZERO);
                     return Err(known.unwrap_or_else(|| self.broken(error)));
                 }
             }
@@ -212,35 +220,35 @@ impl<W: Write> Receiver<'_, W> {
         self.to.flush().map_err(Error::Output)
     }
 
-    /// Nothing came for a while. That is the server's fault only if it owes us something.
-    fn judge_silence(&mut self) -> Result<(), Error> {
+    /// Handles a read timeout, which is an error only if the server still has to send something.
+    fn check_silence(&mut self) -> Result<(), Error> {
         self.owed.fetch(Duration::ZERO).map_err(|failure| self.failed(failure))?;
-        let mut rest = self.patience;
+        let mut rest = self.timeout;
         if self.owed.ended || !self.owed.bytes().is_empty() {
             rest = rest.saturating_sub(self.owed.since.elapsed());
             if rest.is_zero() {
                 return Err(self.broken(ErrorKind::TimedOut.into()));
             }
         }
-        set_patience(self.stream, rest).map_err(|error| self.broken(error))
+        set_timeout(self.stream, rest).map_err(|error| self.broken(error))
     }
 
-    /// The server has ended its half; it should not have before everything came back.
+    /// Handles the server's EOF, which must come after everything was returned.
     fn finish(mut self) -> Result<u64, Error> {
         self.owed.fetch(MOMENT).map_err(|failure| self.failed(failure))?;
         if self.owed.ended {
             return Ok(self.received);
         }
-        // A reset is told to whichever thread asks first; the other one sees an end. So the sender
-        // gets a moment to speak.
-        let known = self.sender_says(MOMENT);
+        // The kernel reports a reset to the first thread that calls; the other one sees EOF. So the
+        // sender gets a moment to report it.
+        let known = self.sender_failure(MOMENT);
         Err(known.unwrap_or_else(|| self.mismatch(Mismatch::Truncated)))
     }
 
-    /// Why the sender has stopped, if it did and says so in time.
-    fn sender_says(&self, patience: Duration) -> Option<Error> {
+    /// Returns why the sender stopped, if it did and reports it within the timeout.
+    fn sender_failure(&self, timeout: Duration) -> Option<Error> {
         let began = Instant::now();
-        while let Ok(note) = self.owed.notes.recv_timeout(patience) {
+        while let Ok(note) = self.owed.notes.recv_timeout(timeout) {
             if let Err(failure) = note {
                 return Some(self.failed(failure));
             }
@@ -259,7 +267,7 @@ impl<W: Write> Receiver<'_, W> {
     }
 
     fn broken(&self, error: io::Error) -> Error {
-        broken(self.addr.clone(), error, self.patience, self.received)
+        broken(self.addr.clone(), error, self.timeout, self.received)
     }
 
     fn mismatch(&self, kind: Mismatch) -> Error {
@@ -267,14 +275,14 @@ impl<W: Write> Receiver<'_, W> {
     }
 }
 
-/// What was sent and has not come back: the oldest piece, from `at` on, and the notes behind it.
+/// What was sent and not yet returned: the oldest piece, from `at` on, and the notes behind it.
 struct Owed {
     notes: mpsc::Receiver<Note>,
     piece: Vec<u8>,
     at: usize,
-    /// The input has ended and nothing is owed but the server's end.
+    /// The input has ended, and only the server's EOF is missing.
     ended: bool,
-    /// When the server last spoke, or was asked if that was later.
+    /// The later of the last byte received and the last write begun.
     since: Instant,
 }
 
@@ -283,12 +291,12 @@ impl Owed {
         &self.piece[self.at..]
     }
 
-    /// Takes the next note if nothing of the last one is owed.
-    fn fetch(&mut self, patience: Duration) -> Result<(), Failure> {
+    /// Takes the next note if the last piece has been returned.
+    fn fetch(&mut self, timeout: Duration) -> Result<(), Failure> {
         if self.ended || !self.bytes().is_empty() {
             return Ok(());
         }
-        match self.notes.recv_timeout(patience) {
+        match self.notes.recv_timeout(timeout) {
             Ok(note) => {
                 let (when, piece) = note?;
                 self.ended = piece.is_empty();
@@ -298,54 +306,27 @@ impl Owed {
                 Ok(())
             }
             Err(RecvTimeoutError::Timeout) => Ok(()),
-            // The sender is gone and left no note, so its input panicked.
+            // The sender ended without a note, so a read of the input panicked.
             Err(RecvTimeoutError::Disconnected) => {
-                Err(Failure::Input(io::Error::other("its reader panicked")))
+                Err(Failure::Input(io::Error::other("a read of it panicked")))
             }
         }
     }
 }
 
-fn connect(addr: &(impl ToSocketAddrs + Display), patience: Duration) -> Result<TcpStream, Error> {
-    let found = addr
-        .to_socket_addrs()
-        .map_err(|error| Error::NotFound { addr: addr.to_string(), error })?;
-    let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    for one in found {
-        let connected = TcpStream::connect_timeout(&one, at_least_a_moment(patience))
-            .and_then(|stream| set_patience(&stream, patience).map(|()| stream));
-        match connected {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    let addr = addr.to_string();
-    Err(match failure.kind() {
-        ErrorKind::TimedOut => Error::ConnectTimedOut { addr, patience },
-        // It stood, but not for as long as it takes to look.
-        ErrorKind::ConnectionReset => broken(addr, failure, patience, 0),
-        _ => Error::Connect { addr, error: failure },
-    })
+fn set_timeout(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
+    stream.set_read_timeout(Some(at_least_a_moment(timeout)))
 }
 
-fn set_patience(stream: &TcpStream, patience: Duration) -> io::Result<()> {
-    stream.set_read_timeout(Some(at_least_a_moment(patience)))
-}
-
-/// To std, no time at all is an error.
-fn at_least_a_moment(patience: Duration) -> Duration {
-    patience.max(Duration::from_millis(1))
-}
-
-fn broken(addr: String, error: io::Error, patience: Duration, received: u64) -> Error {
+fn broken(addr: String, error: io::Error, timeout: Duration, received: u64) -> Error {
     if is_timeout(&error) {
-        Error::Silent { addr, patience, received }
+        Error::Silent { addr, timeout, received }
     } else {
         Error::Broken { addr, error, received }
     }
 }
 
-/// Unix says the one, Windows the other.
+/// A read timeout is `WouldBlock` on Unix and `TimedOut` on Windows.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
@@ -354,7 +335,7 @@ fn is_printable(byte: u8) -> bool {
     matches!(byte, b' '..=b'~')
 }
 
-/// Bytes as Python's `repr` shows them, without the `b`.
+/// Formats bytes as Python's `repr` does, without the `b`.
 ///
 /// ```
 /// assert_eq!(campanile::client::repr(b"Hello, world"), "'Hello, world'");

@@ -43,12 +43,11 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Which modules may name a crate.
 const CRATES: &[(&str, &[&str])] = &[
     ("mio", &["kernel"]),
-    // `urgent` sends an urgent byte; `sock_diag` asks over a netlink socket.
-    ("socket2", &["kernel", "testing/check/urgent", "testing/faulty/sock_diag"]),
-    ("slab", &["reactor"]),
-    ("chrono", &["clock", "services/daytime", "cli"]),
-    ("jiff", &["clock"]),
-    ("libc", &["kernel", "listener", "testing/check/lab", "testing/faulty/sock_diag", "cli"]),
+    // Options that std lacks, urgent data, and the queue of a socket.
+    (
+        "socket2",
+        &["kernel", "client/connect", "testing/check/urgent", "testing/faulty/sock_diag"],
+    ),
     (
         "log",
         &[

@@ -64,26 +64,33 @@ const CHECK_EXAMPLES: &str = "\
 Examples:
   campanile check echo localhost:7777      any server, in any language, or a proxy before one
   campanile check daytime 13
-  campanile check echo --rung 1 7777       an exercise: climb only up to rung 1, then up to rung 2 ...
+  campanile check echo --rung 1 7777       an exercise: climb to rung 1 only, then to rung 2 ...
 
-The climb ends at the first rung that is not reached, and the table says what was sent, what came and
-which rule that breaks.
-Exit code: 0 if every rung was reached, or every rung up to --rung; 3 if one was not; 1 if nobody is there.";
+The climb ends at the first rung that the server does not reach. The table then shows what the client
+sent, what it received and which rule the server broke.
+
+Exit codes:
+  0    every rung reached, up to --rung
+  1    cannot connect
+  3    a rung not reached
+  4    a rung not tried: this machine has too few local ports or descriptors
+  124  a rung took ten times --timeout, or the whole check took --deadline";
 
 const CHECK_ECHO_RUNGS: &str = "\
 Rungs:
-  1 one client       2 the next client      3 two at once     4 1 MiB
-  5 a slow reader    6 half-close           7 a client that never reads
-  8 resets, an urgent byte, 1,000 idle
+  1 one client        4 1 MiB            7 a client that never reads
+  2 the next client   5 a slow reader    8 resets, urgent data, 1,000 idle
+  3 two at once       6 half-close
 
-Exit code: 0 if every rung up to --rung was reached, 3 if one was not, 1 if nobody is there.";
+'campanile check --help' lists the exit codes.";
 
 const CHECK_DAYTIME_RUNGS: &str = "\
 Rungs:
-  1 said without being asked    2 one line, then EOF    3 a client that talks first
-  4 many at once                5 resets                6 a client that never closes
+  1 a client that sends nothing    4 100 clients at once
+  2 one line, then EOF             5 resets
+  3 a client that sends first      6 a client that never closes
 
-Exit code: 0 if every rung up to --rung was reached, 3 if one was not, 1 if nobody is there.";
+'campanile check --help' lists the exit codes.";
 
 /// Tells the time (RFC 867) and gives back the echo (RFC 862)
 #[derive(Debug, Parser)]
@@ -123,7 +130,7 @@ pub enum Command {
     Daytime(Daytime),
     /// Send to an echo server and compare what comes back
     Echo(Echo),
-    /// Put any server on the ladder: which rules does it keep, and where does it stop?
+    /// Check any echo or daytime server, rung by rung
     #[command(subcommand, arg_required_else_help = true)]
     Check(Check),
 }
@@ -219,12 +226,16 @@ pub struct Serve {
     pub quiet: bool,
 }
 
-/// What the clients know, and a check.
+/// Flags of the clients and of the check.
 #[derive(Debug, Args)]
 pub struct Client {
-    /// For connecting, and for the server's silence
+    /// Bound on connecting, and on silence of the server
     #[arg(long, value_name = "T", default_value = "10s", value_parser = values::length)]
     pub timeout: Duration,
+
+    /// Bound on the whole command, or off [default: 60s; off for check and -m -]
+    #[arg(long, value_name = "T", value_parser = values::length_or_off)]
+    pub deadline: Option<OrOff<Duration>>,
 
     /// Print one JSON object instead
     #[arg(long)]
@@ -249,7 +260,7 @@ pub struct Echo {
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:12345", value_parser = address::server)]
     pub addr: Place,
 
-    /// What to send; - streams stdin to stdout
+    /// Text to send; - streams stdin to stdout
     #[arg(short, long, value_name = "TEXT", default_value = "Hello, world")]
     #[arg(allow_hyphen_values = true)]
     pub message: OsString,
@@ -274,7 +285,7 @@ pub struct CheckEcho {
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:12345", value_parser = address::server)]
     pub addr: Place,
 
-    /// Climb only up to this rung, from 1 to 8
+    /// Highest rung to climb, from 1 to 8
     #[arg(long, value_name = "N", value_parser = values::rung::<8>)]
     pub rung: Option<usize>,
 
@@ -289,7 +300,7 @@ pub struct CheckDaytime {
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999", value_parser = address::server)]
     pub addr: Place,
 
-    /// Climb only up to this rung, from 1 to 6
+    /// Highest rung to climb, from 1 to 6
     #[arg(long, value_name = "N", value_parser = values::rung::<6>)]
     pub rung: Option<usize>,
 

@@ -1,37 +1,37 @@
-//! Why a client failed, in words that say what to do next.
+//! Errors of the clients.
 
 use std::fmt::{self, Display};
 use std::io;
 use std::time::Duration;
 
-use super::repr;
+use super::{is_exhausted, repr};
 
-/// Why a client did not get what it asked for. [`advice`](Error::advice) says what to do next.
+/// An error of a client. [`advice`](Error::advice) says what to do next.
 #[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Error {
-    /// The address cannot be understood, or its name is not known.
+    /// The address cannot be parsed, or the name cannot be resolved.
     NotFound { addr: String, error: io::Error },
-    /// Nobody could be connected to: refused, unreachable.
+    /// No address accepted the connection: refused, unreachable, or no local port left.
     Connect { addr: String, error: io::Error },
     /// No address answered in time.
-    ConnectTimedOut { addr: String, patience: Duration },
-    /// The server owed us something and said nothing for too long.
-    Silent { addr: String, patience: Duration, received: u64 },
-    /// The connection broke in the middle, for example by a reset.
+    ConnectTimedOut { addr: String, timeout: Duration },
+    /// The server sent nothing for the timeout, although its reply was not complete.
+    Silent { addr: String, timeout: Duration, received: u64 },
+    /// The connection failed before the reply was complete, for example by a reset.
     Broken { addr: String, error: io::Error, received: u64 },
-    /// The server ended without a word.
+    /// The server closed the connection without sending anything.
     Empty { addr: String },
-    /// The server said more than a line with the time can have.
+    /// The server sent more than `max` bytes.
     TooLong { addr: String, max: usize },
-    /// What the server said is not a line of printable text.
+    /// The server did not send one line of printable ASCII.
     Garbage { addr: String, line: Vec<u8> },
-    /// What came back is not what was sent, from the byte at `offset` on.
+    /// The reply differs from the message, from the byte at `offset` on.
     Mismatch { addr: String, offset: u64, kind: Mismatch },
-    /// The input could not be read.
+    /// The input cannot be read.
     Input(io::Error),
-    /// The output could not be written.
+    /// The output cannot be written.
     Output(io::Error),
 }
 
@@ -40,39 +40,45 @@ pub enum Error {
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Mismatch {
-    /// Another byte.
+    /// A byte differs.
     Differs { sent: u8, got: u8 },
-    /// It ends before everything came back.
+    /// The reply ends early.
     Truncated,
-    /// It goes on where nothing more was sent.
+    /// The reply continues after the whole message.
     Surplus,
 }
 
 impl Error {
-    /// What to do next.
+    /// Returns what to do next.
     pub fn advice(&self) -> &'static str {
         match self {
             Error::NotFound { .. } => {
-                "check the spelling, or give the address itself, such as 127.0.0.1:9999"
+                "check the spelling, or give an IP address and port, such as 127.0.0.1:9999"
+            }
+            Error::Connect { error, .. } if is_exhausted(error) => {
+                "this machine has no free local port or descriptor: close other connections, or try \
+                 again in a minute"
             }
             Error::Connect { .. } => {
-                "check address and port, and that the server runs: campanile serve"
+                "check the address and the port, and start the server if it does not run: \
+                 campanile serve"
             }
             Error::ConnectTimedOut { .. } => {
-                "check the address, or whether a firewall is in between; or allow more with --timeout 30s"
+                "check the address and any firewall on the way, or set a longer --timeout"
             }
             Error::Silent { .. } => {
-                "check that the port is that of the right service; or allow more with --timeout 30s"
+                "check that this is the port of the right service, or set a longer --timeout"
             }
-            Error::Broken { .. } => "try again; if it happens again, the server's log may say why",
+            Error::Broken { .. } => "try again; if it fails again, read the log of the server",
             Error::Empty { .. } | Error::TooLong { .. } | Error::Garbage { .. } => {
-                "check that the port is that of a daytime service (RFC 867)"
+                "check that this is the port of a daytime service (RFC 867)"
             }
             Error::Mismatch { .. } => {
-                "check that the port is that of an echo service (RFC 862), and what is in between"
+                "check that this is the port of an echo service (RFC 862), and check any proxy on the \
+                 way"
             }
-            Error::Input(_) => "check where the input comes from",
-            Error::Output(_) => "check where the output goes",
+            Error::Input(_) => "check the file or program that stdin comes from",
+            Error::Output(_) => "check the file or program that stdout goes to",
         }
     }
 }
@@ -82,25 +88,27 @@ impl Display for Error {
         match self {
             Error::NotFound { addr, error } => write!(f, "cannot find {addr}: {error}"),
             Error::Connect { addr, error } => write!(f, "cannot connect to {addr}: {error}"),
-            Error::ConnectTimedOut { addr, patience } => {
-                write!(f, "cannot connect to {addr}: no answer for {patience:?}")
+            Error::ConnectTimedOut { addr, timeout } => {
+                write!(f, "cannot connect to {addr}: no answer within {timeout:?}")
             }
-            Error::Silent { addr, patience, received } => {
-                write!(f, "{addr} was silent for {patience:?}, after {received} bytes")
+            Error::Silent { addr, timeout, received } => {
+                write!(f, "{addr} sent nothing for {timeout:?}, after {received} bytes")
             }
             Error::Broken { addr, error, received } => {
-                write!(f, "the connection to {addr} broke after {received} bytes: {error}")
+                write!(f, "the connection to {addr} failed after {received} bytes: {error}")
             }
-            Error::Empty { addr } => write!(f, "{addr} ended without a word"),
+            Error::Empty { addr } => {
+                write!(f, "{addr} closed the connection without sending anything")
+            }
             Error::TooLong { addr, max } => {
-                write!(f, "{addr} said more than a line: over {max} bytes")
+                write!(f, "{addr} sent more than one line may have: over {max} bytes")
             }
             Error::Garbage { addr, line } => {
                 let (start, dots) = match line.get(..60) {
                     Some(start) if line.len() > 60 => (start, "..."),
                     _ => (&line[..], ""),
                 };
-                write!(f, "{addr} did not say a line of text, but {}{dots}", repr(start))
+                write!(f, "{addr} sent something else than one line of text: {}{dots}", repr(start))
             }
             Error::Mismatch { addr, offset, kind } => {
                 write!(f, "the reply of {addr} differs from what was sent: ")?;
@@ -108,8 +116,10 @@ impl Display for Error {
                     Mismatch::Differs { sent, got } => {
                         write!(f, "byte {offset} was {sent:#04x} and came back as {got:#04x}")
                     }
-                    Mismatch::Truncated => write!(f, "it ends after {offset} bytes, too early"),
-                    Mismatch::Surplus => write!(f, "it goes on after {offset} bytes"),
+                    Mismatch::Truncated => write!(f, "it ends early, after {offset} bytes"),
+                    Mismatch::Surplus => {
+                        write!(f, "it continues after the {offset} bytes of the message")
+                    }
                 }
             }
             Error::Input(error) => write!(f, "cannot read the input: {error}"),

@@ -1,16 +1,16 @@
-//! How much may be under way: sent, and not come back yet.
+//! Bounds the bytes in flight: sent, and not yet returned by the server.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// What may be under way at first. Less than two pipes hold: a server that hands everything through
-/// two of them to another program (`ncat --exec /bin/cat`) waits for itself once both are full. Not
-/// much less, or a delayed acknowledgement on either side holds up every piece.
+/// Initial window. Less than two pipes hold: a server that passes everything through two pipes to
+/// another program (`ncat --exec /bin/cat`) deadlocks once both are full. Not much less, or a delayed
+/// acknowledgement on either side delays every piece.
 const WINDOW: usize = 96 << 10;
-/// A server that says nothing for so long may be waiting for more before it answers.
+/// A server that is silent for this long may be waiting for more input before it answers.
 const NUDGE: Duration = Duration::from_millis(100);
 
-/// The bytes under way, counted by whoever sends and whoever receives.
+/// The bytes in flight, counted by the sender and the receiver.
 #[derive(Debug, Clone)]
 pub(super) struct Flight(Arc<(Mutex<State>, Condvar)>);
 
@@ -27,7 +27,7 @@ impl Flight {
         Flight(Arc::new((Mutex::new(state), Condvar::new())))
     }
 
-    /// Waits until there is room, or the server stays silent: then twice as much may be under way.
+    /// Waits until the window has room. If the server stays silent, doubles the window instead.
     pub(super) fn take_off(&self, count: usize) {
         let is_full = |state: &mut State| {
             !state.is_over && state.under_way > 0 && state.under_way + count > state.window
@@ -41,8 +41,8 @@ impl Flight {
         state.under_way += count;
     }
 
-    /// Waits until everything has come back, or nothing comes any more: a server that drops what it
-    /// owes when it reads our EOF (`ncat --exec`) should owe nothing by then.
+    /// Waits until the server has returned everything, or sends nothing more: some servers drop pending
+    /// bytes when they read our EOF (`ncat --exec`).
     pub(super) fn touch_down(&self) {
         let mut state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         while !state.is_over && state.under_way > 0 {
@@ -62,7 +62,7 @@ impl Flight {
         self.0.1.notify_one();
     }
 
-    /// Nobody waits any more.
+    /// Ends both waits.
     pub(super) fn end(&self) {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).is_over = true;
         self.0.1.notify_one();

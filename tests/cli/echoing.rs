@@ -1,4 +1,4 @@
-//! `campanile echo` against servers that are right, that lie, and that break; small and large.
+//! `campanile echo` against servers that are correct, that change bytes, and that fail.
 
 use std::io::{Cursor, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -54,7 +54,7 @@ fn says(ended: &Ended, code: i32, expected: &str) {
 }
 
 #[test]
-fn what_came_back_is_quoted_as_python_does() {
+fn the_reply_is_quoted_as_python_does() {
     let server = Server::start(&[]);
     let addr = server.echo().to_string();
     for (message, shown) in [
@@ -76,7 +76,7 @@ fn what_came_back_is_quoted_as_python_does() {
 }
 
 #[test]
-fn twenty_megabytes_through_stdin_and_stdout_come_back_whole() {
+fn twenty_megabytes_pass_from_stdin_to_stdout_unchanged() {
     let server = Server::start(&[]);
     let addr = server.echo().to_string();
     let mut client = Talking::spawn(campanile().args(["echo", &addr, "-m", "-"]));
@@ -90,7 +90,7 @@ fn twenty_megabytes_through_stdin_and_stdout_come_back_whole() {
 }
 
 #[test]
-fn an_input_that_pauses_is_waited_for() {
+fn an_input_may_pause_longer_than_the_timeout() {
     let server = Server::start(&[]);
     let addr = server.echo().to_string();
     let words = ["echo", &addr, "-m", "-", "--timeout", "100ms"];
@@ -107,7 +107,7 @@ fn an_input_that_pauses_is_waited_for() {
 }
 
 #[test]
-fn a_server_may_be_silent_for_that_long_after_a_pause_too() {
+fn the_timeout_starts_anew_after_a_pause_of_the_input() {
     let server = Scripted::once(|mut stream| {
         let mut all = Vec::new();
         stream.read_to_end(&mut all).unwrap();
@@ -126,7 +126,7 @@ fn a_server_may_be_silent_for_that_long_after_a_pause_too() {
 }
 
 #[test]
-fn what_is_in_flight_is_bounded() {
+fn bytes_in_flight_are_bounded() {
     let server =
         Scripted::once(|mut stream| drop(std::io::copy(&mut stream, &mut std::io::sink())));
     let script = "ulimit -v 400000; exec \"$0\" echo \"$1\" -m - --timeout 2s </dev/zero";
@@ -151,7 +151,7 @@ impl<R> Drop for Watched<R> {
 }
 
 #[test]
-fn no_thread_stays_behind() {
+fn every_outcome_ends_the_threads() {
     let (told, wait) = mpsc::channel();
     // Stuck in a write; stuck because too much is in flight; done.
     let server = Scripted::holding(|_| {});
@@ -174,7 +174,7 @@ fn no_thread_stays_behind() {
 }
 
 #[test]
-fn a_server_that_reads_everything_first_is_an_echo_too() {
+fn a_server_that_reads_everything_first_passes() {
     let server = Scripted::once(|mut stream| {
         let mut all = Vec::new();
         stream.read_to_end(&mut all).unwrap();
@@ -185,7 +185,7 @@ fn a_server_that_reads_everything_first_is_an_echo_too() {
 }
 
 #[test]
-fn a_server_that_ends_without_waiting_for_our_end_is_an_echo_too() {
+fn a_server_that_closes_before_our_eof_passes() {
     for _ in 0..50 {
         let server = Scripted::once(|mut stream| {
             let mut buffer = [0; 12];
@@ -199,12 +199,12 @@ fn a_server_that_ends_without_waiting_for_our_end_is_an_echo_too() {
 }
 
 #[test]
-fn a_lie_is_found_at_its_byte() {
+fn a_changed_byte_is_reported_with_its_offset() {
     let server = echo_but(|piece, _| piece[4] ^= 0x20);
     let ended = run_words(["echo", &server.addr(), "-m", "Hello, world"]);
     let expected = format!(
         "error: the reply of {} differs from what was sent: byte 4 was 0x6f and came back as 0x4f\n  \
-         check that the port is that of an echo service (RFC 862), and what is in between\n",
+         check that this is the port of an echo service (RFC 862), and check any proxy on the way\n",
         server.addr
     );
     says(&ended, 3, &expected);
@@ -231,8 +231,8 @@ fn a_reply_that_is_too_short_is_a_mismatch() {
     });
     let ended = run_words(["echo", &server.addr(), "-m", "Hello, world"]);
     let expected = format!(
-        "error: the reply of {} differs from what was sent: it ends after 5 bytes, too early\n  \
-         check that the port is that of an echo service (RFC 862), and what is in between\n",
+        "error: the reply of {} differs from what was sent: it ends early, after 5 bytes\n  \
+         check that this is the port of an echo service (RFC 862), and check any proxy on the way\n",
         server.addr
     );
     says(&ended, 3, &expected);
@@ -248,12 +248,12 @@ fn a_reply_that_is_too_short_is_a_mismatch() {
 }
 
 #[test]
-fn a_reply_that_goes_on_is_a_mismatch() {
+fn a_reply_that_continues_is_a_mismatch() {
     let server = echo_but(|piece, _| piece.extend(b"!?"));
     let ended = run_words(["echo", &server.addr(), "-m", "Hello, world"]);
     let expected = format!(
-        "error: the reply of {} differs from what was sent: it goes on after 12 bytes\n  \
-         check that the port is that of an echo service (RFC 862), and what is in between\n",
+        "error: the reply of {} differs from what was sent: it continues after the 12 bytes of the message\n  \
+         check that this is the port of an echo service (RFC 862), and check any proxy on the way\n",
         server.addr
     );
     says(&ended, 3, &expected);
@@ -266,7 +266,7 @@ fn a_reply_that_goes_on_is_a_mismatch() {
 }
 
 #[test]
-fn a_silent_server_is_left_after_the_timeout() {
+fn a_silent_server_ends_the_command_at_its_timeout() {
     let deaf = |_: &mut TcpStream| {};
     let dumb = |stream: &mut TcpStream| drop(stream.read_to_end(&mut Vec::new()));
     let endless = |stream: &mut TcpStream| {
@@ -281,8 +281,8 @@ fn a_silent_server_is_left_after_the_timeout() {
     ] {
         let ended = run_words(["echo", &server.addr(), "--timeout", "300ms"]);
         let expected = format!(
-            "error: {} was silent for 300ms, after {count} bytes\n  check that the port is that of \
-             the right service; or allow more with --timeout 30s\n",
+            "error: {} sent nothing for 300ms, after {count} bytes\n  check that this is the port of \
+             the right service, or set a longer --timeout\n",
             server.addr
         );
         says(&ended, 124, &expected);
@@ -302,7 +302,7 @@ fn a_silent_server_is_left_after_the_timeout() {
 }
 
 #[test]
-fn a_reset_ends_it_at_once_whoever_hears_of_it() {
+fn a_reset_ends_the_call_at_once_on_either_thread() {
     for _ in 0..50 {
         // With unread bytes a close is a reset; the sender is in the middle of a write.
         let server = Scripted::once(|mut stream| {
@@ -315,7 +315,7 @@ fn a_reset_ends_it_at_once_whoever_hears_of_it() {
 }
 
 #[test]
-fn a_reset_ends_it_while_the_input_is_still_open() {
+fn a_reset_ends_the_command_while_the_input_is_open() {
     let server = Scripted::once(|mut stream| {
         stream.read_exact(&mut [0; 3]).unwrap();
         stream.write_all(b"one").unwrap();
@@ -330,24 +330,38 @@ fn a_reset_ends_it_while_the_input_is_still_open() {
     let (code, rest, stderr) = client.wait();
     assert_eq!((code, rest.len()), (Some(1), 0));
     let expected = format!(
-        "error: the connection to {} broke after 3 bytes: Connection reset by peer (os error 104)\n  \
-         try again; if it happens again, the server's log may say why\n",
+        "error: the connection to {} failed after 3 bytes: Connection reset by peer (os error 104)\n  \
+         try again; if it fails again, read the log of the server\n",
         server.addr
     );
     assert_eq!(stderr, expected);
 }
 
 #[test]
-fn an_end_while_the_input_is_still_open_is_too_early() {
+fn an_eof_while_the_input_is_open_is_early() {
     let server = Scripted::once(|stream| stream.shutdown(Shutdown::Both).unwrap());
     let client = Talking::spawn(campanile().args(["echo", &server.addr(), "-m", "-"]));
     let (code, _, stderr) = client.wait();
     assert_eq!(code, Some(3), "{stderr}");
-    assert!(stderr.contains("it ends after 0 bytes, too early"), "{stderr}");
+    assert!(stderr.contains("it ends early, after 0 bytes"), "{stderr}");
 }
 
 #[test]
-fn an_input_or_output_that_breaks_is_an_error() {
+fn an_input_that_never_ends_ends_the_command_at_its_deadline() {
+    let server = Server::start(&[]);
+    let addr = server.echo().to_string();
+    let words = ["echo", &addr, "-m", "-", "--deadline", "500ms"];
+    let mut client = Talking::spawn(campanile().args(words));
+    client.stdin.as_mut().unwrap().write_all(b"one").unwrap();
+    assert_eq!(client.read(3), b"one");
+    let (code, _, stderr) = client.wait();
+    assert_eq!(code, Some(124), "{stderr}");
+    let expected = format!("error: {addr} did not finish within the deadline of 500ms\n");
+    assert!(stderr.starts_with(&expected), "{stderr}");
+}
+
+#[test]
+fn an_input_or_output_that_fails_is_an_error() {
     struct Broken(usize);
     impl Read for Broken {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -393,7 +407,7 @@ fn an_input_or_output_that_breaks_is_an_error() {
 }
 
 #[test]
-fn as_json_it_is_one_object() {
+fn json_output_is_one_object() {
     let server = Server::start(&[]);
     let addr = server.echo().to_string();
     let ended = run_words(["echo", &addr, "--json", "-m", "a\"\\\n\u{e9}"]);
