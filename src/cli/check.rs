@@ -1,16 +1,17 @@
-//! `campanile check`: puts any server on the ladder, and says how far it came.
+//! `campanile check`: climbs the ladder of a server and prints the table.
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use campanile::testing::check::{Error, Ladder, Outcome, Report, Rung};
+use campanile::testing::check::{Bound, Error, Ladder, Outcome, Report, Rung};
 
 use super::address::Place;
 use super::args::{Check, CheckDaytime, CheckEcho, Client};
-use super::failure::{DIFFERS, FAILED, Failure};
+use super::failure::{DIFFERS, FAILED, Failure, NOT_TRIED, TIMED_OUT, longer};
 use super::files;
 use super::json::{Object, list};
 use super::stdio::{print, print_error};
+use super::values::OrOff;
 
 pub fn check(args: &Check) -> ExitCode {
     match args {
@@ -30,9 +31,11 @@ fn climb(
     rung: Option<usize>,
     client: &Client,
 ) -> ExitCode {
-    // A thousand clients are a thousand descriptors; whoever may not have them checks with fewer.
+    // The last rung uses a thousand descriptors.
     let _ = files::raise_limit();
-    let ladder = ladder.timeout(client.timeout).up_to(rung.unwrap_or(usize::MAX));
+    let OrOff(deadline) = client.deadline.unwrap_or(OrOff(None));
+    let ladder = ladder.timeout(client.timeout).deadline(deadline);
+    let ladder = ladder.up_to(rung.unwrap_or(usize::MAX));
     let mut progress = Progress::new();
     let outcome = ladder.climb(|rung| progress.show(rung));
     progress.clear();
@@ -47,22 +50,26 @@ fn climb(
     ExitCode::from(failure.code)
 }
 
-/// The rung that is being climbed, where somebody watches.
-struct Progress(bool);
+/// Shows the current rung on stderr: in place on a terminal, otherwise as lines.
+struct Progress {
+    is_terminal: bool,
+}
 
 impl Progress {
     fn new() -> Progress {
-        Progress(io::stderr().is_terminal())
+        Progress { is_terminal: io::stderr().is_terminal() }
     }
 
     fn show(&mut self, rung: &Rung) {
-        if self.0 && rung.outcome == Outcome::Untried {
-            print_error(&format!("\r\x1b[K{:>3}  {} ...", rung.number, rung.name));
+        if rung.outcome == Outcome::Untried {
+            let (before, after) = if self.is_terminal { ("\r\x1b[K", "") } else { ("", "\n") };
+            let Rung { number, name, .. } = rung;
+            print_error(&format!("{before}rung {number}: {name} ...{after}"));
         }
     }
 
     fn clear(&mut self) {
-        if self.0 {
+        if self.is_terminal {
             print_error("\r\x1b[K");
         }
     }
@@ -73,15 +80,46 @@ fn tell(report: &Report, is_json: bool) -> Option<Failure> {
     let text = if is_json { json(report) } else { report.to_string() };
     if let Err(error) = print(&text) {
         let what = format!("cannot write the output: {error}");
-        return Some(Failure::new(FAILED, what, "check where the output goes"));
+        let advice = "check the file or program that stdout goes to";
+        return Some(Failure::new(FAILED, what, advice));
     }
-    let (rung, _) = report.stopped()?;
-    let what = format!("{} does not reach rung {}, {}", report.addr, rung.number, rung.name);
-    let advice = format!(
-        "make it so, then: campanile check {} --rung {} {}",
-        report.service, rung.number, report.addr
-    );
-    Some(Failure::new(DIFFERS, what, advice))
+    // The climb ends at a rung that is not reached, and goes on after one that cannot be tried.
+    let is_end =
+        |rung: &&Rung| matches!(rung.outcome, Outcome::Stopped(_) | Outcome::TimedOut { .. });
+    let end = report.rungs.iter().find(is_end).and_then(|rung| failure(report, rung));
+    end.or_else(|| report.rungs.iter().find_map(|rung| failure(report, rung)))
+}
+
+/// Why this rung is no success.
+fn failure(report: &Report, rung: &Rung) -> Option<Failure> {
+    let Report { service, addr, .. } = report;
+    let Rung { number, name, .. } = rung;
+    let again = format!("campanile check {service} --rung {number}");
+    Some(match &rung.outcome {
+        Outcome::Stopped(_) => Failure::new(
+            DIFFERS,
+            format!("{addr} does not reach rung {number}, {name}"),
+            format!("fix the server, then run: {again} {addr}"),
+        ),
+        Outcome::TimedOut { bound, .. } => {
+            let more = match bound {
+                Bound::Climb { deadline } => format!("--deadline {}", longer(*deadline)),
+                Bound::Rung { timeout } => format!("--timeout {}", longer(*timeout)),
+                _ => String::new(),
+            };
+            Failure::new(
+                TIMED_OUT,
+                format!("rung {number}, {name}, did not finish within the bound of {bound}"),
+                format!("allow more time: {again} {more} {addr}"),
+            )
+        }
+        Outcome::NotTried { why, advice } => Failure::new(
+            NOT_TRIED,
+            format!("this machine cannot try rung {number}, {name}: {why}"),
+            format!("{advice}; then run: campanile check {service} {addr}"),
+        ),
+        _ => return None,
+    })
 }
 
 fn cannot(service: &str, addr: &Place, is_json: bool, error: &Error) -> Failure {
@@ -95,10 +133,11 @@ fn cannot(service: &str, addr: &Place, is_json: bool, error: &Error) -> Failure 
         // The words on stderr and the exit code say the same.
         let _ = print(&object.text("message", &error.to_string()).line());
     }
-    Failure::new(FAILED, error.to_string(), error.advice())
+    let code = if matches!(error, Error::Loop(_)) { NOT_TRIED } else { FAILED };
+    Failure::new(code, error.to_string(), error.advice())
 }
 
-/// One object: the ladder, with every rung that was to be climbed.
+/// One object: the ladder, with every rung up to the goal.
 fn json(report: &Report) -> String {
     let rungs: Vec<_> = report.rungs.iter().take(report.goal).map(rung_json).collect();
     Object::about(report.service, &report.addr)
@@ -109,19 +148,21 @@ fn json(report: &Report) -> String {
 }
 
 fn rung_json(rung: &Rung) -> String {
-    let object = Object::new().raw("rung", rung.number).text("name", rung.name);
+    let object = |outcome: &str, rule: &str| {
+        let object = Object::new().raw("rung", rung.number).text("name", rung.name);
+        object.text("outcome", outcome).text("rule", rule)
+    };
+    let begun = |outcome, rule| object(outcome, rule).raw("ms", rung.took.as_millis());
     match &rung.outcome {
         Outcome::Reached { note } => {
-            let object = object.text("outcome", "reached").text("rule", rung.rule);
-            let object = object.raw("ms", rung.took.as_millis());
+            let object = begun("reached", rung.rule);
             match note {
                 Some(note) => object.text("note", note),
                 None => object,
             }
         }
         Outcome::Stopped(failure) => {
-            let object = object.text("outcome", "stopped").text("rule", failure.rule);
-            let object = object.raw("ms", rung.took.as_millis());
+            let object = begun("stopped", failure.rule);
             let object = object.text("sent", &failure.sent).text("came", &failure.came);
             let object = object.text("says", failure.says);
             match rung.chapter {
@@ -129,7 +170,14 @@ fn rung_json(rung: &Rung) -> String {
                 None => object,
             }
         }
-        _ => object.text("outcome", "untried").text("rule", rung.rule),
+        Outcome::TimedOut { sent, came, bound } => {
+            let object = begun("timed-out", rung.rule).text("sent", sent).text("came", came);
+            object.text("bound", &bound.to_string())
+        }
+        Outcome::NotTried { why, advice } => {
+            begun("not-tried", rung.rule).text("why", why).text("advice", advice)
+        }
+        _ => object("untried", rung.rule),
     }
     .end()
 }

@@ -1,4 +1,4 @@
-//! The ladder: which rules anybody's server keeps, seen from outside, and where it stops.
+//! The ladder: checks which rules a server keeps, as its clients see them, and where it stops.
 //!
 //! ```
 //! use campanile::testing::{TestServer, check::Ladder};
@@ -13,8 +13,8 @@
 //! # Ok::<(), campanile::testing::check::Error>(())
 //! ```
 //!
-//! Each rung is a small conversation, or some at once, and the climb ends at the first that goes
-//! wrong: the rungs above stand on those below.
+//! Each rung is a small conversation, or several at once. The climb ends at the first rung that fails,
+//! because the higher rungs depend on the lower ones.
 //!
 #![doc = include_str!("check/tables.md")]
 
@@ -34,9 +34,9 @@ use std::time::{Duration, Instant};
 
 use self::lab::{Lab, Trouble};
 use self::plan::{DAYTIME, ECHO, Plan};
-pub use self::report::{Failure, Outcome, Report, Rung};
+pub use self::report::{Bound, Failure, Outcome, Report, Rung};
 
-/// A ladder at somebody's server: eight rungs for echo, six for daytime.
+/// A ladder for one server: eight rungs for echo, six for daytime.
 #[derive(Debug)]
 pub struct Ladder {
     service: &'static str,
@@ -44,6 +44,7 @@ pub struct Ladder {
     addr: String,
     found: io::Result<Vec<SocketAddr>>,
     timeout: Duration,
+    deadline: Option<Duration>,
     goal: usize,
 }
 
@@ -65,38 +66,48 @@ impl Ladder {
     ) -> Ladder {
         let found = addr.to_socket_addrs().map(Iterator::collect);
         let (addr, goal) = (addr.to_string(), plans.len());
-        Ladder { service, plans, addr, found, timeout: Duration::from_secs(10), goal }
+        let timeout = Duration::from_secs(10);
+        Ladder { service, plans, addr, found, timeout, deadline: None, goal }
     }
 
-    /// How long connecting may take, and a server that owes us something may be silent; 10 seconds
-    /// unless set. A rung as a whole may take ten times as long.
+    /// Bounds connecting, and the silence of a server that still has to send something. A whole rung
+    /// takes at most ten times as long. Default: 10 seconds.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Ladder {
         self.timeout = timeout.clamp(Duration::from_millis(1), Duration::from_secs(86_400));
         self
     }
 
-    /// Climbs no higher than this rung; there is always one to climb.
+    /// Bounds the whole climb. Default: off.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Option<Duration>) -> Ladder {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Climbs no higher than this rung; at least one.
     #[must_use]
     pub fn up_to(mut self, rung: usize) -> Ladder {
         self.goal = rung.clamp(1, self.plans.len());
         self
     }
 
-    /// Climbs until a rung is not reached. `watch` sees each rung twice: when it is begun, still
-    /// [`Untried`](Outcome::Untried), and when it is known how it went.
+    /// Climbs until a rung is not reached. `watch` sees each rung twice: when it begins, still
+    /// [`Untried`](Outcome::Untried), and with its outcome.
     ///
     /// # Errors
-    /// If nobody is there, which is no fault of a server's.
+    /// If the server accepts no connection at all, or if this machine cannot run the check.
     pub fn climb(self, mut watch: impl FnMut(&Rung)) -> Result<Report, Error> {
-        let Ladder { service, plans, addr, found, timeout, goal } = self;
-        let mut absence = "the name has no address".to_owned();
+        let Ladder { service, plans, addr, found, timeout, deadline, goal } = self;
         let found = match found {
             Ok(found) => found,
             Err(error) => return Err(Error::NotFound { addr, error }),
         };
-        for at in found {
-            let mut lab = Lab::new(at, timeout).map_err(Error::Loop)?;
+        let deadline = deadline.and_then(|bound| Some((Instant::now().checked_add(bound)?, bound)));
+        let mut absence = "the name has no address".to_owned();
+        let mut addresses = found.into_iter().peekable();
+        while let Some(at) = addresses.next() {
+            let mut lab = Lab::new(at, timeout, deadline).map_err(Error::Loop)?;
             let mut rungs: Vec<Rung> = (1..).zip(plans).map(|(n, plan)| plan.rung(n)).collect();
             for (rung, plan) in rungs.iter_mut().zip(plans).take(goal) {
                 watch(rung);
@@ -106,17 +117,22 @@ impl Ladder {
                 rung.took = began.elapsed();
                 rung.outcome = match outcome {
                     Ok(note) => Outcome::Reached { note },
-                    // The first client is the one who finds out whether anybody is there.
+                    // The first client finds out whether the address works at all.
                     Err(Trouble::Absent(error)) if rung.number == 1 => {
                         absence = error;
                         break;
                     }
+                    Err(Trouble::Exhausted { .. })
+                        if rung.number == 1 && addresses.peek().is_some() =>
+                    {
+                        break;
+                    }
                     Err(trouble) => {
-                        Outcome::Stopped(trouble.into_failure(&plan.rule).map_err(Error::Loop)?)
+                        trouble.into_outcome(&plan.rule, lab.bound()).map_err(Error::Loop)?
                     }
                 };
                 watch(rung);
-                if matches!(rung.outcome, Outcome::Stopped(_)) {
+                if matches!(rung.outcome, Outcome::Stopped(_) | Outcome::TimedOut { .. }) {
                     break;
                 }
             }
@@ -136,30 +152,33 @@ impl Plan {
     }
 }
 
-/// Why a ladder could not be put to a server. [`advice`](Error::advice) says what to do next.
+/// Why a server could not be checked. [`advice`](Error::advice) says what to do next.
 #[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Error {
-    /// The address cannot be understood, or its name is not known.
+    /// The address cannot be parsed, or the name cannot be resolved.
     NotFound { addr: String, error: io::Error },
-    /// Nobody could be connected to: refused, unreachable, no answer.
+    /// No address accepted the connection: refused, unreachable, or no answer.
     Absent { addr: String, error: String },
-    /// Our own side failed.
+    /// This machine cannot run the check, for example for lack of descriptors.
     Loop(io::Error),
 }
 
 impl Error {
-    /// What to do next.
+    /// Returns what to do next.
     pub fn advice(&self) -> &'static str {
         match self {
             Error::NotFound { .. } => {
-                "check the spelling, or give the address itself, such as 127.0.0.1:12345"
+                "check the spelling, or give an IP address and port, such as 127.0.0.1:12345"
             }
             Error::Absent { .. } => {
-                "check address and port, and that the server runs: campanile serve"
+                "check the address and the port, and start the server if it does not run: \
+                 campanile serve"
             }
-            Error::Loop(_) => "close other programs, or raise the limit of open files: ulimit -n",
+            Error::Loop(_) => {
+                "close other programs, or raise the limit of open files: ulimit -n 4096"
+            }
         }
     }
 }
@@ -169,7 +188,7 @@ impl Display for Error {
         match self {
             Error::NotFound { addr, error } => write!(f, "cannot find {addr}: {error}"),
             Error::Absent { addr, error } => write!(f, "cannot connect to {addr}: {error}"),
-            Error::Loop(error) => write!(f, "cannot go on checking: {error}"),
+            Error::Loop(error) => write!(f, "cannot run the check: {error}"),
         }
     }
 }

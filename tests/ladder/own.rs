@@ -1,4 +1,4 @@
-//! Ours reaches every rung, over both kinds of addresses, again and again, and nothing is left of it.
+//! Our own server reaches every rung, over IPv4 and IPv6, repeatedly, and leaves no connection behind.
 
 use std::net::TcpListener;
 use std::sync::Mutex;
@@ -73,7 +73,7 @@ fn the_program_reaches_every_rung() {
 }
 
 #[test]
-fn every_rung_is_seen_to_begin_and_to_end_up_to_the_one_asked_for() {
+fn watch_sees_each_rung_begin_and_end_up_to_the_goal() {
     let server = TestServer::start();
     let mut seen = Vec::new();
     let ladder = Ladder::echo(server.echo().addr()).up_to(2);
@@ -85,7 +85,7 @@ fn every_rung_is_seen_to_begin_and_to_end_up_to_the_one_asked_for() {
 }
 
 #[test]
-fn of_several_addresses_the_first_that_answers_is_climbed() {
+fn the_first_address_that_answers_is_climbed() {
     let server = TestServer::start();
     let addr = server.daytime().addr();
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -1,15 +1,17 @@
-//! Every rung can fail: a wrong server stops exactly at its own.
+//! Every rung can fail: each wrong server stops exactly at its own rung.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use campanile::testing::check::{Failure, Ladder, Outcome};
+use campanile::testing::TestServer;
+use campanile::testing::check::{Bound, Failure, Ladder, Outcome};
 
+use crate::common::DEADLINE;
 use crate::program::Watchdog;
 use crate::wrong::{self, Wrong};
 
-/// How long a wrong server may be silent; it is waited for in earnest.
+/// How long a wrong server may be silent.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Climbs and returns why it stopped, which must be there.
@@ -50,7 +52,7 @@ fn the_tutorials_echo_as_written_stops_at_2() {
 #[test]
 fn the_tutorials_echo_in_a_loop_stops_at_3() {
     let failure = echo_stops_at(3, &wrong::echo_one_after_the_other());
-    assert_eq!(failure.sent, "'Am I alone here?'; another client was connected");
+    assert_eq!(failure.sent, "'Am I alone here?'; while another client was connected");
     assert_eq!(failure.came, "nothing, then silence for 3s");
 }
 
@@ -121,7 +123,7 @@ fn an_echo_without_bound_stops_at_7_where_its_process_is_seen() {
     let addr = lines.find_map(|line| Some(line.unwrap().split_once("bound to ")?.1.to_owned()));
     let failure = stops_at(7, Ladder::echo(addr.unwrap()));
     assert_eq!((&*failure.sent, failure.rule), ("64.0 MiB and read nothing", "E3"));
-    assert!(failure.came.starts_with("the server took it, and its memory grew by "));
+    assert!(failure.came.starts_with("the server took all of it, and its memory grew by "));
     drop(server.stdin.take());
     assert!(server.wait().unwrap().success());
     drop(watchdog);
@@ -137,15 +139,16 @@ fn unbounded() {
     }
 }
 
-/// In our own process it cannot be told from its client.
+/// Within one process, the memory of the server and of the check cannot be told apart.
 #[test]
-fn what_the_checks_own_process_keeps_is_not_held_against_a_server() {
+fn memory_of_the_checks_own_process_does_not_count() {
     let server = wrong::echo_without_bound();
     let report = Ladder::echo(server.addr).up_to(7).timeout(PATIENCE).climb(|_| {}).unwrap();
     let Outcome::Reached { note: Some(note) } = &report.rungs[6].outcome else {
         panic!("{report}");
     };
-    let expected = "64.0 MiB were taken; memory not seen: the server is in this very process";
+    let expected = "the server took 64.0 MiB; memory not measured: \
+                    the server runs in the same process as the check";
     assert_eq!(note, expected);
 }
 
@@ -162,13 +165,14 @@ fn a_daytime_that_does_not_end_stops_at_2() {
 }
 
 #[test]
-fn a_daytime_that_says_no_line_stops_at_2() {
+fn a_daytime_that_sends_no_line_stops_at_2() {
     for (text, why) in [
         (&b"19:14"[..], "'19:14', then EOF: a line without an end"),
+        (b"19:14\0\0", r"'19:14\x00\x00', then EOF: a line without an end"),
         (b"19:14\n19:15\n", r"'19:14\n19:15\n', then EOF: more than one line"),
         (b"19\x0014\r\n", r"'19\x0014\r\n', then EOF: '\x00' is not printable"),
         (b"\r\n", r"'\r\n', then EOF: an empty line"),
-        (&[b'!'; 2000], "2000 bytes, then more, which is no line"),
+        (&[b'!'; 2000], "2000 bytes, then more, which is too long for a line"),
     ] {
         assert_eq!(daytime_stops_at(2, &wrong::daytime_that_says(text)).came, why);
     }
@@ -178,8 +182,10 @@ fn a_daytime_that_says_no_line_stops_at_2() {
 fn the_end_of_the_line_is_noted() {
     for (text, note) in [
         (&b"19:14\r\n"[..], "ends with CR LF"),
-        (b"19:14\n", "ends with LF alone"),
-        (b"\n56686 14-01-29 19:14:15 00 0 0 UTC(NIST) *\n", "ends with LF alone"),
+        (b"19:14\n", "ends with LF"),
+        (b"19:14\n\r", "ends with LF CR"),
+        (b"\r\n19:14\r\0", "ends with CR"),
+        (b"\n56686 14-01-29 19:14:15 00 0 0 UTC(NIST) *\n", "ends with LF"),
     ] {
         let server = wrong::daytime_that_says(text);
         let report = Ladder::daytime(server.addr).timeout(PATIENCE).climb(|_| {}).unwrap();
@@ -192,7 +198,7 @@ fn the_end_of_the_line_is_noted() {
 fn the_tutorials_daytime_which_does_not_read_stops_at_3() {
     let failure = daytime_stops_at(3, &wrong::daytime_that_does_not_read());
     assert_eq!(failure.rule, "D3");
-    assert!(failure.came.contains("broken connection"), "{}", failure.came);
+    assert!(failure.came.contains("the connection failed"), "{}", failure.came);
 }
 
 #[test]
@@ -209,6 +215,55 @@ fn a_daytime_that_dies_of_a_reset_stops_at_5() {
 #[test]
 fn a_daytime_one_after_the_other_stops_at_6() {
     let failure = daytime_stops_at(6, &wrong::daytime_one_after_the_other());
-    assert_eq!(failure.sent, "nothing; another client had its line and did not close");
+    assert_eq!(failure.sent, "nothing; while another client had its line and did not close");
     assert_eq!(failure.came, "nothing, then silence for 3s");
+}
+
+/// Climbs and returns the rung that our bound ended, with what came there and the bound.
+#[track_caller]
+fn times_out(ladder: Ladder) -> (usize, String, Bound) {
+    let report = ladder.climb(|_| {}).unwrap();
+    assert_eq!((report.stopped().map(|(rung, _)| rung.number), report.is_well()), (None, false));
+    let end = report.rungs.iter().find_map(|rung| match &rung.outcome {
+        Outcome::TimedOut { came, bound, .. } => Some((rung.number, came.clone(), *bound)),
+        _ => None,
+    });
+    let (number, came, bound) = end.unwrap_or_else(|| panic!("it times out\n{report}"));
+    assert_eq!(report.reached(), number - 1, "{report}");
+    assert!(report.rungs[number - 1].took < DEADLINE, "{report}");
+    (number, came, bound)
+}
+
+#[test]
+fn a_slow_but_correct_echo_is_ended_by_our_bound_and_not_by_a_rule() {
+    let server = TestServer::start();
+    server.fault("echo: slice 100/10ms");
+    let timeout = Duration::from_millis(300);
+    let (number, came, bound) = times_out(Ladder::echo(server.echo().addr()).timeout(timeout));
+    assert_eq!((number, bound), (4, Bound::Rung { timeout }));
+    assert!(came.contains(" bytes, as sent, until the bound ended the rung; "), "{came}");
+    let expected = "3s for one rung, 10 times the timeout of 300ms";
+    assert_eq!(bound.to_string(), expected);
+}
+
+#[test]
+fn a_slow_but_correct_daytime_is_ended_by_our_bound_and_not_by_a_rule() {
+    let server = TestServer::start();
+    server.fault("daytime: slice 1/200ms");
+    let timeout = Duration::from_millis(400);
+    let ladder = Ladder::daytime(server.daytime().addr()).timeout(timeout);
+    let (number, came, bound) = times_out(ladder);
+    assert_eq!((number, bound), (2, Bound::Rung { timeout }));
+    assert!(came.ends_with(", until the bound ended the rung"), "{came}");
+}
+
+#[test]
+fn a_climb_is_bounded_by_its_deadline() {
+    let server = TestServer::start();
+    server.fault("echo: rate 10000/s");
+    let deadline = Duration::from_secs(2);
+    let ladder = Ladder::echo(server.echo().addr()).deadline(Some(deadline));
+    let (number, _, bound) = times_out(ladder);
+    assert_eq!((number, bound), (4, Bound::Climb { deadline }));
+    assert_eq!(bound.to_string(), "2s for the whole check");
 }

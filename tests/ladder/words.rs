@@ -1,11 +1,33 @@
-//! `campanile check`: what it prints, and how it ends.
+//! `campanile check`: its output and its exit codes.
 
 use std::net::TcpListener;
 
 use campanile::testing::TestServer;
 
-use crate::program::{Server, run, run_words};
+use crate::common::namespace;
+use crate::program::{Ended, Folder, Server, run, run_words};
 use crate::wrong;
+
+/// What stderr shows while these rungs are climbed.
+fn progress(names: &[&str]) -> String {
+    (1..).zip(names).map(|(number, name)| format!("rung {number}: {name} ...\n")).collect()
+}
+
+const DAYTIME: [&str; 6] = [
+    "a client that sends nothing",
+    "one line, then EOF",
+    "a client that sends first",
+    "100 clients at once",
+    "resets",
+    "a client that never closes",
+];
+
+/// `campanile check` with at most so many descriptors.
+fn with_descriptors(count: usize, words: &[&str]) -> Ended {
+    let mut shell = std::process::Command::new("sh");
+    let script = format!("ulimit -n {count} && exec \"$0\" check \"$@\"");
+    run(shell.args(["-c", &script, env!("CARGO_BIN_EXE_campanile")]).args(words))
+}
 
 #[test]
 fn a_good_server_gets_a_table_and_exit_0() {
@@ -14,55 +36,90 @@ fn a_good_server_gets_a_table_and_exit_0() {
     let ended = run_words(["check", "daytime", &addr]);
     let expected = format!(
         "daytime {addr}: 6 of 6 rungs\n  \
-         1  said without being asked            reached\n  \
-         2  one line, then EOF                  reached  ends with CR LF\n  \
-         3  a client that talks first           reached\n  \
-         4  many at once                        reached\n  \
-         5  resets                              reached\n  \
-         6  a client that never closes          reached\n"
+         1  a client that sends nothing       reached\n  \
+         2  one line, then EOF                reached, ends with CR LF\n  \
+         3  a client that sends first         reached\n  \
+         4  100 clients at once               reached\n  \
+         5  resets                            reached\n  \
+         6  a client that never closes        reached\n"
     );
-    assert_eq!((ended.code, ended.stdout, &*ended.stderr), (Some(0), expected, ""));
+    assert_eq!((ended.code, ended.stdout), (Some(0), expected));
+    assert_eq!(ended.stderr, progress(&DAYTIME), "a pipe gets the progress as lines");
 }
 
 #[test]
-fn a_server_that_stops_gets_a_table_that_says_why_and_exit_3_also_if_it_is_only_silent() {
+fn a_server_that_stops_or_is_silent_gets_a_table_that_says_why_and_exit_3() {
     let server = wrong::daytime_when_asked();
     let addr = server.addr.to_string();
     let ended = run_words(["check", "daytime", &addr, "--timeout", "1s"]);
     let expected = format!(
         "daytime {addr}: 0 of 6 rungs\n  \
-         1  said without being asked            STOPPED\n       \
-         sent  nothing\n       \
-         came  nothing, then silence for 1s\n       \
-         rule  D1: the time is said at once, to a client that says nothing and\n             \
-         goes on listening\n       \
-         read  src/guide/library.md\n  \
-         2  one line, then EOF                  -\n  \
-         3  a client that talks first           -\n  \
-         4  many at once                        -\n  \
-         5  resets                              -\n  \
-         6  a client that never closes          -\n"
+         1  a client that sends nothing       STOPPED\n       \
+         sent      nothing\n       \
+         received  nothing, then silence for 1s\n       \
+         rule      D1: the server sends the time at once, without waiting for a\n                 \
+         request or for the client's EOF\n       \
+         read      src/guide/library.md\n  \
+         2  one line, then EOF                -\n  \
+         3  a client that sends first         -\n  \
+         4  100 clients at once               -\n  \
+         5  resets                            -\n  \
+         6  a client that never closes        -\n"
     );
     assert_eq!((ended.code, ended.stdout), (Some(3), expected));
     let expected = format!(
-        "error: {addr} does not reach rung 1, said without being asked\n  \
-         make it so, then: campanile check daytime --rung 1 {addr}\n"
+        "{}error: {addr} does not reach rung 1, a client that sends nothing\n  \
+         fix the server, then run: campanile check daytime --rung 1 {addr}\n",
+        progress(&DAYTIME[..1])
     );
     assert_eq!(ended.stderr, expected);
 }
 
 #[test]
-fn only_up_to_a_rung_is_an_exercise() {
+fn a_slow_server_gets_the_bound_that_ended_the_rung_and_exit_124() {
+    let server = TestServer::start();
+    server.fault("daytime: slice 1/200ms");
+    let addr = server.daytime().addr().to_string();
+    let ended = run_words(["check", "daytime", &addr, "--timeout", "400ms"]);
+    assert_eq!(ended.code, Some(124), "{}", ended.stdout);
+    let bound = "4s for one rung, 10 times the timeout of 400ms";
+    let lines = "\n  2  one line, then EOF                TIMED OUT\n       sent      nothing\n";
+    assert!(ended.stdout.contains(lines), "{}", ended.stdout);
+    assert!(ended.stdout.contains(&format!("\n       bound     {bound}\n")), "{}", ended.stdout);
+    let expected = format!(
+        "{}error: rung 2, one line, then EOF, did not finish within the bound of {bound}\n  \
+         allow more time: campanile check daytime --rung 2 --timeout 1200ms {addr}\n",
+        progress(&DAYTIME[..2])
+    );
+    assert_eq!(ended.stderr, expected);
+
+    let words = ["check", "daytime", &addr, "--json", "--deadline", "3s"];
+    let ended = run_words(words);
+    assert_eq!(ended.code, Some(124), "{}", ended.stdout);
+    let object: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let rung = &object["rungs"][1];
+    assert_eq!(
+        (&rung["outcome"], &rung["bound"]),
+        (&"timed-out".into(), &"3s for the whole check".into())
+    );
+    let advice =
+        format!("  allow more time: campanile check daytime --rung 2 --deadline 9s {addr}\n");
+    assert!(ended.stderr.ends_with(&advice), "{}", ended.stderr);
+}
+
+#[test]
+fn an_exercise_climbs_up_to_its_rung() {
     let server = wrong::echo_one_after_the_other();
     let addr = server.addr.to_string();
     let ended = run_words(["check", "echo", "--rung", "2", &addr]);
-    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    let expected = progress(&["one client", "the next client"]);
+    assert_eq!((ended.code, ended.stderr), (Some(0), expected));
     assert!(ended.stdout.starts_with(&format!("echo {addr}: 2 of 2 rungs\n")), "{}", ended.stdout);
     assert_eq!(ended.stdout.lines().count(), 3, "{}", ended.stdout);
 }
 
 #[test]
-fn as_json_it_is_one_object() {
+fn json_output_is_one_object() {
     let server = wrong::echo_of_text();
     let addr = server.addr.to_string();
     let ended = run_words(["check", "echo", "--json", &addr, "--rung", "5"]);
@@ -83,20 +140,128 @@ fn as_json_it_is_one_object() {
 }
 
 #[test]
-fn with_few_descriptors_there_are_fewer_idle_clients_and_that_is_noted() {
-    // In a process of its own: the memory of this one is other tests', too.
+fn a_rung_without_descriptors_is_not_tried_and_that_is_exit_4() {
+    // In a process of its own: other tests use the memory of this one.
     let server = Server::start(&["-q"]);
-    let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", "ulimit -n 100 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_campanile")]);
-    shell.args(["check", "echo", &server.echo[0].to_string()]);
-    let ended = run(&mut shell);
-    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
-    let note = ended.stdout.lines().last().unwrap().split_once("reached  only ").unwrap().1;
-    assert!(note.ends_with(" idle: this machine has no room for more"), "{note}");
+    let addr = server.echo[0].to_string();
+    for count in [30, 100] {
+        let ended = with_descriptors(count, &["echo", &addr]);
+        assert_eq!(ended.code, Some(4), "{}", ended.stdout);
+        let head = format!("echo {addr}: 7 of 8 rungs, 1 not tried\n");
+        assert!(ended.stdout.starts_with(&head), "{}", ended.stdout);
+        let last = ended.stdout.lines().last().unwrap();
+        let rest = last.strip_prefix("  8  resets, urgent data, 1,000 idle   ").unwrap();
+        let rest = rest.strip_prefix("not tried, no free file descriptor after ").unwrap();
+        let connected = rest.strip_suffix(" clients of 1000 (at least 100)").unwrap();
+        assert!((1..count).contains(&connected.parse().unwrap()), "{rest}");
+        let error = "error: this machine cannot try rung 8, resets, urgent data, 1,000 idle: \
+                     no free file descriptor after ";
+        let advice = format!(
+            "  raise the limit of open files: ulimit -n 4096; then run: campanile check echo {addr}\n"
+        );
+        assert!(
+            ended.stderr.contains(error) && ended.stderr.ends_with(&advice),
+            "{}",
+            ended.stderr
+        );
+    }
 }
 
 #[test]
-fn where_nobody_is_it_fails_with_1() {
+fn a_rung_without_any_descriptor_is_not_tried_either() {
+    let server = TestServer::start();
+    let addr = server.echo().addr().to_string();
+    // stdin, stdout, stderr, the selector and its waker.
+    let ended = with_descriptors(5, &["echo", "--rung", "2", "--json", &addr]);
+    let object: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((ended.code, &object["reached"]), (Some(4), &0.into()));
+    for rung in object["rungs"].as_array().unwrap() {
+        assert_eq!(
+            (&rung["outcome"], &rung["why"]),
+            (&"not-tried".into(), &"no free file descriptor".into())
+        );
+        assert_eq!(rung["advice"], "raise the limit of open files: ulimit -n 4096");
+    }
+    let ended = with_descriptors(4, &["echo", &addr]);
+    let expected = "error: cannot run the check: Too many open files (os error 24)\n  \
+                    close other programs, or raise the limit of open files: ulimit -n 4096\n";
+    assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(4), "", expected));
+}
+
+#[test]
+fn a_hundred_descriptors_and_more_are_enough_for_a_smaller_crowd() {
+    let server = Server::start(&["-q"]);
+    let ended = with_descriptors(140, &["echo", &server.echo[0].to_string()]);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let last = ended.stdout.lines().last().unwrap();
+    let (_, rest) = last.split_once("   reached, with ").unwrap();
+    let count = rest.strip_suffix(" of 1,000 idle clients: no free file descriptor").unwrap();
+    assert!((100..140).contains(&count.parse().unwrap()), "{rest}");
+}
+
+#[test]
+fn a_rung_that_is_not_reached_outweighs_one_that_is_not_tried() {
+    let server = wrong::daytime_that_dies_of_a_reset();
+    let addr = server.addr.to_string();
+    let ended = with_descriptors(50, &["daytime", "--timeout", "3s", &addr]);
+    assert_eq!(ended.code, Some(3), "{}", ended.stdout);
+    let head = format!("daytime {addr}: 3 of 6 rungs, 1 not tried\n");
+    assert!(ended.stdout.starts_with(&head), "{}", ended.stdout);
+    assert!(ended.stderr.contains("does not reach rung 5, resets\n"), "{}", ended.stderr);
+}
+
+/// Runs the program's server and a check in a namespace with these local ports.
+#[cfg(target_os = "linux")]
+fn with_ports(ports: &str, words: &str) -> Option<Ended> {
+    let script = format!(
+        "mkfifo \"$1\"; timeout 60 \"$0\" serve -q -d 9999 -e 12345 >\"$1\" &\n\
+         read -r line <\"$1\"; \"$0\" check {words}; code=$?; kill $!; wait; exit $code"
+    );
+    let folder = Folder::new("ports");
+    let mut command = namespace::with_ports(ports, &script)?;
+    Some(run(command.arg(env!("CARGO_BIN_EXE_campanile")).arg(folder.join("lines"))))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_few_hundred_local_ports_are_enough_for_a_smaller_crowd() {
+    let Some(ended) = with_ports("40000 40499", "echo 2>&1") else { return };
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    let last = ended.stdout.lines().last().unwrap();
+    let (_, rest) = last.split_once("   reached, with ").unwrap();
+    let count = rest.strip_suffix(" of 1,000 idle clients: no free local port").unwrap();
+    assert!((100..500).contains(&count.parse().unwrap()), "{rest}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_rung_without_local_ports_is_not_tried_and_the_climb_goes_on() {
+    let Some(ended) = with_ports("40000 40089", "daytime") else { return };
+    assert_eq!(ended.code, Some(4), "{}", ended.stdout);
+    let outcomes: Vec<_> = ended.stdout.lines().skip(1).map(|line| &line[39..]).collect();
+    assert!(ended.stdout.starts_with("daytime 127.0.0.1:9999: 5 of 6 rungs, 1 not tried\n"));
+    assert!(outcomes[3].starts_with("not tried, no free local port after "), "{outcomes:?}");
+    assert_eq!(outcomes[4..], ["reached", "reached"]);
+    let advice = "  wait a minute until used ports become free, or widen the range: \
+                  sysctl net.ipv4.ip_local_port_range; then run: campanile check daytime 127.0.0.1:9999\n";
+    assert!(ended.stderr.ends_with(advice), "{}", ended.stderr);
+}
+
+/// The error of connect(2) is that of a machine without a free port.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_address_family_that_is_off_is_an_error_and_no_lack_of_ports() {
+    let script = "for name in all lo; do echo 1 >/proc/sys/net/ipv6/conf/$name/disable_ipv6; done\n\
+                  \"$0\" check echo '[::1]:12345'";
+    let Some(mut command) = namespace::with_ports("32768 60999", script) else { return };
+    let ended = run(command.arg(env!("CARGO_BIN_EXE_campanile")));
+    let expected = "error: cannot connect to [::1]:12345: Cannot assign requested address\n";
+    assert_eq!((ended.code, &*ended.stdout), (Some(1), ""), "{}", ended.stderr);
+    assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+}
+
+#[test]
+fn a_refused_connection_is_exit_1() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let ended = run_words(["check", "echo", "--json", &nobody]);
     let message = format!("cannot connect to {nobody}: Connection refused");
@@ -105,15 +270,17 @@ fn where_nobody_is_it_fails_with_1() {
          \"message\":\"{message}\"}}\n"
     );
     assert_eq!((ended.code, ended.stdout), (Some(1), expected));
-    let advice = "check address and port, and that the server runs: campanile serve";
-    assert_eq!(ended.stderr, format!("error: {message}\n  {advice}\n"));
+    let advice =
+        "check the address and the port, and start the server if it does not run: campanile serve";
+    let progress = progress(&["one client"]);
+    assert_eq!(ended.stderr, format!("{progress}error: {message}\n  {advice}\n"));
     let ended = run_words(["check", "daytime", "no-such-name.invalid:13"]);
     assert_eq!((ended.code, &*ended.stdout), (Some(1), ""));
     assert!(ended.stderr.starts_with("error: cannot find no-such-name.invalid:13: "));
 }
 
 #[test]
-fn a_rung_that_the_ladder_does_not_have_is_a_wrong_word() {
+fn a_rung_beyond_the_ladder_is_a_usage_error() {
     for (service, rung, top) in [("echo", "9", 8), ("daytime", "7", 6), ("echo", "0", 8)] {
         let ended = run_words(["check", service, "--rung", rung]);
         let expected = format!(

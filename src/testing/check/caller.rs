@@ -1,24 +1,25 @@
-//! A client of ours: what it is to do, which its rung decides, and what has become of it.
+//! One client of the check: what its rung tells it to do, and what happened.
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::lab::no_connection;
 use crate::client::repr;
 use crate::outbox::Outbox;
 use crate::protocol::{CloseReason, ConnId, Protocol};
 
-/// Bytes sent at once.
+/// Bytes per send.
 const PIECE: usize = 16 << 10;
-/// How much of what came is kept to be shown.
+/// Bytes of the reply that are kept to be shown.
 const HEARD_MAX: usize = 1024;
-/// How many bytes of a difference are shown.
+/// Bytes of a difference that are shown.
 const SHOWN: usize = 16;
-/// A prime, so that a lost or doubled buffer of any common size is seen.
+/// A prime, so that a lost or doubled buffer of any common size is found.
 const BLOCK: usize = 65_521;
 
-/// How its side is to end once everything is said.
+/// How the client ends its side after it has sent everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum End {
     #[default]
@@ -36,30 +37,30 @@ pub(super) enum Over {
     Broken(String),
 }
 
-/// A client as its rung sees it. Invariant: `received <= queued` unless `wrong` says otherwise.
+/// A client as its rung sees it. Invariant: `received <= queued`, unless `wrong` is set.
 #[derive(Debug, Default)]
 pub(super) struct Call {
-    /// What it says, over and over, until `total` bytes are said.
+    /// What it sends, again and again, until it has sent `total` bytes.
     text: Vec<u8>,
     pub(super) total: u64,
-    /// Compares what comes with what it said.
+    /// Compares the reply with what it sent.
     compares: bool,
     pub(super) is_deaf: bool,
     was_deaf: bool,
     pub(super) end: End,
-    /// Keeps its side open when the server has ended.
+    /// Keeps its side open after the server's EOF.
     is_rude: bool,
     pub(super) is_open: bool,
     pub(super) queued: u64,
     pub(super) received: u64,
-    /// The first bytes of what came.
+    /// The first bytes of the reply.
     pub(super) heard: Vec<u8>,
     wrong: Option<String>,
     pub(super) has_eof: bool,
     pub(super) over: Option<Over>,
 }
 
-/// A client and its connection, if there is one.
+/// A client and its connection, if it has one.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     pub(super) id: Option<ConnId>,
@@ -67,7 +68,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client and the protocol that obeys it.
+    /// A client, and the protocol that acts for it.
     pub(super) fn new(call: Call) -> (Client, Caller) {
         let call = Rc::new(RefCell::new(call));
         (Client { id: None, call: Rc::clone(&call) }, Caller(call))
@@ -83,12 +84,12 @@ impl Client {
 }
 
 impl Call {
-    /// Says `text` once and compares the echo.
+    /// Sends `text` once and compares the echo.
     pub(super) fn saying(text: &[u8]) -> Call {
         Call { text: text.to_vec(), total: text.len() as u64, compares: true, ..Call::default() }
     }
 
-    /// Says `total` bytes of every value, in an order that is this `seed`'s own, and compares the echo.
+    /// Sends `total` bytes of every value, in an order that depends on `seed`, and compares the echo.
     pub(super) fn pouring(total: u64, seed: u64) -> Call {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut next = || {
@@ -99,12 +100,12 @@ impl Call {
         Call { text, total, compares: true, ..Call::default() }
     }
 
-    /// Says `text` and takes whatever comes.
+    /// Sends `text` and accepts any reply.
     pub(super) fn listening(text: &[u8]) -> Call {
         Call { compares: false, ..Call::saying(text) }
     }
 
-    /// The same, but it reads nothing until it is told to.
+    /// The same, but it reads nothing until its rung lets it.
     pub(super) fn deaf(self) -> Call {
         Call { is_deaf: true, was_deaf: true, ..self }
     }
@@ -113,18 +114,18 @@ impl Call {
         Call { end, ..self }
     }
 
-    /// The same, but it never ends its side by itself.
+    /// The same, but it never closes its side by itself.
     pub(super) fn rude(self) -> Call {
         Call { is_rude: true, ..self }
     }
 
-    /// Says something more.
+    /// Sends more.
     pub(super) fn say(&mut self, text: &[u8]) {
         self.text.extend_from_slice(text);
         self.total = self.text.len() as u64;
     }
 
-    /// Says nothing more than it has said already.
+    /// Sends no more than what is queued already.
     pub(super) fn stop_talking(&mut self) {
         self.total = self.queued;
     }
@@ -134,7 +135,7 @@ impl Call {
         self.queued + self.received + u64::from(self.is_open) + u64::from(self.has_eof)
     }
 
-    /// Whether nothing good can follow.
+    /// Whether the conversation cannot succeed any more, or has ended.
     pub(super) fn is_done_for(&self) -> bool {
         self.wrong.is_some() || self.over.is_some() || self.has_eof
     }
@@ -143,12 +144,12 @@ impl Call {
         self.wrong.is_some()
     }
 
-    /// Whether all that was said has come back, and nothing else.
+    /// Whether the server has returned everything, and nothing else.
     pub(super) fn is_echoed(&self) -> bool {
         self.wrong.is_none() && self.received == self.total
     }
 
-    /// What it did, in words.
+    /// Describes what it sent.
     pub(super) fn deeds(&self) -> String {
         let mut text = match self.total {
             0 => "nothing".into(),
@@ -167,27 +168,29 @@ impl Call {
         text
     }
 
-    /// What came, in words; `silence` is how long we waited for more.
-    pub(super) fn came(&self, silence: Duration) -> String {
+    /// Describes what it received. `silence` is how long it waited for more; `None` if the bound of the
+    /// rung ended the wait.
+    pub(super) fn came(&self, silence: Option<Duration>) -> String {
         if let Some(Over::NotConnected(error)) = &self.over {
-            return format!("no connection: {error}");
+            return no_connection(error);
         }
-        let all = if self.compares { ", as they were sent" } else { "" };
+        let all = if self.compares { ", as sent" } else { "" };
         let mut text = match self.received {
             0 => "nothing".into(),
             count if count <= HEARD_MAX as u64 => repr(&self.heard),
             count => format!("{count} bytes{all}"),
         };
-        match (&self.wrong, &self.over) {
-            (Some(wrong), _) => return format!("{text}, then {wrong}"),
-            (_, Some(Over::Broken(error))) => {
-                text += &format!(", then a broken connection: {error}")
+        match (&self.wrong, &self.over, silence) {
+            (Some(wrong), ..) => return format!("{text}, then {wrong}"),
+            (_, Some(Over::Broken(error)), _) => {
+                text += &format!(", then the connection failed: {error}")
             }
             _ if self.has_eof => text += ", then EOF",
-            _ => text += &format!(", then silence for {silence:?}"),
+            (.., Some(silence)) => text += &format!(", then silence for {silence:?}"),
+            (.., None) => text += ", until the bound ended the rung",
         }
         if self.compares && self.received < self.queued && self.queued > HEARD_MAX as u64 {
-            text += &format!("; {} bytes were still owed", self.queued - self.received);
+            text += &format!("; {} bytes were still missing", self.queued - self.received);
         }
         text
     }
@@ -203,18 +206,18 @@ impl Call {
             self.wrong = Some(if due.is_empty() {
                 format!("{}, which was never sent", repr(came))
             } else {
-                format!("{} where {} was due", repr(came), repr(&due))
+                format!("{} instead of {}", repr(came), repr(&due))
             });
         }
         self.received += right as u64;
         let room = (HEARD_MAX + 1).saturating_sub(self.heard.len());
         self.heard.extend_from_slice(&data[..right.min(room)]);
         if !self.compares && self.received > HEARD_MAX as u64 {
-            self.wrong = Some("more, which is no line".into());
+            self.wrong = Some("more, which is too long for a line".into());
         }
     }
 
-    /// How many bytes of what came are those that were due.
+    /// How many bytes of the reply are those expected.
     fn agreeing(&self, data: &[u8]) -> usize {
         let mut right = 0;
         while right < data.len() {
@@ -231,7 +234,7 @@ impl Call {
         right
     }
 
-    /// The byte that is due after `ahead` more, if there is one.
+    /// The byte expected after `ahead` more, if there is one.
     fn due(&self, ahead: usize) -> Option<u8> {
         let at = self.received + ahead as u64;
         (at < self.queued).then(|| self.text[(at % self.text.len() as u64) as usize])
@@ -244,7 +247,7 @@ impl Call {
         if self.is_deaf {
             out.pause();
         } else {
-            // Also while much of ours is unsent: two who wait for each other would wait for ever.
+            // Also while much is unsent: otherwise both sides could wait for each other for ever.
             out.resume();
         }
         while self.queued < self.total && !out.is_congested() {
@@ -265,7 +268,7 @@ impl Call {
     }
 }
 
-/// The protocol that does what the call says.
+/// The protocol that does what its `Call` says.
 #[derive(Debug)]
 pub(super) struct Caller(Rc<RefCell<Call>>);
 
@@ -308,7 +311,7 @@ impl Protocol for Caller {
     }
 }
 
-/// The error without its number.
+/// The text of the error without its number.
 pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()

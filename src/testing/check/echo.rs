@@ -9,21 +9,23 @@ use super::plan::Rule;
 use super::{mebibytes, urgent};
 
 const MIB: u64 = 1 << 20;
-/// More than the kernels of both sides hold (4 and 6 MiB on Linux, unless told otherwise).
+/// More than the kernels of both sides hold (4 and 6 MiB by default on Linux).
 const FLOOD: u64 = 24 * MIB;
-/// Enough of it that a server which keeps it cannot hide that.
+/// Enough that the memory of a server which keeps all of it grows visibly.
 const DELUGE: u64 = 64 * MIB;
-/// A server may grow by as much for reasons of its own.
+/// Growth that has other reasons.
 const GROWTH: u64 = 16 * MIB;
 const RESETS: usize = 20;
 const IDLE: usize = 1000;
-/// Time for what was sent to arrive, and to be acted upon.
+/// Time for bytes to arrive and for the server to react.
 const MOMENT: Duration = Duration::from_millis(50);
 
-static CROWD: Rule =
-    Rule { number: "L5", says: "connections that say nothing keep nobody from being served" };
+static CROWD: Rule = Rule {
+    number: "L5",
+    says: "idle connections do not keep the server from serving other clients",
+};
 
-/// A client that is answered and leaves.
+/// A client that gets its echo and leaves.
 fn greet(lab: &mut Lab, text: &[u8]) -> Result<(), Trouble> {
     let client = lab.meet(Call::saying(text))?;
     lab.echoed(&client)?;
@@ -42,10 +44,10 @@ pub(super) fn two_at_once(lab: &mut Lab) -> Climbed {
     let one = lab.meet(Call::saying(b"I was here first. "))?;
     lab.echoed(&one)?;
     let other = lab.meet(Call::saying(b"Am I alone here?"));
-    let other = other.map_err(|trouble| trouble.after("another client was connected"))?;
-    lab.echoed(&other).map_err(|trouble| trouble.after("another client was connected"))?;
+    let other = other.map_err(|trouble| trouble.after("while another client was connected"))?;
+    lab.echoed(&other).map_err(|trouble| trouble.after("while another client was connected"))?;
     lab.tell(&one, |call| call.say(b"And I still am."));
-    lab.echoed(&one).map_err(|trouble| trouble.after("another client was connected"))?;
+    lab.echoed(&one).map_err(|trouble| trouble.after("while another client was connected"))?;
     lab.part(&one)?;
     lab.part(&other).map(|()| None)
 }
@@ -61,17 +63,17 @@ pub(super) fn a_slow_reader(lab: &mut Lab) -> Climbed {
     lab.fill(&client)?;
     let taken = read_at_last(lab, &client, End::Not)?;
     lab.part(&client)?;
-    Ok(Some(format!("{} were taken before any was read", mebibytes(taken))))
+    Ok(Some(format!("the server took {} before the client read", mebibytes(taken))))
 }
 
-/// Lets a client that was deaf read everything that it has sent, and returns how much that was.
+/// Lets a client that was deaf read everything, and returns how much it had sent.
 fn read_at_last(lab: &mut Lab, client: &Client, end: End) -> Result<u64, Trouble> {
     lab.tell(client, |call| {
         call.stop_talking();
         call.end = end;
     });
     if end != End::Not {
-        // The end is to arrive while much is owed.
+        // The EOF must arrive while much is still queued.
         lab.wait(&[client], MOMENT, || false)?;
     }
     lab.tell(client, |call| call.is_deaf = false);
@@ -82,7 +84,7 @@ fn read_at_last(lab: &mut Lab, client: &Client, end: End) -> Result<u64, Trouble
 pub(super) fn half_close(lab: &mut Lab) -> Climbed {
     let silent = lab.meet(Call::saying(b"").ending(End::HalfClose))?;
     lab.ended(&silent)?;
-    // Once as much as the kernels take, and once as much as anybody takes.
+    // Once as much as the kernels hold, and once more than that.
     for total in [MIB, FLOOD] {
         let client = lab.meet(Call::pouring(total, lab.count).deaf())?;
         lab.fill(&client)?;
@@ -98,7 +100,7 @@ pub(super) fn a_client_that_never_reads(lab: &mut Lab) -> Climbed {
     let deaf = lab.meet(Call::pouring(DELUGE, lab.count).deaf())?;
     lab.fill(&deaf)?;
     let taken = deaf.call().queued;
-    let told = format!("another client had sent {} and read nothing", mebibytes(taken));
+    let told = format!("while another client had sent {} and read nothing", mebibytes(taken));
     for text in [&b"Is anybody there?"[..], b"And still there?"] {
         greet(lab, text).map_err(|trouble| trouble.after(&told))?;
     }
@@ -108,10 +110,10 @@ pub(super) fn a_client_that_never_reads(lab: &mut Lab) -> Climbed {
     };
     let unbounded = match grown {
         Ok(grown) if grown > GROWTH => {
-            Some(format!("the server took it, and its memory grew by {}", mebibytes(grown)))
+            Some(format!("the server took all of it, and its memory grew by {}", mebibytes(grown)))
         }
-        // More than two kernels hold: it is kept where we do not look, by a child of the server's.
-        Ok(_) if taken == DELUGE => Some("the server took it all, which is without bound".into()),
+        // More than two kernels hold, so another process keeps it, such as a child of the server.
+        Ok(_) if taken == DELUGE => Some("the server took all of it, without a bound".into()),
         _ => None,
     };
     if let Some(came) = unbounded {
@@ -121,44 +123,44 @@ pub(super) fn a_client_that_never_reads(lab: &mut Lab) -> Climbed {
     lab.part(&deaf)?;
     let memory = match grown {
         Ok(grown) => format!("memory grew by {}", mebibytes(grown)),
-        Err(why) => format!("memory not seen: {why}"),
+        Err(why) => format!("memory not measured: {why}"),
     };
-    Ok(Some(format!("{} were taken; {memory}", mebibytes(taken))))
+    Ok(Some(format!("the server took {}; {memory}", mebibytes(taken))))
 }
 
 pub(super) fn a_rough_crowd(lab: &mut Lab) -> Climbed {
     resets(lab)?;
-    urgent::exchange(lab.addr, lab.timeout)?;
-    let count = idle(lab).map_err(|trouble| trouble.breaking(&CROWD))?;
-    Ok((count < IDLE).then(|| format!("only {count} idle: this machine has no room for more")))
+    urgent::exchange(lab)?;
+    idle(lab).map_err(|trouble| trouble.breaking(&CROWD))
 }
 
 fn resets(lab: &mut Lab) -> Result<(), Trouble> {
     for round in 0..RESETS {
         let call = match round % 2 {
             0 => Call::saying(b""),
-            // More than was read when the reset comes.
+            // The reset arrives while the server has unread bytes.
             _ => Call::pouring(MIB / 8, lab.count).deaf(),
         };
         let client = lab.meet(call.ending(End::Reset));
-        let client = client.map_err(|trouble| trouble.after("clients before it had reset"))?;
+        let client = client
+            .map_err(|trouble| trouble.after("after clients that reset their connections"))?;
         lab.wait(&[&client], lab.timeout, || client.call().over.is_some())?;
     }
-    let told = format!("{RESETS} clients had reset their connections");
+    let told = format!("after {RESETS} clients that reset their connections");
     let client = lab.meet(Call::saying(b"Did you survive that?"));
     let client = client.map_err(|trouble| trouble.after(&told))?;
     lab.echoed(&client).map_err(|trouble| trouble.after(&told))?;
-    // Whoever dies of it may be slow to.
+    // A server that the resets end may take a moment to end.
     lab.wait(&[&client], MOMENT, || false)?;
     lab.part(&client)?;
     greet(lab, b"And are you still well?").map_err(|trouble| trouble.after(&told))
 }
 
-/// Returns how many there were.
-fn idle(lab: &mut Lab) -> Result<usize, Trouble> {
-    let crowd = lab.crowd(IDLE, |_| Call::saying(b"Pay no heed to me"))?;
+/// Connects idle clients. Returns a note if this machine has no room for all of them.
+fn idle(lab: &mut Lab) -> Climbed {
+    let (crowd, lack) = lab.crowd(IDLE, End::Reset, |_| Call::saying(b"Pay no heed to me"))?;
     let client = lab.meet(Call::pouring(MIB / 16, lab.count));
-    let told = format!("{} idle clients were connected", crowd.len());
+    let told = format!("while {} idle clients were connected", crowd.len());
     let client = client.map_err(|trouble| trouble.after(&told))?;
     lab.echoed(&client).map_err(|trouble| trouble.after(&told))?;
     lab.part(&client)?;
@@ -171,7 +173,7 @@ fn idle(lab: &mut Lab) -> Result<usize, Trouble> {
     }
     let all: Vec<_> = crowd.iter().collect();
     lab.wait(&all, lab.timeout, || crowd.iter().all(|client| client.call().over.is_some()))?;
-    let told = format!("{} idle clients had left, half of them with a reset", crowd.len());
+    let told = format!("after {} idle clients left, half of them with a reset", crowd.len());
     greet(lab, b"All gone, are you there?").map_err(|trouble| trouble.after(&told))?;
-    Ok(crowd.len())
+    Ok(lack.map(|why| format!("with {} of 1,000 idle clients: {why}", crowd.len())))
 }

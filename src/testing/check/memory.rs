@@ -1,10 +1,11 @@
-//! How much memory the process behind a port of this machine has, as `/proc` tells it (proc(5)).
+//! Memory of the process behind a port of this machine, from `/proc` (proc(5)).
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
-/// The processes that listen at an address, or why nobody knows them.
+/// The processes that listen at an address, or why they are not known.
 #[derive(Debug)]
 pub(super) struct Memory(Result<Vec<u32>, &'static str>);
 
@@ -13,7 +14,7 @@ impl Memory {
         Memory(owners(addr))
     }
 
-    /// What they hold in memory, without what the kernel holds for their sockets.
+    /// Their resident memory, without the buffers of their sockets in the kernel.
     pub(super) fn resident(&self) -> Result<u64, &'static str> {
         let pids = self.0.as_ref().map_err(|why| *why)?;
         let sizes = pids.iter().map(|pid| resident(*pid));
@@ -23,23 +24,29 @@ impl Memory {
 
 fn owners(addr: SocketAddr) -> Result<Vec<u32>, &'static str> {
     // Only an address of this machine can be bound here.
-    if UdpSocket::bind((addr.ip(), 0)).is_err() {
-        return Err("the server is on another machine");
+    match UdpSocket::bind((addr.ip(), 0)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+            return Err("the server is on another machine");
+        }
+        Err(_) => return Err("this machine has no room for another socket"),
     }
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let tables = read("/proc/self/net/tcp") + &read("/proc/self/net/tcp6");
     let sockets: Vec<_> =
         listening(&tables, addr).map(|inode| format!("socket:[{inode}]")).collect();
     if sockets.is_empty() {
-        return Err("nobody is seen to listen there");
+        return Err("its listening socket is not in /proc/net/tcp");
     }
     let processes = fs::read_dir("/proc").map_err(|_| "there is no /proc")?;
     let names = processes.flatten().map(|entry| entry.file_name());
     let pids = names.filter_map(|name| name.to_str()?.parse::<u32>().ok());
     let pids: Vec<_> = pids.filter(|pid| holds(*pid, &sockets)).collect();
     match pids.as_slice() {
-        [] => Err("the server's process is somebody else's"),
-        pids if pids.contains(&std::process::id()) => Err("the server is in this very process"),
+        [] => Err("its process belongs to another user"),
+        pids if pids.contains(&std::process::id()) => {
+            Err("the server runs in the same process as the check")
+        }
         _ => Ok(pids),
     }
 }
@@ -55,14 +62,14 @@ fn listening(tables: &str, addr: SocketAddr) -> impl Iterator<Item = &str> {
     })
 }
 
-/// How the tables spell an address, and any address, with this port.
+/// How the tables write this address and the unspecified addresses, with this port.
 fn spelled(addr: SocketAddr) -> Vec<String> {
     let unspecified = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let mapped = match addr.ip() {
         IpAddr::V4(ip) => Some(IpAddr::V6(ip.to_ipv6_mapped())),
         IpAddr::V6(ip) => ip.to_ipv4_mapped().map(IpAddr::V4),
     };
-    // To connect to no address in particular is to connect to loopback.
+    // A connection to the unspecified address goes to loopback.
     let loopback = match addr.ip() {
         ip if !ip.is_unspecified() => None,
         IpAddr::V4(_) => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -72,7 +79,7 @@ fn spelled(addr: SocketAddr) -> Vec<String> {
     ips.map(|ip| format!("{}:{:04X}", words(ip), addr.port())).collect()
 }
 
-/// Words of the machine's order.
+/// Hexadecimal words in the byte order of the machine.
 fn words(ip: IpAddr) -> String {
     let bytes = match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
@@ -82,7 +89,7 @@ fn words(ip: IpAddr) -> String {
     words.map(|word| format!("{:08X}", u32::from_ne_bytes(word))).collect()
 }
 
-/// Whether the process has one of these sockets open; no if we may not look.
+/// Whether the process has one of these sockets open; false if its descriptors cannot be read.
 fn holds(pid: u32, sockets: &[String]) -> bool {
     let Ok(files) = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd")) else {
         return false;
@@ -105,7 +112,7 @@ mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn a_listener_is_found_by_its_address_or_as_everybodys() {
+    fn a_listener_is_found_by_its_address_or_the_unspecified_one() {
         let tables = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
             0: 0100007F:270F 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000 0 11 1\n\
             1: 0100007F:270F 0100007F:D54D 01 00000000:00000000 00:00000000 00000000  1000 0 12 1\n\
@@ -121,10 +128,10 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn our_own_process_is_no_measure() {
+    fn the_memory_of_our_own_process_is_not_measured() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let memory = Memory::of(listener.local_addr().unwrap());
-        assert_eq!(memory.resident(), Err("the server is in this very process"));
+        assert_eq!(memory.resident(), Err("the server runs in the same process as the check"));
         assert!(resident(std::process::id()).unwrap() > 1 << 16);
     }
 }

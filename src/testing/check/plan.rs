@@ -1,9 +1,9 @@
-//! The rungs of both ladders, and the rules they stand for.
+//! The rungs of both ladders, and their rules.
 
 use super::lab::{Climbed, Lab};
 use super::{daytime, echo};
 
-/// A rule that can be seen from outside.
+/// A rule that a client can check.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) number: &'static str,
@@ -15,7 +15,7 @@ pub(super) struct Rule {
 pub(super) struct Plan {
     pub(super) name: &'static str,
     pub(super) rule: Rule,
-    /// The chapter of the guide that shows how it is done right.
+    /// The chapter of the guide that shows how to do it.
     pub(super) chapter: &'static str,
     pub(super) climb: fn(&mut Lab) -> Climbed,
 }
@@ -39,40 +39,41 @@ const LINGER: &str = "src/guide/08_linger.md";
 const TIMERS: &str = "src/guide/10_timers_and_signals.md";
 const LIBRARY: &str = "src/guide/library.md";
 
-/// Of an echo server (RFC 862).
+/// The rungs of an echo server (RFC 862).
 pub(super) static ECHO: [Plan; 8] = [
     plan(
         "one client",
         "E1",
-        "every byte comes back, in order, at once: no greeting, no waiting for a line's end",
+        "the server returns every byte at once and in order: it sends no greeting, and does not \
+         wait for the end of a line",
         BLOCKING,
         echo::one_client,
     ),
     plan(
         "the next client",
         "L1",
-        "when a client has gone, the next one is accepted and served",
+        "after a client has left, the server accepts and serves the next one",
         BUSY,
         echo::the_next_client,
     ),
     plan(
         "two at once",
         "L1",
-        "who is connected is served, whoever else is connected and says nothing",
+        "the server serves each client, also while another one is connected and silent",
         DRAIN,
         echo::two_at_once,
     ),
     plan(
         "1 MiB",
         "E1",
-        "every byte comes back, of whatever value, in order",
+        "the server returns every byte, whatever its value, in order",
         DRAIN,
         echo::one_mebibyte,
     ),
     plan(
         "a slow reader",
         "E4",
-        "a write that takes fewer bytes than offered keeps the rest and sends it later: \
+        "if a write takes fewer bytes than offered, the server keeps the rest and sends it later: \
          send is not sendall",
         PARTIAL_WRITES,
         echo::a_slow_reader,
@@ -80,19 +81,20 @@ pub(super) static ECHO: [Plan; 8] = [
     plan(
         "half-close",
         "E2",
-        "after the client's EOF everything that is owed is delivered, and only then comes EOF",
+        "after the client's EOF the server sends everything that is pending, and only then its \
+         own EOF",
         BACK_PRESSURE,
         echo::half_close,
     ),
     plan(
         "a client that never reads",
         "E3",
-        "what is owed to a client that does not read is bounded, and everybody else is served",
+        "the server bounds what it keeps for a client that does not read, and serves the others",
         BACK_PRESSURE,
         echo::a_client_that_never_reads,
     ),
     plan(
-        "resets, an urgent byte, 1,000 idle",
+        "resets, urgent data, 1,000 idle",
         "E6",
         "a reset ends that connection and no other",
         LINGER,
@@ -100,48 +102,48 @@ pub(super) static ECHO: [Plan; 8] = [
     ),
 ];
 
-/// Of a daytime server (RFC 867).
+/// The rungs of a daytime server (RFC 867).
 pub(super) static DAYTIME: [Plan; 6] = [
     plan(
-        "said without being asked",
+        "a client that sends nothing",
         "D1",
-        "the time is said at once, to a client that says nothing and goes on listening",
+        "the server sends the time at once, without waiting for a request or for the client's EOF",
         LIBRARY,
         daytime::unasked,
     ),
     plan(
         "one line, then EOF",
         "D1",
-        "it is one line of printable text, ended by CR LF or LF, and then EOF",
+        "the server sends one line of printable text with a line end, and then EOF",
         LINGER,
-        daytime::one_line,
+        daytime::a_line,
     ),
     plan(
-        "a client that talks first",
+        "a client that sends first",
         "D3",
-        "what the client says is thrown away, which means that it is read: closing with bytes \
-         unread resets the connection and can destroy the line",
+        "the server reads and discards what the client sends: closing with unread bytes resets \
+         the connection, and that can destroy the line",
         LINGER,
-        daytime::a_client_that_talks_first,
+        daytime::a_client_that_sends_first,
     ),
     plan(
-        "many at once",
+        "100 clients at once",
         "L1",
-        "whoever connects is told, however many do",
+        "the server serves every client, however many connect at once",
         DRAIN,
         daytime::many_at_once,
     ),
     plan(
         "resets",
         "D4",
-        "clients that reset, close or half-close at once disturb nobody",
+        "a client that resets, closes or half-closes at once does not affect the others",
         LINGER,
         daytime::resets,
     ),
     plan(
         "a client that never closes",
         "D3",
-        "nobody waits for a client that does not end its side",
+        "the server serves the others while a client does not close its side",
         TIMERS,
         daytime::a_client_that_never_closes,
     ),

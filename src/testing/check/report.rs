@@ -1,10 +1,12 @@
-//! What came of a climb.
+//! The result of a climb.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How far a server came, rung by rung. Displayed it is a table.
+use super::lab::RUNG_BOUND;
+
+/// The result of every rung. Displayed, it is a table.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
@@ -12,11 +14,11 @@ pub struct Report {
     pub service: &'static str,
     /// The address as it was given.
     pub addr: String,
-    /// The address that was connected to.
+    /// The address that accepted the connection.
     pub at: SocketAddr,
     /// Every rung of the ladder, the lowest first.
     pub rungs: Vec<Rung>,
-    /// How far it was to be climbed.
+    /// The highest rung to climb.
     pub goal: usize,
 }
 
@@ -24,16 +26,16 @@ pub struct Report {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Rung {
-    /// From 1 on.
+    /// Counted from 1.
     pub number: usize,
-    /// What happens there.
+    /// What its clients do.
     pub name: &'static str,
-    /// The rule it stands for.
+    /// The number of its rule.
     pub rule: &'static str,
-    /// The chapter of the guide that shows how it is done right: a file of the source, and in the
-    /// documentation a module of `guide`.
+    /// The chapter of the guide that shows how to keep the rule: a file of the source, and a module of
+    /// `guide` in the documentation.
     pub chapter: Option<&'static str>,
-    /// Whether it was reached.
+    /// What became of it.
     pub outcome: Outcome,
     /// How long it took.
     pub took: Duration,
@@ -43,44 +45,79 @@ pub struct Rung {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It was not tried, or not yet.
+    /// The climb did not begin it, or has not finished it.
     Untried,
-    /// The server did as the rule says; `note` is what was seen besides.
+    /// The server kept the rule.
     Reached {
-        /// Something worth knowing.
+        /// An observation worth knowing.
         note: Option<String>,
     },
-    /// The server did not.
+    /// The server broke a rule. The climb ends here.
     Stopped(Failure),
+    /// A bound of the check ended the rung before the server was done. The climb ends here.
+    TimedOut {
+        /// What the client sent.
+        sent: String,
+        /// What it received.
+        came: String,
+        /// The bound.
+        bound: Bound,
+    },
+    /// This machine cannot make enough connections. The climb goes on.
+    NotTried {
+        /// What is missing.
+        why: String,
+        /// What to do next.
+        advice: &'static str,
+    },
+}
+
+/// A time bound of the check, which the server need not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Bound {
+    /// One rung takes at most ten times the [timeout](super::Ladder::timeout).
+    Rung { timeout: Duration },
+    /// The climb takes at most its [deadline](super::Ladder::deadline).
+    Climb { deadline: Duration },
 }
 
 /// Why a rung was not reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
-    /// What we sent.
+    /// What the client sent.
     pub sent: String,
-    /// What came.
+    /// What it received.
     pub came: String,
-    /// The number of the rule that was broken.
+    /// The number of the broken rule.
     pub rule: &'static str,
-    /// What that rule says.
+    /// The text of that rule.
     pub says: &'static str,
 }
 
 impl Report {
-    /// How many rungs were reached.
+    /// The number of rungs reached.
     pub fn reached(&self) -> usize {
-        let is_reached = |rung: &&Rung| matches!(rung.outcome, Outcome::Reached { .. });
-        self.rungs.iter().take_while(is_reached).count()
+        self.count(|outcome| matches!(outcome, Outcome::Reached { .. }))
     }
 
-    /// Whether all were that were to be tried.
+    /// The number of rungs that this machine cannot try.
+    pub fn not_tried(&self) -> usize {
+        self.count(|outcome| matches!(outcome, Outcome::NotTried { .. }))
+    }
+
+    fn count(&self, is_so: impl Fn(&Outcome) -> bool) -> usize {
+        self.rungs.iter().filter(|rung| is_so(&rung.outcome)).count()
+    }
+
+    /// Whether the server reached every rung up to the goal.
     pub fn is_well(&self) -> bool {
         self.reached() >= self.goal
     }
 
-    /// The rung where the climb stopped, and why.
+    /// The rung at which the server broke a rule, and how.
     pub fn stopped(&self) -> Option<(&Rung, &Failure)> {
         self.rungs.iter().find_map(|rung| match &rung.outcome {
             Outcome::Stopped(failure) => Some((rung, failure)),
@@ -92,7 +129,11 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (reached, goal) = (self.reached(), self.goal);
-        writeln!(f, "{} {}: {reached} of {goal} rungs", self.service, self.addr)?;
+        write!(f, "{} {}: {reached} of {goal} rungs", self.service, self.addr)?;
+        match self.not_tried() {
+            0 => writeln!(f)?,
+            count => writeln!(f, ", {count} not tried")?,
+        }
         for rung in self.rungs.iter().take(goal) {
             writeln!(f, "{rung}")?;
         }
@@ -102,39 +143,52 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Rung {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (word, note) = match &self.outcome {
-            Outcome::Untried => ("-", None),
-            Outcome::Reached { note } => ("reached", note.as_deref()),
-            Outcome::Stopped(_) => ("STOPPED", None),
-        };
-        write!(f, "{:>3}  {:<34}  {word}", self.number, self.name)?;
-        if let Some(note) = note {
-            write!(f, "  {note}")?;
-        }
-        if let Outcome::Stopped(failure) = &self.outcome {
-            let Failure { sent, came, rule, says } = failure;
-            tell(f, "sent", sent)?;
-            tell(f, "came", came)?;
-            tell(f, "rule", &format!("{rule}: {says}"))?;
-            if let Some(chapter) = self.chapter {
-                tell(f, "read", chapter)?;
+        write!(f, "{:>3}  {:<32}  ", self.number, self.name)?;
+        match &self.outcome {
+            Outcome::Untried => f.write_str("-"),
+            Outcome::Reached { note: None } => f.write_str("reached"),
+            Outcome::Reached { note: Some(note) } => write!(f, "reached, {note}"),
+            Outcome::Stopped(Failure { sent, came, rule, says }) => {
+                f.write_str("STOPPED")?;
+                detail(f, "sent", sent)?;
+                detail(f, "received", came)?;
+                detail(f, "rule", &format!("{rule}: {says}"))?;
+                self.chapter.map_or(Ok(()), |chapter| detail(f, "read", chapter))
             }
+            Outcome::TimedOut { sent, came, bound } => {
+                f.write_str("TIMED OUT")?;
+                detail(f, "sent", sent)?;
+                detail(f, "received", came)?;
+                detail(f, "bound", &bound.to_string())
+            }
+            Outcome::NotTried { why, .. } => write!(f, "not tried, {why}"),
         }
-        Ok(())
     }
 }
 
-/// Writes a text in lines that a terminal shows whole, and of a very long one the beginning.
-fn tell(f: &mut fmt::Formatter<'_>, what: &str, text: &str) -> fmt::Result {
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bound::Rung { timeout } => {
+                let whole = timeout.saturating_mul(RUNG_BOUND);
+                write!(f, "{whole:?} for one rung, {RUNG_BOUND} times the timeout of {timeout:?}")
+            }
+            Bound::Climb { deadline } => write!(f, "{deadline:?} for the whole check"),
+        }
+    }
+}
+
+/// Writes a detail in lines that fit a terminal; cuts a very long one.
+fn detail(f: &mut fmt::Formatter<'_>, name: &str, text: &str) -> fmt::Result {
     const MOST: usize = 300;
-    const WIDTH: usize = 66;
-    write!(f, "\n       {what} ")?;
+    const WIDTH: usize = 62;
+    write!(f, "\n       {name:<9}")?;
     let beginning: String = text.chars().take(MOST).collect();
     let more = if beginning.len() < text.len() { "..." } else { "" };
     let mut column = 0;
     for word in beginning.split(' ') {
         if column > 0 && column + word.len() > WIDTH {
-            write!(f, "\n            ")?;
+            write!(f, "\n{:16}", "")?;
             column = 0;
         }
         write!(f, " {word}")?;
