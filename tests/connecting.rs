@@ -152,8 +152,9 @@ mod to_itself {
     /// Reports what happened to its connection.
     struct Reporter(mpsc::Sender<String>);
     impl Protocol for Reporter {
-        fn on_open(&mut self, _: &mut Outbox) {
+        fn on_open(&mut self, out: &mut Outbox) {
             self.0.send("opened".into()).unwrap();
+            out.abort();
         }
         fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
         fn on_close(&mut self, reason: &CloseReason) {
