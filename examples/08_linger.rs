@@ -115,6 +115,6 @@ fn main() -> io::Result<()> {
         let end = client.read_to_end(&mut heard).err().map_or("EOF".into(), |e| e.to_string());
         println!("{how}: got {} bytes, then {end}", heard.len());
     }
-    println!("this is rung 8 of the echo ladder: resets, an urgent byte, 1,000 idle");
+    println!("this is rung 8 of the echo ladder: resets, urgent data, 1,000 idle");
     Ok(())
 }

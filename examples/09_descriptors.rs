@@ -112,6 +112,6 @@ fn main() -> io::Result<()> {
     println!("clients at once: {clients}; descriptors left for them: 3");
     println!("accepts: {}; accepts that found no descriptor: {}", story.accepts, story.exhausted);
     println!("clients served: {served}; slots: {slots}, each used again in the turn it came free");
-    println!("this is rung 8 of the echo ladder: resets, an urgent byte, 1,000 idle");
+    println!("this is rung 8 of the echo ladder: resets, urgent data, 1,000 idle");
     Ok(())
 }

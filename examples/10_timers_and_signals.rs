@@ -115,6 +115,6 @@ fn main() -> io::Result<()> {
     let (end, bytes) = clients.join().expect("the clients do not panic")?;
     println!("given up, as nothing was taken in time: {late}; it heard: {end:?}");
     println!("the signal: the other one heard EOF ({bytes} bytes), and the server ended");
-    println!("this is rung 8 of the echo ladder: resets, an urgent byte, 1,000 idle");
+    println!("this is rung 8 of the echo ladder: resets, urgent data, 1,000 idle");
     Ok(())
 }

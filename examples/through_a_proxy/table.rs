@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use campanile::testing::check::{Ladder, Report};
+use campanile::testing::check::{Ladder, Outcome, Report, Rung};
 
 /// One line of the table.
 #[derive(Debug)]
@@ -39,7 +39,14 @@ impl Climb {
     fn of(report: &Report) -> Climb {
         let (reached, all) = (report.reached(), report.rungs.len());
         let Some((rung, failure)) = report.stopped() else {
-            return Climb { mark: format!("{reached} of {all}"), stop: None };
+            // The bounds and limits of the check itself end a climb, too.
+            let is_reached = |rung: &&Rung| matches!(rung.outcome, Outcome::Reached { .. });
+            let missed = report.rungs.iter().find(|rung| !is_reached(rung));
+            let stop = missed.map(|rung| {
+                let words: Vec<_> = rung.to_string().split_whitespace().map(String::from).collect();
+                format!("{} {}", report.service, words.join(" "))
+            });
+            return Climb { mark: format!("{reached} of {all}"), stop };
         };
         let stop = format!(
             "{} stops at {}, {} ({}): sent {}; came {}",
