@@ -26,8 +26,10 @@ use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "testing")]
+pub(crate) use self::connect::connect_to;
+pub(crate) use self::connect::is_exhausted;
 use self::connect::{at_least_a_moment, connect};
-pub(crate) use self::connect::{connect_to, is_exhausted};
 pub use self::error::{Error, Mismatch};
 use self::flight::Flight;
 pub(crate) use self::line::one_line;

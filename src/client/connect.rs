@@ -39,8 +39,7 @@ pub(super) fn connect(
 /// its own port (simultaneous open) if the kernel happens to choose that port, and no server is there.
 pub(crate) fn connect_to(addr: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&addr, at_least_a_moment(timeout))?;
-    let (local, peer) = (stream.local_addr()?, stream.peer_addr()?);
-    if (local.ip(), local.port()) == (peer.ip(), peer.port()) {
+    if is_to_itself(&stream) {
         // The reset leaves no TIME_WAIT, which would block that port for a server.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         return Err(io::Error::new(
@@ -49,6 +48,14 @@ pub(crate) fn connect_to(addr: SocketAddr, timeout: Duration) -> io::Result<TcpS
         ));
     }
     Ok(stream)
+}
+
+/// A connection that the peer has reset already has no peer address; the next read reports the reset.
+fn is_to_itself(stream: &TcpStream) -> bool {
+    match (stream.local_addr(), stream.peer_addr()) {
+        (Ok(local), Ok(peer)) => (local.ip(), local.port()) == (peer.ip(), peer.port()),
+        _ => false,
+    }
 }
 
 /// Whether this machine has no local port, descriptor or memory left for another connection.

@@ -214,10 +214,11 @@ fn a_rung_that_is_not_reached_outweighs_one_that_is_not_tried() {
 #[cfg(target_os = "linux")]
 fn with_ports(ports: &str, words: &str) -> Option<Ended> {
     let script = format!(
-        "mkfifo \"$1\"; timeout 60 \"$0\" serve -q -d 9999 -e 12345 >\"$1\" &\n\
-         read -r line <\"$1\"; \"$0\" check {words}; code=$?; kill $!; wait; exit $code"
+        "mkfifo \"$1\"\n\
+         timeout 60 \"$0\" serve -q -d 9999 -e 12345 --ready-file \"$1\" >/dev/null &\n\
+         cat \"$1\" >/dev/null; \"$0\" check {words}; code=$?; kill $!; wait; exit $code"
     );
-    let folder = Folder::new("ports");
+    let folder = Folder::new(&format!("ports-{}", ports.replace(' ', "-")));
     let mut command = namespace::with_ports(ports, &script)?;
     Some(run(command.arg(env!("CARGO_BIN_EXE_campanile")).arg(folder.join("lines"))))
 }
@@ -239,7 +240,8 @@ fn a_rung_without_local_ports_is_not_tried_and_the_climb_goes_on() {
     let Some(ended) = with_ports("40000 40089", "daytime") else { return };
     assert_eq!(ended.code, Some(4), "{}", ended.stdout);
     let outcomes: Vec<_> = ended.stdout.lines().skip(1).map(|line| &line[39..]).collect();
-    assert!(ended.stdout.starts_with("daytime 127.0.0.1:9999: 5 of 6 rungs, 1 not tried\n"));
+    let head = "daytime 127.0.0.1:9999: 5 of 6 rungs, 1 not tried\n";
+    assert!(ended.stdout.starts_with(head), "{}", ended.stdout);
     assert!(outcomes[3].starts_with("not tried, no free local port after "), "{outcomes:?}");
     assert_eq!(outcomes[4..], ["reached", "reached"]);
     let advice = "  wait a minute until used ports become free, or widen the range: \

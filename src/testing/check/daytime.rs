@@ -78,7 +78,7 @@ fn send_first(lab: &mut Lab, round: usize) -> Result<(), Trouble> {
 
 pub(super) fn many_at_once(lab: &mut Lab) -> Climbed {
     // `crowd` takes no fewer than this many.
-    let (crowd, _) = lab.crowd(MANY, End::Close, |_| Call::listening(b"").deaf())?;
+    let (crowd, _) = lab.crowd(MANY, End::Not, |_| Call::listening(b"").deaf())?;
     for client in &crowd {
         lab.tell(client, |call| call.is_deaf = false);
     }

@@ -192,8 +192,8 @@ impl Lab {
     }
 
     /// Connects `size` clients, and waits for the answers to those that send something. If this
-    /// machine has no room for all of them, returns fewer, but at least 100: the rest is ended by
-    /// `leaving`, so that further clients can connect.
+    /// machine has no room for all of them, returns fewer, but at least 100. The others make room for
+    /// further clients: they end as `leaving` says, or at the server's EOF.
     pub(super) fn crowd(
         &mut self,
         size: usize,
