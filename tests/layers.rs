@@ -44,9 +44,20 @@ const LAYERS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("mio", &["kernel"]),
     // Options that std lacks, urgent data, and the queue of a socket.
+    ("socket2", &["kernel", "client/connect", "testing/check/urgent", "testing/faulty/sock_diag"]),
+    ("slab", &["reactor"]),
+    ("chrono", &["clock", "services/daytime", "cli"]),
+    ("jiff", &["clock"]),
     (
-        "socket2",
-        &["kernel", "client/connect", "testing/check/urgent", "testing/faulty/sock_diag"],
+        "libc",
+        &[
+            "kernel",
+            "listener",
+            "client/connect",
+            "testing/check/lab",
+            "testing/faulty/sock_diag",
+            "cli",
+        ],
     ),
     (
         "log",

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 /// A command that runs `script` with sh in a network namespace of its own, in which only loopback is
 /// up and connections take their local ports from `ports`. `None`, with a note, where this machine
 /// creates no namespaces.
+#[track_caller]
 pub fn with_ports(ports: &str, script: &str) -> Option<Command> {
     let setup = format!(
         "ip link set lo up && echo {ports} >/proc/sys/net/ipv4/ip_local_port_range && \
@@ -19,7 +20,7 @@ pub fn with_ports(ports: &str, script: &str) -> Option<Command> {
     ]);
     let probe = probe.stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !probe.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: unshare(1) and ip(8) create no network namespace here");
+        super::skip("unshare(1) and ip(8) create no network namespace here");
         return None;
     }
     let mut command = Command::new("unshare");
