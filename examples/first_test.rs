@@ -4,12 +4,10 @@
 //! `cargo test --example first_test` runs the repaired client: the test passes.
 
 // ANCHOR: red
+use campanile::testing::TestServer;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 
-use campanile::testing::TestServer;
-
-/// The tutorial's client: it assumes that one `recv` returns the whole line.
 fn ask(server: SocketAddr) -> String {
     let mut buffer = [0; 1024];
     let count = TcpStream::connect(server).unwrap().read(&mut buffer).unwrap();

@@ -76,7 +76,7 @@ impl Mailbox {
     /// Without this every call would wait for the next event by chance.
     fn wake(&self) {
         if let Err(error) = self.waker.wake() {
-            log::error!("cannot wake the loop: {error}");
+            log::error!("cannot wake the loop: {error}; it continues with its next event");
         }
     }
 }

@@ -125,7 +125,7 @@ pub struct ConnId {
 }
 
 impl ConnId {
-    /// The how-manieth connection of its reactor it is, from 1.
+    /// Sequence number within its reactor, counted from 1.
     pub fn ordinal(&self) -> u64 {
         self.ordinal
     }

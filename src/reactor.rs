@@ -300,7 +300,7 @@ impl<K: Kernel> Reactor<K> {
 
     fn note_panic(&mut self, panic: Box<dyn Any + Send>) {
         self.stats.panics += 1;
-        log::error!("a protocol panicked; the other connections go on");
+        log::error!("a protocol panicked: its connection is reset, the others go on");
         self.panic.get_or_insert(panic);
     }
 

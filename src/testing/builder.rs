@@ -98,7 +98,8 @@ impl Builder {
     /// # Panics
     /// If the text is no fault.
     pub fn fault<F: TryInto<Fault, Error: fmt::Display>>(mut self, fault: F) -> Builder {
-        self.faults.push(fault.try_into().unwrap_or_else(|error| panic!("no fault: {error}")));
+        self.faults
+            .push(fault.try_into().unwrap_or_else(|error| panic!("cannot add the fault: {error}")));
         self
     }
 
@@ -131,7 +132,7 @@ impl Builder {
         for fault in faults {
             let checked = fault.check_service(&names).map_err(|error| error.to_string());
             if let Err(error) = checked.and_then(|()| plan.add(fault).map(drop)) {
-                panic!("no fault: {error}");
+                panic!("cannot add the fault: {error}");
             }
         }
         let make = {
@@ -152,7 +153,9 @@ impl Builder {
         });
         match started {
             Ok((background, places)) => TestServer::new(background, plan, book, hand, places),
-            Err(error) => panic!("the test server cannot start: {error}"),
+            Err(error) => {
+                panic!("cannot start the test server: {error}; see ulimit -n and ulimit -u")
+            }
         }
     }
 }

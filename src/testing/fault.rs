@@ -146,7 +146,7 @@ pub enum When {
     Time(Duration),
     /// When the client has ended its half.
     Eof,
-    /// At our so-manieth write, counted from 1, before it.
+    /// Before our write with this number, counted from 1.
     Write(u64),
 }
 

@@ -29,7 +29,7 @@ pub enum Side {
 pub struct Ledger {
     /// The service's name.
     pub service: String,
-    /// The how-manieth connection of its service, from 1: what `#N` means in a fault.
+    /// Sequence number within its service, counted from 1: the `N` of `#N` in a fault.
     pub number: u64,
     /// The far end.
     pub peer: Address,

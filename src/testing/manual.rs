@@ -59,7 +59,7 @@ impl Hand {
         let waker = state.waker.clone();
         drop(state);
         if let Some(Err(error)) = waker.map(|waker| waker.wake()) {
-            log::error!("cannot wake the loop: {error}");
+            log::error!("cannot wake the loop: {error}; it continues with its next event");
         }
         let is_moving = |state: &mut State| state.rested_at < wanted && !state.is_over;
         let waited = self.0.rested.wait_timeout_while(self.lock(), patience, is_moving);

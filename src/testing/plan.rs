@@ -205,7 +205,7 @@ impl Plan {
         let waker = state.waker.clone();
         drop(state);
         if let Some(Err(error)) = waker.map(|waker| waker.wake()) {
-            log::error!("cannot wake the loop: {error}");
+            log::error!("cannot wake the loop: {error}; it continues with its next event");
         }
     }
 

@@ -115,21 +115,25 @@ impl TestServer {
     pub fn service(&self, name: &str) -> Service<'_> {
         match self.places.iter().find(|(found, _)| found == name) {
             Some((name, addr)) => Service { server: self, name, addr: *addr },
-            None => panic!("there is no service {name:?}"),
+            None => panic!(
+                "no service is named {name:?}; this server has {}",
+                self.places.iter().map(|(name, _)| &**name).collect::<Vec<_>>().join(" and ")
+            ),
         }
     }
 
-    /// Adds a fault that says whose: `echo 10%: reset after 5 bytes`. It is in force when this
+    /// Adds a fault that names its service: `echo 10%: reset after 5 bytes`. It is in force when this
     /// returns, for as long as the server lives.
     ///
     /// # Panics
     /// If the text is no fault, or for nobody here.
     #[track_caller]
     pub fn fault<F: TryInto<Fault, Error: fmt::Display>>(&self, fault: F) {
-        let fault = fault.try_into().unwrap_or_else(|error| panic!("no fault: {error}"));
+        let fault =
+            fault.try_into().unwrap_or_else(|error| panic!("cannot add the fault: {error}"));
         let names: Vec<&str> = self.places.iter().map(|(name, _)| &**name).collect();
         if let Err(error) = fault.check_service(&names) {
-            panic!("no fault: {error}");
+            panic!("cannot add the fault: {error}");
         }
         self.add(fault);
     }
@@ -142,7 +146,10 @@ impl TestServer {
     #[track_caller]
     pub fn advance(&self, by: Duration) {
         let Some(hand) = &self.hand else {
-            panic!("time passes by itself: say builder().manual_time()");
+            panic!(
+                "cannot advance the clock, which runs by itself; start the server with \
+                 TestServer::builder().manual_time()"
+            );
         };
         if let Err(error) = hand.advance(by, PATIENCE) {
             panic!("cannot advance the clock by {by:?}: {error}\n{}", self.table());
@@ -163,7 +170,8 @@ impl TestServer {
     #[track_caller]
     fn add(&self, fault: Fault) -> u64 {
         let is_of_listener = fault.is_of_listener();
-        let id = self.plan.add(fault).unwrap_or_else(|error| panic!("no fault: {error}"));
+        let id =
+            self.plan.add(fault).unwrap_or_else(|error| panic!("cannot add the fault: {error}"));
         if is_of_listener {
             self.settle();
         }
@@ -173,7 +181,11 @@ impl TestServer {
     #[track_caller]
     fn settle(&self) {
         let is_settled = self.plan.settle(PATIENCE);
-        assert!(is_settled || thread::panicking(), "the loop does not turn\n{}", self.table());
+        assert!(
+            is_settled || thread::panicking(),
+            "the loop has not acknowledged the fault within {PATIENCE:?}; a protocol may block it\n{}",
+            self.table()
+        );
     }
 
     /// The connections that ended and the seed, as text.
@@ -200,7 +212,7 @@ impl TestServer {
             let count = self.book.accepted(service);
             let is_met = (*least..=*most).contains(&count);
             let most = if *most == u64::MAX { "any".to_owned() } else { most.to_string() };
-            (!is_met).then(|| format!("{service}: {count} connections, not {least} to {most}"))
+            (!is_met).then(|| format!("{service}: {count} connections, expected {least} to {most}"))
         });
         unmet.collect()
     }
@@ -275,8 +287,9 @@ impl<'a> Service<'a> {
 
     #[track_caller]
     fn add<F: TryInto<Fault, Error: fmt::Display>>(&self, fault: F, who: Who) -> u64 {
-        let fault: Fault = fault.try_into().unwrap_or_else(|error| panic!("no fault: {error}"));
-        assert!(fault.whom.is_none(), "{fault} says whose: give it to the server's fault()");
+        let fault: Fault =
+            fault.try_into().unwrap_or_else(|error| panic!("cannot add the fault: {error}"));
+        assert!(fault.whom.is_none(), "`{fault}` names a service; add it with TestServer::fault");
         self.server.add(fault.of(self.name, who))
     }
 

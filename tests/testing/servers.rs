@@ -82,7 +82,7 @@ fn protocols_of_ones_own_have_faults_and_ledgers_too() {
     assert_eq!(read_all(&mut client).unwrap(), b"HELL");
     assert_eq!(server.service("shout").ended().bytes_out, 4);
     let told = panic_of(|| _ = server.service("shoot"));
-    assert_eq!(told, "there is no service \"shoot\"");
+    assert_eq!(told, "no service is named \"shoot\"; this server has shout");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn what_was_expected_and_did_not_come_is_raised_by_the_drop() {
     drop(server.echo().connect());
     server.echo().ended();
     let told = panic_of(|| drop(server));
-    assert!(told.starts_with("echo: 1 connections, not 2 to 3\n"), "{told}");
+    assert!(told.starts_with("echo: 1 connections, expected 2 to 3\n"), "{told}");
     assert!(told.contains("seed 7\n  echo #1 from 127.0.0.1:"), "{told}");
     assert!(told.contains(": 0 bytes in, 0 out, finished"), "{told}");
 
@@ -146,11 +146,17 @@ fn a_guard_ends_its_fault_for_those_who_come_later() {
 fn a_wrong_fault_is_told_where_it_was_written() {
     let server = TestServer::start();
     let told = panic_of(|| server.echo().once("rest"));
-    assert_eq!(told, "no fault: column 1: unknown effect `rest`: did you mean `reset`?");
+    assert_eq!(
+        told,
+        "cannot add the fault: column 1: unknown effect `rest`: did you mean `reset`?"
+    );
     let told = panic_of(|| server.echo().once("echo: reset"));
-    assert_eq!(told, "echo: reset says whose: give it to the server's fault()");
+    assert_eq!(told, "`echo: reset` names a service; add it with TestServer::fault");
     let told = panic_of(|| server.fault("ekho: reset"));
-    assert_eq!(told, "no fault: column 1: unknown service `ekho`: did you mean `echo`?");
+    assert_eq!(
+        told,
+        "cannot add the fault: column 1: unknown service `ekho`: did you mean `echo`?"
+    );
     assert!(panic_of(|| server.fault("reset")).contains("name a service, as in `daytime: reset`"));
     let told = panic_of(|| server.echo().once("refuse"));
     assert!(told.contains("this effect holds for all clients"), "{told}");
