@@ -1,7 +1,7 @@
 //! A client with a bug that no test on loopback finds, and the fault that shows it.
 //!
-//! `cargo test --example first_test -- --ignored` runs the client with the bug: the test fails.
-//! `cargo test --example first_test` runs the repaired client: the test passes.
+//! Run it with `cargo run --example first_test`. As a test, `cargo test --example first_test -- --ignored`
+//! runs the client with the bug, and fails; `cargo test --example first_test` runs the repaired one.
 
 // ANCHOR: red
 use campanile::testing::TestServer;
