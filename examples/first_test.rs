@@ -2,6 +2,7 @@
 //!
 //! Run it with `cargo run --example first_test`. As a test, `cargo test --example first_test -- --ignored`
 //! runs the client with the bug, and fails; `cargo test --example first_test` runs the repaired one.
+//! Look at `ask`: where does the second read go?
 
 // ANCHOR: red
 use campanile::testing::TestServer;
