@@ -99,8 +99,14 @@ pub trait Kernel: Sized {
         limits: &Limits,
     ) -> io::Result<Self::Listener>;
 
-    /// Takes over a listener that somebody else bound, and registers it under `key`.
-    fn adopt(&mut self, listener: std::net::TcpListener, key: usize) -> io::Result<Self::Listener>;
+    /// Takes over a listener that is already bound, configures it as `listen` does, and registers it
+    /// under `key`.
+    fn adopt(
+        &mut self,
+        listener: std::net::TcpListener,
+        key: usize,
+        limits: &Limits,
+    ) -> io::Result<Self::Listener>;
 
     /// Where a listener is bound.
     fn local_addr(&self, listener: &Self::Listener) -> io::Result<Address>;
@@ -113,7 +119,7 @@ pub trait Kernel: Sized {
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()>;
 
     /// Begins to connect; the first writable event says that there is a result.
-    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream>;
+    fn connect(&mut self, addr: SocketAddr, limits: &Limits) -> io::Result<Self::Stream>;
 
     /// Asks for the events of a stream under `key`, once and for all; those of writing only if
     /// something can still be written.
@@ -183,9 +189,30 @@ impl Mio {
         Ok(Mio { poll, events: Events::with_capacity(events.max(1)), waker })
     }
 
-    fn await_clients(&self, listener: &mut TcpListener, key: usize) -> io::Result<()> {
-        self.poll.registry().register(listener, Source::Listener(key).into(), Interest::READABLE)
+    fn register_listener(
+        &self,
+        listener: std::net::TcpListener,
+        key: usize,
+    ) -> io::Result<TcpListener> {
+        listener.set_nonblocking(true)?;
+        let mut listener = TcpListener::from_std(listener);
+        let token = Source::Listener(key).into();
+        self.poll.registry().register(&mut listener, token, Interest::READABLE)?;
+        Ok(listener)
     }
+}
+
+/// Sets the options of a connection's socket. Connections inherit them from their listener, which
+/// saves the calls per connection.
+fn configure(socket: &Socket, limits: &Limits) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    if let Some(size) = limits.send_buffer {
+        socket.set_send_buffer_size(size)?;
+    }
+    if let Some(size) = limits.receive_buffer {
+        socket.set_recv_buffer_size(size)?;
+    }
+    Ok(())
 }
 
 impl Kernel for Mio {
@@ -232,25 +259,27 @@ impl Kernel for Mio {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
-        // What is set on a listener, its connections inherit: no call per connection.
-        socket.set_tcp_nodelay(true)?;
-        if let Some(size) = limits.send_buffer {
-            socket.set_send_buffer_size(size)?;
+        if addr.is_ipv6() {
+            // The default differs between systems. IPv6 only, so that a service can also listen on the
+            // same port of IPv4.
+            socket.set_only_v6(true)?;
         }
-        if let Some(size) = limits.receive_buffer {
-            socket.set_recv_buffer_size(size)?;
-        }
+        // Before listen(2): the receive buffer decides how far a TCP window can be scaled.
+        configure(&socket, limits)?;
         socket.bind(&addr.into())?;
         // std and mio would listen with a backlog of 128, or 1024.
         socket.listen(i32::try_from(limits.backlog).unwrap_or(i32::MAX))?;
-        self.adopt(socket.into(), key)
+        self.register_listener(socket.into(), key)
     }
 
-    fn adopt(&mut self, listener: std::net::TcpListener, key: usize) -> io::Result<TcpListener> {
-        listener.set_nonblocking(true)?;
-        let mut listener = TcpListener::from_std(listener);
-        self.await_clients(&mut listener, key)?;
-        Ok(listener)
+    fn adopt(
+        &mut self,
+        listener: std::net::TcpListener,
+        key: usize,
+        limits: &Limits,
+    ) -> io::Result<TcpListener> {
+        configure(&SockRef::from(&listener), limits)?;
+        self.register_listener(listener, key)
     }
 
     fn local_addr(&self, listener: &TcpListener) -> io::Result<Address> {
@@ -267,8 +296,10 @@ impl Kernel for Mio {
         self.poll.registry().reregister(listener, Source::Listener(key).into(), Interest::READABLE)
     }
 
-    fn connect(&mut self, addr: SocketAddr) -> io::Result<Tcp> {
-        TcpStream::connect(addr).map(Tcp)
+    fn connect(&mut self, addr: SocketAddr, limits: &Limits) -> io::Result<Tcp> {
+        let stream = TcpStream::connect(addr)?;
+        configure(&SockRef::from(&stream), limits)?;
+        Ok(Tcp(stream))
     }
 
     fn register(&mut self, stream: &mut Tcp, key: usize, writes: bool) -> io::Result<()> {
@@ -369,10 +400,7 @@ impl Stream for Tcp {
                     "Connection refused: the socket connected to itself",
                 ))
             }
-            Ok(_) => {
-                SockRef::from(&self.0).set_tcp_nodelay(true)?;
-                Ok(true)
-            }
+            Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
             Err(error) => Err(error),
         }

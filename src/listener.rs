@@ -1,4 +1,4 @@
-//! A listener: how many to accept at a time; pause and resume; what each accept error means.
+//! A listener: how many connections to accept in a turn, when to pause, what each accept error means.
 
 use std::io::{self, ErrorKind};
 
@@ -6,21 +6,24 @@ use crate::kernel::Kernel;
 use crate::protocol::{Accepted, Address, Protocol};
 use crate::timers::Millis;
 
-/// How long to wait before trying again when descriptors or memory have run out.
+/// How long a listener pauses after an error that trying again at once would not end.
 const RETRY: Millis = 100;
-/// At most one warning in this time; the next one says how many it stands for.
+/// At most one warning in this time. The next warning says how many failures it stands for.
 const QUIET: Millis = 1000;
-/// How many turns in a row somebody must have waited before more than one is taken in a turn.
+/// For how many turns in a row clients must wait before a turn accepts more than one.
 const PATIENCE: u32 = 4;
+/// How often the same error may come, without a connection in between, before the listener pauses.
+const REPEATS: u32 = 16;
 
 pub(crate) type Maker = Box<dyn FnMut(&Accepted) -> Box<dyn Protocol>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pause {
     No,
-    /// The reactor is full: somebody has to go first.
+    /// Every slot of the reactor is taken. The pause ends when a connection closes.
     Full,
-    /// Descriptors or memory have run out: somebody has to go first, here or elsewhere.
+    /// Descriptors or memory have run out, or an error stays. The pause ends at `until`, or when a
+    /// connection closes.
     Exhausted {
         until: Millis,
     },
@@ -33,23 +36,27 @@ pub(crate) struct Listener<L> {
     pub(crate) make: Maker,
     /// Cleared by `WouldBlock` or a rearm only: mio promises another event only after one of them.
     ready: bool,
-    /// In how many turns in a row somebody has waited; less, where too many were taken.
+    /// For how many turns in a row clients have waited; less after a turn that found none.
     pressure: u32,
     pause: Pause,
-    warned: Option<Millis>,
-    unsaid: u64,
+    last_error: Option<i32>,
+    /// How often `last_error` came since the last connection.
+    repeats: u32,
+    last_warning: Option<Millis>,
+    /// Failures since the last warning.
+    suppressed: u64,
 }
 
-/// What came of asking for the next connection.
+/// What came of accepting.
 pub(crate) enum Outcome<S> {
-    Newcomer(S, Address),
-    /// That peer is gone; the next one may be fine.
+    Accepted(S, Address),
+    /// One connection failed; the next one may be fine.
     Lost,
-    /// Nobody waits.
+    /// No client waits.
     Drained,
-    /// We pause.
-    Exhausted,
-    /// This listener will never accept again.
+    /// The listener pauses.
+    Paused,
+    /// This listener can never accept again.
     Broken(io::Error),
 }
 
@@ -62,8 +69,10 @@ impl<L> Listener<L> {
             ready: true,
             pressure: 0,
             pause: Pause::No,
-            warned: None,
-            unsaid: 0,
+            last_error: None,
+            repeats: 0,
+            last_warning: None,
+            suppressed: 0,
         }
     }
 
@@ -71,17 +80,12 @@ impl<L> Listener<L> {
         self.ready = true;
     }
 
-    /// Whether to accept now.
-    pub(crate) fn is_accepting(&self, now: Millis) -> bool {
-        self.next_try().is_some_and(|at| at <= now)
-    }
-
-    /// Whether nobody waits in the backlog, as far as is known.
+    /// Whether the backlog is empty, as far as is known.
     pub(crate) fn is_drained(&self) -> bool {
         !self.ready
     }
 
-    /// When to try without an event; at once, if we stopped by choice.
+    /// When to accept without an event: at once, unless the listener pauses.
     pub(crate) fn next_try(&self) -> Option<Millis> {
         match self.pause {
             _ if !self.ready => None,
@@ -96,33 +100,35 @@ impl<L> Listener<L> {
         self.pause = Pause::Full;
     }
 
-    /// A connection has gone, and with it a slot and a descriptor. No edge will tell.
+    /// Ends a pause: a connection has closed, and its slot and its descriptor are free. No event tells.
     pub(crate) fn resume(&mut self) {
         self.pause = Pause::No;
     }
 
-    /// How many to take in this turn, if anybody waits: one, and under pressure twice as many each
-    /// time. `saw_all` is whether the batch told of all that was ready.
-    pub(crate) fn burst(&mut self, most: usize, now: Millis, saw_all: bool) -> Option<usize> {
+    /// Begins a turn, and returns whether to accept in it. `saw_all` is whether the batch of events
+    /// held everything that was ready.
+    pub(crate) fn begin_turn(&mut self, now: Millis, saw_all: bool) -> bool {
         if !self.ready && saw_all {
             self.pressure = 0;
         }
-        if !self.is_accepting(now) {
-            return None;
-        }
-        self.pressure = self.pressure.saturating_add(1);
-        Some(most.min(1 << self.pressure.saturating_sub(PATIENCE).min(usize::BITS - 1)))
+        self.next_try().is_some_and(|at| at <= now)
     }
 
-    /// Takes until `WouldBlock` from now on, at once and without asking.
+    /// How many connections to accept in this turn: one, and under pressure twice as many each time.
+    pub(crate) fn burst(&mut self, most: usize) -> usize {
+        self.pressure = self.pressure.saturating_add(1);
+        most.min(1 << self.pressure.saturating_sub(PATIENCE).min(usize::BITS - 1))
+    }
+
+    /// Accepts until `WouldBlock` from now on, without a rearm in between.
     pub(crate) fn drain(&mut self) {
         (self.ready, self.pressure, self.pause) = (true, u32::MAX, Pause::No);
     }
 
-    /// A burst is taken. Whether more wait, the kernel is to say: an accept(2) that finds nobody has
-    /// made a file for the newcomer before it looks, and costs ten times as much as to ask.
+    /// Asks for an event after a burst instead of accepting again: an accept(2) that finds no client
+    /// has made a file for it before it looks, and costs ten times as much as the rearm.
     pub(crate) fn rearm<K: Kernel<Listener = L>>(&mut self, kernel: &mut K, key: usize) {
-        // If it cannot be asked, we find out ourselves.
+        // If the rearm fails, the next turn accepts again.
         self.ready = self.ready && kernel.rearm(&mut self.inner, key).is_err();
     }
 
@@ -134,7 +140,8 @@ impl<L> Listener<L> {
         let error = match kernel.accept(&mut self.inner) {
             Ok((stream, peer)) => {
                 self.pause = Pause::No;
-                return Outcome::Newcomer(stream, peer);
+                self.repeats = 0;
+                return Outcome::Accepted(stream, peer);
             }
             Err(error) => error,
         };
@@ -145,36 +152,74 @@ impl<L> Listener<L> {
                 self.pause = Pause::No;
                 Outcome::Drained
             }
-            Class::Peer => {
+            Class::Peer if !self.is_repeated(&error) => {
                 log::debug!(
                     "a connection to {} was lost before it was accepted: {error}",
                     self.local
                 );
                 Outcome::Lost
             }
-            Class::Resources => {
+            Class::Peer | Class::Resources => {
                 self.exhausted(&error, now);
-                Outcome::Exhausted
+                Outcome::Paused
             }
-            Class::Broken => Outcome::Broken(error),
+            Class::Broken => {
+                log::error!(
+                    "the listener on {} is broken and was removed: {error}; to serve this address again, bind it again or restart the server",
+                    self.local
+                );
+                Outcome::Broken(error)
+            }
         }
+    }
+
+    /// Counts an error that should concern one connection only, and returns whether it comes too often
+    /// for that: a firewall or a seccomp filter, for example, answers every accept(2) with `EPERM`.
+    fn is_repeated(&mut self, error: &io::Error) -> bool {
+        if self.last_error != error.raw_os_error() {
+            self.last_error = error.raw_os_error();
+            self.repeats = 0;
+        }
+        self.repeats = self.repeats.saturating_add(1);
+        self.repeats >= REPEATS
     }
 
     /// Pauses: an edge-triggered listener gets no new edge when descriptors come free.
     fn exhausted(&mut self, error: &io::Error, now: Millis) {
         let transition = self.pause == Pause::No;
         self.pause = Pause::Exhausted { until: now + RETRY };
-        if !transition || self.warned.is_some_and(|warned| now - warned < QUIET) {
-            self.unsaid += 1;
+        if !transition || self.last_warning.is_some_and(|warned| now - warned < QUIET) {
+            self.suppressed += 1;
             return;
         }
-        self.warned = Some(now);
-        let unsaid = std::mem::take(&mut self.unsaid);
+        self.last_warning = Some(now);
+        let suppressed = std::mem::take(&mut self.suppressed);
         log::warn!(
-            "cannot accept on {}: {error}; clients wait until a descriptor is free ({unsaid} more such failures since the last warning)",
-            self.local
+            "cannot accept connections on {}: {error}; clients wait in the backlog, and accepting is tried again every {RETRY} ms: {} ({suppressed} more such failures since the last warning)",
+            self.local,
+            advice(error)
         );
     }
+}
+
+/// What to do about an accept error that stays.
+fn advice(error: &io::Error) -> &'static str {
+    #[cfg(unix)]
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => {
+            return "raise the limit of open files (ulimit -n) or lower the limit of connections";
+        }
+        Some(libc::ENFILE) => {
+            return "close files elsewhere, or raise the system's limit of open files";
+        }
+        Some(libc::ENOBUFS | libc::ENOMEM) => {
+            return "free memory, or lower the limit of connections";
+        }
+        Some(libc::EPERM) => return "look for a firewall rule or a seccomp filter that forbids it",
+        _ => {}
+    }
+    let _ = error;
+    "look this error up in the manual page of accept(2)"
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,8 +230,8 @@ enum Class {
     Broken,
 }
 
-/// What an error of accept(2) means. Its page lists network errors that are already pending on the
-/// new socket and asks to treat them as `WouldBlock` by trying again: they are one peer's.
+/// What an error of accept(2) means. Its manual page lists network errors that are already pending on
+/// the new socket, and asks to try again after them: they concern one connection only.
 fn class(error: &io::Error) -> Class {
     match error.kind() {
         ErrorKind::WouldBlock => return Class::Drained,
@@ -213,8 +258,8 @@ fn class(error: &io::Error) -> Class {
         Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EFAULT) => return Class::Broken,
         _ => {}
     }
-    // EMFILE, ENFILE, ENOBUFS, ENOMEM; and what nobody has named, for which a pause is harmless
-    // while trying at once could spin.
+    // EMFILE, ENFILE, ENOBUFS, ENOMEM, and every error not named here: a pause is harmless, while
+    // trying again at once could spin.
     Class::Resources
 }
 

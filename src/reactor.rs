@@ -35,7 +35,9 @@ pub struct Reactor<K: Kernel = Mio> {
     kernel: K,
     lent: Workspace,
     /// By key; a listener that is gone leaves its place empty.
-    listeners: Vec<Option<Listener<K::Listener>>>,
+    listeners: Vec<Option<Box<Listener<K::Listener>>>>,
+    /// The key of the listener that accepts first in the next turn. Beyond the last key, key 0 does.
+    first_listener: usize,
     connections: Slab<Connection<K::Stream>>,
     /// The run queue: connections with work left, or noted as ready, each at most once.
     runnable: Vec<usize>,
@@ -85,6 +87,7 @@ impl<K: Kernel> Reactor<K> {
             lent: Workspace::new(limits, kernel.now()),
             kernel,
             listeners: Vec::new(),
+            first_listener: 0,
             connections: Slab::new(),
             runnable: Vec::new(),
             running: Vec::new(),
@@ -221,14 +224,23 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Takes newcomers in. The batch is noted by now, so no event of it can mean one of them.
+    /// Accepts connections. The batch of events is noted by now, so no event of it can mean one of them.
+    ///
+    /// The listener after the one that accepted last goes first. So at the connection limit, or out of
+    /// descriptors, each listener has its turn, however rarely a slot comes free.
     fn accept(&mut self) {
         self.kernel.phase(Phase::Accept);
-        for key in 0..self.listeners.len() {
-            self.accept_some(key);
-            if self.shutdown != Shutdown::No {
-                self.listeners[key].take_if(|listener| listener.is_drained());
+        let (now, saw_all) = (self.lent.millis, !self.was_full && !self.was_interrupted);
+        let mut key = self.first_listener;
+        for _ in 0..self.listeners.len() {
+            if key >= self.listeners.len() {
+                key = 0;
             }
+            let place = &mut self.listeners[key];
+            if let Some(listener) = place.take_if(|listener| listener.begin_turn(now, saw_all)) {
+                self.accept_burst(key, listener);
+            }
+            key += 1;
         }
     }
 

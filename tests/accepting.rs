@@ -209,6 +209,152 @@ fn at_the_limit_clients_wait_and_are_served_as_others_leave() {
     assert_eq!(reactor.connections(), 0);
 }
 
+/// One listener at which a client waits beside others at which clients always wait.
+struct Rivals {
+    /// How many listeners the waiting client has beside its own.
+    busy: usize,
+    /// How many connections may be open at once.
+    room: usize,
+    /// For how many turns a client keeps its connection once it is served.
+    hold: usize,
+}
+
+impl Rivals {
+    /// Returns how many clients of the busy listeners are served before the waiting one.
+    fn served_before_the_waiting_client(&self, world: &World, limits: Limits) -> usize {
+        let mut reactor = Reactor::with_kernel(world.kernel(), limits);
+        for _ in 0..=self.busy {
+            reactor.listen("127.0.0.1:0", daytime(Clock::fixed(TUTORIAL))).unwrap();
+        }
+        let waiting: Vec<_> = (0..self.busy * 2 * self.room).map(|at| at % self.busy).collect();
+        let mut others: Vec<_> = waiting.iter().map(|&at| (at, world.connect(at), None)).collect();
+        let (mut client, mut before) = (None, 0);
+        for turn in 0..1_000 {
+            for (listener, other, served) in &mut others {
+                if served.is_none() && is_served(other) {
+                    *served = Some(turn);
+                    before += usize::from(client.is_some());
+                }
+                if served.is_some_and(|at| at + self.hold <= turn) {
+                    other.end();
+                    (*other, *served) = (world.connect(*listener), None);
+                }
+            }
+            if client.as_ref().is_some_and(is_served) {
+                return before;
+            }
+            if turn == 20 {
+                client = Some(world.connect(self.busy));
+            }
+            turns(&mut reactor, 1);
+        }
+        panic!(
+            "{before} others are served, and the client is not: {busy} busy listeners, room for {room}, held for {hold} turns",
+            busy = self.busy,
+            room = self.room,
+            hold = self.hold
+        );
+    }
+}
+
+/// Every listener may take all the room there is before it is the waiting client's turn.
+fn each_listener_has_its_turn(run: impl Fn(&Rivals) -> usize) {
+    for busy in 1..=3 {
+        for room in 1..=3 {
+            for hold in 0..=8 {
+                let rivals = Rivals { busy, room, hold };
+                let before = run(&rivals);
+                let most = busy * room;
+                assert!(before <= most, "{before} of {most}: {busy} {room} {hold}");
+            }
+        }
+    }
+}
+
+#[test]
+fn at_the_connection_limit_each_listener_has_its_turn() {
+    each_listener_has_its_turn(|rivals| {
+        let limits = Limits { connections: rivals.room, ..Limits::default() };
+        rivals.served_before_the_waiting_client(&World::new(), limits)
+    });
+}
+
+#[test]
+fn out_of_descriptors_each_listener_has_its_turn() {
+    each_listener_has_its_turn(|rivals| {
+        let world = World::new();
+        world.limit_descriptors(rivals.room);
+        rivals.served_before_the_waiting_client(&world, Limits::default())
+    });
+}
+
+/// How an accept error that stays is met: attempts at once, and attempts in the next second.
+fn attempts(errno: i32) -> (usize, usize) {
+    let world = World::new();
+    let mut reactor = reactor(&world, Limits::default());
+    let before = world.accepts(0);
+    world.fail_accepts(0, &[errno; 10_000]);
+    let client = world.connect(0);
+    settle(&mut reactor);
+    let at_once = world.accepts(0) - before;
+    while world.now() < Duration::from_secs(1) {
+        reactor.turn(None).unwrap();
+    }
+    let within_a_second = world.accepts(0) - before - at_once;
+    assert_eq!(reactor.stats().accept_errors, (at_once + within_a_second) as u64);
+    world.end_failures(0);
+    while !is_served(&client) {
+        reactor.turn(None).unwrap();
+    }
+    assert!(world.now() <= Duration::from_millis(1_100), "the client waits for one pause at most");
+    (at_once, within_a_second)
+}
+
+#[test]
+fn an_accept_error_that_stays_is_tried_ten_times_a_second() {
+    for errno in [libc::EPERM, libc::ECONNABORTED, libc::EPROTO, libc::EINTR, libc::ETIMEDOUT] {
+        assert_eq!(attempts(errno), (16, 10), "errno {errno}");
+    }
+}
+
+#[test]
+fn an_accept_error_that_no_manual_lists_pauses_the_listener() {
+    for errno in [libc::EIO, libc::ENOSYS, libc::EACCES, libc::EDEADLK, 4_000] {
+        assert_eq!(attempts(errno), (1, 10), "errno {errno}");
+    }
+}
+
+#[test]
+fn an_accept_error_with_a_connection_in_between_never_pauses_the_listener() {
+    let world = World::new();
+    let mut reactor = reactor(&world, Limits::default());
+    for _ in 0..10 {
+        world.fail_accepts(0, &[libc::ECONNABORTED; 15]);
+        let client = world.connect(0);
+        settle(&mut reactor);
+        assert!(is_served(&client));
+    }
+    // Different errors are different peers' errors.
+    world.fail_accepts(0, &[[libc::ECONNABORTED; 15], [libc::EPROTO; 15]].concat());
+    let client = world.connect(0);
+    settle(&mut reactor);
+    assert!(is_served(&client));
+    assert_eq!(world.now(), Duration::ZERO);
+}
+
+#[test]
+fn an_accept_error_that_stays_leaves_the_other_listener_alone() {
+    let world = World::new();
+    let mut reactor = reactor(&world, Limits::default());
+    world.fail_accepts(0, &[libc::EPERM; 10_000]);
+    let _waiting = world.connect(0);
+    let client = world.connect(1);
+    settle(&mut reactor);
+    client.send(b"unharmed");
+    settle(&mut reactor);
+    assert_eq!((client.received(), world.now()), (b"unharmed".to_vec(), Duration::ZERO));
+}
+
 #[test]
 fn a_peer_with_too_many_is_refused_and_only_that_one() {
     let world = World::new();

@@ -1,10 +1,12 @@
-//! How connections come in: listeners, newcomers, outgoing ones; a slot and a protocol for each.
+//! How connections begin: listeners, accepted connections, outgoing ones. Each connection gets a slot
+//! and a protocol.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::shutdown::Shutdown;
 use super::{Reactor, enqueue};
 use crate::connection::{Connection, Stream};
 use crate::kernel::Kernel;
@@ -12,11 +14,14 @@ use crate::listener::{Listener, Maker, Outcome};
 use crate::protocol::{Accepted, Address, CloseReason, ConnId, Protocol};
 
 impl<K: Kernel> Reactor<K> {
-    /// Binds a listener and makes a protocol for each connection it accepts. Port 0 takes any free
-    /// port; the address that was bound is returned.
+    /// Binds a listener, makes a protocol for each connection that it accepts, and returns the bound
+    /// address. Port 0 takes any free port.
+    ///
+    /// If a name has several addresses, the first one that can be bound is used. A listener on an IPv6
+    /// address accepts IPv6 connections only, so `0.0.0.0` and `[::]` can listen on the same port.
     ///
     /// # Errors
-    /// If the address cannot be resolved or bound. Of several addresses the first that can be is.
+    /// Fails if the address cannot be resolved or bound.
     pub fn listen<P: Protocol + 'static>(
         &mut self,
         addr: impl ToSocketAddrs,
@@ -33,16 +38,21 @@ impl<K: Kernel> Reactor<K> {
         Err(failure)
     }
 
-    /// The same on a listener that somebody else has bound, for example a service manager.
+    /// Serves a listener that is already bound, for example by a service manager.
+    ///
+    /// Its connections get the same socket options as those of [`listen`](Reactor::listen):
+    /// `TCP_NODELAY`, [`Limits::send_buffer`](crate::Limits::send_buffer) and
+    /// [`Limits::receive_buffer`](crate::Limits::receive_buffer). Its backlog stays as it is, and an
+    /// IPv6 listener that also accepts IPv4 connections goes on doing so.
     ///
     /// # Errors
-    /// If it cannot be made non-blocking or registered.
+    /// Fails if the listener cannot be configured or registered.
     pub fn listen_on<P: Protocol + 'static>(
         &mut self,
         listener: std::net::TcpListener,
         make: impl FnMut(&Accepted) -> P + 'static,
     ) -> io::Result<SocketAddr> {
-        let listener = self.kernel.adopt(listener, self.listeners.len())?;
+        let listener = self.kernel.adopt(listener, self.listeners.len(), &self.lent.limits)?;
         self.add_listener(listener, make)
     }
 
@@ -54,16 +64,16 @@ impl<K: Kernel> Reactor<K> {
         let local = self.kernel.local_addr(&listener)?;
         let Address::Inet(addr) = local;
         let make: Maker = Box::new(move |accepted| Box::new(make(accepted)));
-        self.listeners.push(Some(Listener::new(listener, local, make)));
+        self.listeners.push(Some(Box::new(Listener::new(listener, local, make))));
         Ok(addr)
     }
 
-    /// Begins to connect. The protocol is opened once the connection stands; if it never does, it
-    /// hears [`CloseReason::ConnectFailed`] without having been opened.
+    /// Begins to connect. [`Protocol::on_open`] is called once the connection is established. If it
+    /// never is, [`Protocol::on_close`] is called with [`CloseReason::ConnectFailed`] instead.
     ///
     /// # Errors
-    /// If it fails at once: every slot is taken, no descriptor is left, there is no route. The
-    /// protocol has heard of it, too.
+    /// Fails if every slot is taken, no descriptor is left, or there is no route. `on_close` has been
+    /// called by then.
     pub fn connect<P: Protocol + 'static>(
         &mut self,
         addr: SocketAddr,
@@ -71,7 +81,7 @@ impl<K: Kernel> Reactor<K> {
     ) -> io::Result<ConnId> {
         match self.begin_connect(addr) {
             Ok((key, stream)) => {
-                // Asked between two turns, which may be far apart: its time begins now.
+                // The last turn may be long ago: the connection's time begins now.
                 self.lent.begin_turn(self.kernel.now());
                 self.stats.connecting += 1;
                 let connection = Connection::connecting(stream, Box::new(protocol), &self.lent);
@@ -93,77 +103,61 @@ impl<K: Kernel> Reactor<K> {
 
     fn begin_connect(&mut self, addr: SocketAddr) -> io::Result<(usize, K::Stream)> {
         if self.is_full() {
-            let full = "every connection slot is taken: raise Limits::connections";
+            let full = "cannot connect: every connection slot is taken; raise Limits::connections";
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, full));
         }
-        let mut stream = self.kernel.connect(addr)?;
+        let mut stream = self.kernel.connect(addr, &self.lent.limits)?;
         let key = self.connections.vacant_key();
         self.kernel.register(&mut stream, key, true)?;
         Ok((key, stream))
     }
 
-    /// Takes as many from one listener as its pressure says.
-    pub(super) fn accept_some(&mut self, key: usize) {
+    /// Accepts a burst of connections from one listener, which has left its place for that long.
+    pub(super) fn accept_burst(&mut self, key: usize, mut listener: Box<Listener<K::Listener>>) {
         let (most, now) = (self.lent.limits.accepts, self.lent.millis);
-        let saw_all = !self.was_full && !self.was_interrupted;
-        let Some(listener) = &mut self.listeners[key] else {
-            return;
-        };
-        let Some(burst) = listener.burst(most, now, saw_all) else {
-            return;
-        };
-        for _ in 0..burst {
-            if !self.accept_one(key) {
-                return;
+        let burst = listener.burst(most);
+        for count in 0..=burst {
+            if count == burst {
+                // At the most a turn may accept, the listener stays ready and the next turn goes on.
+                if burst < most {
+                    listener.rearm(&mut self.kernel, key);
+                }
+                break;
+            }
+            if self.is_full() {
+                listener.wait_for_a_slot();
+                break;
+            }
+            match listener.next(&mut self.kernel, now) {
+                Outcome::Accepted(stream, peer) => {
+                    self.first_listener = key + 1;
+                    self.admit(&mut listener, stream, peer);
+                }
+                Outcome::Drained => break,
+                Outcome::Lost => self.stats.accept_errors += 1,
+                Outcome::Paused => {
+                    self.stats.accept_errors += 1;
+                    break;
+                }
+                Outcome::Broken(error) => {
+                    self.stats.accept_errors += 1;
+                    self.failure = Some(error);
+                    return;
+                }
             }
         }
-        // Stopped by its bound it stays ready, and goes on in the next turn.
-        if burst < most {
-            if let Some(listener) = &mut self.listeners[key] {
-                listener.rearm(&mut self.kernel, key);
-            }
+        if self.shutdown == Shutdown::No || !listener.is_drained() {
+            self.listeners[key] = Some(listener);
         }
     }
 
-    /// Asks one listener for one connection; false if it has none, or may not have one.
-    fn accept_one(&mut self, key: usize) -> bool {
-        let (now, is_full) = (self.lent.millis, self.is_full());
-        let Some(listener) = &mut self.listeners[key] else {
-            return false;
-        };
-        if !listener.is_accepting(now) {
-            return false;
-        }
-        if is_full {
-            listener.wait_for_a_slot();
-            return false;
-        }
-        match listener.next(&mut self.kernel, now) {
-            Outcome::Newcomer(stream, peer) => {
-                self.admit(key, stream, peer);
-                return true;
-            }
-            Outcome::Drained => return false,
-            Outcome::Lost => {}
-            Outcome::Exhausted => {
-                self.stats.accept_errors += 1;
-                return false;
-            }
-            Outcome::Broken(error) => {
-                log::error!(
-                    "the listener on {} is broken and was removed: {error}",
-                    listener.local
-                );
-                self.listeners[key] = None;
-                self.failure = Some(error);
-            }
-        }
-        self.stats.accept_errors += 1;
-        true
-    }
-
-    /// Gives a newcomer a protocol, a slot and a place on the run queue.
-    fn admit(&mut self, listener: usize, mut stream: K::Stream, peer: Address) {
+    /// Gives a new connection a protocol, a slot and a place on the run queue.
+    fn admit(
+        &mut self,
+        listener: &mut Listener<K::Listener>,
+        mut stream: K::Stream,
+        peer: Address,
+    ) {
         let counted = self.lent.limits.per_peer.and_then(|max| Some((peer.ip()?, max)));
         if counted.is_some_and(|(ip, max)| !self.peers.admit(ip, max)) {
             self.stats.refused += 1;
@@ -172,9 +166,6 @@ impl<K: Kernel> Reactor<K> {
         let counted = counted.map(|(ip, _)| ip);
         let key = self.connections.vacant_key();
         let id = self.next_id(key);
-        let Some(listener) = &mut self.listeners[listener] else {
-            return;
-        };
         let accepted = Accepted { id, peer, local: listener.local.clone() };
         let make = &mut listener.make;
         match catch_unwind(AssertUnwindSafe(|| make(&accepted))) {
@@ -196,7 +187,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// An identity that nobody had before, whatever becomes of its connection.
+    /// Returns an identity that no connection had before.
     fn next_id(&mut self, key: usize) -> ConnId {
         self.ordinal += 1;
         ConnId { key: key as u32, ordinal: self.ordinal }
@@ -204,7 +195,7 @@ impl<K: Kernel> Reactor<K> {
 
     fn insert(&mut self, id: ConnId, mut connection: Connection<K::Stream>) {
         connection.ordinal = id.ordinal;
-        // By an eighth, not by doubling: spare room is every idle connection's memory.
+        // Grows by an eighth, not by doubling: spare room counts as memory per idle connection.
         if self.connections.len() == self.connections.capacity() {
             self.connections.reserve_exact(self.connections.len() / 8 + 8);
         }
@@ -218,12 +209,12 @@ impl<K: Kernel> Reactor<K> {
     }
 }
 
-/// How many connections each address has. An address without one leaves no trace.
+/// How many connections each address has. An address without a connection is not stored.
 #[derive(Debug, Default)]
 pub(super) struct Peers(HashMap<IpAddr, usize>);
 
 impl Peers {
-    /// Counts one more, unless that would be more than `max`.
+    /// Counts one more connection of `peer`, and returns true, unless it already has `max`.
     fn admit(&mut self, peer: IpAddr, max: usize) -> bool {
         let has_room = self.0.get(&peer).copied().unwrap_or(0) < max;
         if has_room {

@@ -221,9 +221,14 @@ impl<K: Kernel> Kernel for Faulty<K> {
         self.add_listener(inner, key, limits.clone())
     }
 
-    fn adopt(&mut self, listener: std::net::TcpListener, key: usize) -> io::Result<Self::Listener> {
-        let inner = self.inner.adopt(listener, key)?;
-        self.add_listener(inner, key, Limits::default())
+    fn adopt(
+        &mut self,
+        listener: std::net::TcpListener,
+        key: usize,
+        limits: &Limits,
+    ) -> io::Result<Self::Listener> {
+        let inner = self.inner.adopt(listener, key, limits)?;
+        self.add_listener(inner, key, limits.clone())
     }
 
     fn local_addr(&self, listener: &Self::Listener) -> io::Result<Address> {
@@ -255,8 +260,8 @@ impl<K: Kernel> Kernel for Faulty<K> {
         }
     }
 
-    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream> {
-        self.inner.connect(addr).map(|inner| FaultyStream { inner, state: None })
+    fn connect(&mut self, addr: SocketAddr, limits: &Limits) -> io::Result<Self::Stream> {
+        self.inner.connect(addr, limits).map(|inner| FaultyStream { inner, state: None })
     }
 
     fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()> {

@@ -82,8 +82,13 @@ impl<K: Kernel> Kernel for Logged<K> {
         Ok(LoggedListener { inner, service: self.book.service() })
     }
 
-    fn adopt(&mut self, listener: std::net::TcpListener, key: usize) -> io::Result<Self::Listener> {
-        let inner = self.inner.adopt(listener, key)?;
+    fn adopt(
+        &mut self,
+        listener: std::net::TcpListener,
+        key: usize,
+        limits: &Limits,
+    ) -> io::Result<Self::Listener> {
+        let inner = self.inner.adopt(listener, key, limits)?;
         Ok(LoggedListener { inner, service: self.book.service() })
     }
 
@@ -107,9 +112,9 @@ impl<K: Kernel> Kernel for Logged<K> {
         self.inner.rearm(&mut listener.inner, key)
     }
 
-    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream> {
+    fn connect(&mut self, addr: SocketAddr, limits: &Limits) -> io::Result<Self::Stream> {
         // Outgoing connections are the embedder's; a book is about a service's clients.
-        self.inner.connect(addr).map(|inner| LoggedStream { inner, log: None })
+        self.inner.connect(addr, limits).map(|inner| LoggedStream { inner, log: None })
     }
 
     fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()> {

@@ -162,8 +162,13 @@ impl<K: Kernel> Kernel for Timed<K> {
         self.inner.listen(addr, key, limits)
     }
 
-    fn adopt(&mut self, listener: std::net::TcpListener, key: usize) -> io::Result<Self::Listener> {
-        self.inner.adopt(listener, key)
+    fn adopt(
+        &mut self,
+        listener: std::net::TcpListener,
+        key: usize,
+        limits: &Limits,
+    ) -> io::Result<Self::Listener> {
+        self.inner.adopt(listener, key, limits)
     }
 
     fn local_addr(&self, listener: &Self::Listener) -> io::Result<Address> {
@@ -179,8 +184,8 @@ impl<K: Kernel> Kernel for Timed<K> {
         self.inner.rearm(listener, key)
     }
 
-    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream> {
-        self.inner.connect(addr)
+    fn connect(&mut self, addr: SocketAddr, limits: &Limits) -> io::Result<Self::Stream> {
+        self.inner.connect(addr, limits)
     }
 
     fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()> {

@@ -86,6 +86,9 @@ struct State {
     fail_poll: VecDeque<io::ErrorKind>,
     fail_register: bool,
     fail_rearm: bool,
+    /// How many streams may be open, and how many are.
+    descriptors: usize,
+    open: usize,
 }
 
 /// The world outside of the loop: the test's hand on it.
@@ -137,6 +140,8 @@ impl World {
             fail_poll: VecDeque::new(),
             fail_register: false,
             fail_rearm: false,
+            descriptors: usize::MAX,
+            open: 0,
         };
         World(Rc::new(RefCell::new(state)), Arc::default())
     }
@@ -182,10 +187,21 @@ impl World {
         self.0.borrow_mut().fail_rearm = fails;
     }
 
+    /// Lets accept fail with `EMFILE` while so many streams are open.
+    pub fn limit_descriptors(&self, count: usize) {
+        self.0.borrow_mut().descriptors = count;
+    }
+
     /// The next accepts of a listener fail with these.
     pub fn fail_accepts(&self, listener: usize, errnos: &[i32]) {
         let queue = Rc::clone(&self.0.borrow().listeners[listener]);
         queue.borrow_mut().errors.extend(errnos);
+    }
+
+    /// From now on, accepts of a listener fail no more.
+    pub fn end_failures(&self, listener: usize) {
+        let queue = Rc::clone(&self.0.borrow().listeners[listener]);
+        queue.borrow_mut().errors.clear();
     }
 
     pub fn accepts(&self, listener: usize) -> usize {
@@ -409,7 +425,12 @@ impl Kernel for Fake {
         Ok(FakeListener(queue, key))
     }
 
-    fn adopt(&mut self, _: std::net::TcpListener, _: usize) -> io::Result<FakeListener> {
+    fn adopt(
+        &mut self,
+        _: std::net::TcpListener,
+        _: usize,
+        _: &Limits,
+    ) -> io::Result<FakeListener> {
         Err(ErrorKind::Unsupported.into())
     }
 
@@ -423,7 +444,13 @@ impl Kernel for Fake {
         if let Some(errno) = queue.errors.pop_front() {
             return Err(io::Error::from_raw_os_error(errno));
         }
+        let state = &mut *self.0.0.borrow_mut();
+        // accept(2) takes a descriptor before it looks for a client.
+        if state.open >= state.descriptors {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
         let (client, peer) = queue.clients.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        state.open += 1;
         Ok((FakeStream(client), peer.into()))
     }
 
@@ -440,9 +467,11 @@ impl Kernel for Fake {
         Ok(())
     }
 
-    fn connect(&mut self, _: SocketAddr) -> io::Result<FakeStream> {
-        let client = self.0.0.borrow_mut().connecting.pop_front();
-        Ok(FakeStream(client.ok_or(ErrorKind::NetworkUnreachable)?))
+    fn connect(&mut self, _: SocketAddr, _: &Limits) -> io::Result<FakeStream> {
+        let state = &mut *self.0.0.borrow_mut();
+        let client = state.connecting.pop_front().ok_or(ErrorKind::NetworkUnreachable)?;
+        state.open += 1;
+        Ok(FakeStream(client))
     }
 
     fn register(&mut self, stream: &mut FakeStream, key: usize, writes: bool) -> io::Result<()> {
@@ -535,6 +564,7 @@ impl Stream for FakeStream {
 
 impl Drop for FakeStream {
     fn drop(&mut self) {
+        self.0.world.borrow_mut().open -= 1;
         self.0.pair.borrow_mut().dropped = true;
     }
 }

@@ -119,7 +119,7 @@ impl Kernel for Sim {
         Ok(SimListener { world: Rc::clone(&self.world), index: key })
     }
 
-    fn adopt(&mut self, _: std::net::TcpListener, _: usize) -> io::Result<SimListener> {
+    fn adopt(&mut self, _: std::net::TcpListener, _: usize, _: &Limits) -> io::Result<SimListener> {
         Err(ErrorKind::Unsupported.into())
     }
 
@@ -166,7 +166,7 @@ impl Kernel for Sim {
         Ok(())
     }
 
-    fn connect(&mut self, _: SocketAddr) -> io::Result<SimStream> {
+    fn connect(&mut self, _: SocketAddr, _: &Limits) -> io::Result<SimStream> {
         let world = &mut *self.world.borrow_mut();
         world.call("connect", 0)?;
         let dial = world.dials.pop_front().unwrap_or(Err(libc::ENETUNREACH));

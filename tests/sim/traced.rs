@@ -142,8 +142,13 @@ impl<K: Kernel> Kernel for Traced<K> {
         Ok(self.registered(Source::Listener(key), inner))
     }
 
-    fn adopt(&mut self, listener: std::net::TcpListener, key: usize) -> io::Result<Self::Listener> {
-        let inner = self.inner.adopt(listener, key)?;
+    fn adopt(
+        &mut self,
+        listener: std::net::TcpListener,
+        key: usize,
+        limits: &Limits,
+    ) -> io::Result<Self::Listener> {
+        let inner = self.inner.adopt(listener, key, limits)?;
         Ok(self.registered(Source::Listener(key), inner))
     }
 
@@ -163,8 +168,8 @@ impl<K: Kernel> Kernel for Traced<K> {
         Ok(())
     }
 
-    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream> {
-        self.inner.connect(addr).map(|inner| self.number(inner))
+    fn connect(&mut self, addr: SocketAddr, limits: &Limits) -> io::Result<Self::Stream> {
+        self.inner.connect(addr, limits).map(|inner| self.number(inner))
     }
 
     fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()> {
