@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use campanile::{Address, CloseReason, ConnId, Event, Input, Kernel, Limits, Stream, View, Wake};
 
 use super::faults::{ENDS, HOLDS};
-use super::plan::PEER_ERRNOS;
 use super::random::said;
 use super::socket::Link;
 use super::world::{Queue, Selector, Shared};
@@ -131,30 +130,27 @@ impl Kernel for Sim {
         let index = listener.index;
         let world = &mut *self.world.borrow_mut();
         let told = world.call("accept4", index);
-        let queue = &mut world.queues[index];
-        if queue.is_starved && queue.starved_in == world.polls {
+        if world.is_hurried(index) {
             world.violate("accepts again at once, though nothing can have come free");
         }
         let queue = &mut world.queues[index];
         let failure = told.err().and_then(|error| error.raw_os_error());
         if let Some(errno) = failure.or(queue.broken).or_else(|| queue.errors.pop_front()) {
-            // What nobody has named is taken for a want of something, too.
-            queue.is_starved = !PEER_ERRNOS.contains(&errno);
-            queue.starved_in = world.polls;
-            world.progress += 1;
-            return Err(io::Error::from_raw_os_error(errno));
+            return Err(world.refuse(index, errno));
         }
         queue.is_starved = false;
         let Some(sid) = queue.waiting.pop_front() else {
             world.arm_listener(index);
             return Err(ErrorKind::WouldBlock.into());
         };
+        queue.repeats = 0;
         world.progress += 1;
         let now = world.now;
         let socket = &mut world.sockets[sid];
         socket.owner = true;
         (socket.born, socket.last_read, socket.last_write) = (now, now, now);
         let address = address_of(sid, socket.ip);
+        world.take_turn(index);
         world.afflict(index, sid);
         Ok((SimStream { world: Rc::clone(&self.world), sid }, address.into()))
     }

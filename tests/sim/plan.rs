@@ -242,7 +242,8 @@ fn action(random: &mut Random) -> Action {
         60..=61 => {
             let all = if random.percent(60) { &PEER_ERRNOS[..] } else { &SCARCE_ERRNOS[..] };
             let errno = random.pick(all);
-            Action::FailAccept { listener: random.below(4), errno, times: 1 + random.below(3) }
+            let times = random.pick(&[1, 2, 3, 30]);
+            Action::FailAccept { listener: random.below(4), errno, times }
         }
         62 if random.percent(30) => {
             Action::Break { listener: random.below(4), errno: random.pick(&BROKEN_ERRNOS) }

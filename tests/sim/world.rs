@@ -11,6 +11,7 @@ use campanile::{Event, Limits, Source};
 
 use super::faults::{ENDS, Order};
 use super::kernel::Bell;
+use super::plan::PEER_ERRNOS;
 use super::random::{Random, mix, said};
 use super::socket::{Service, Socket};
 
@@ -41,12 +42,26 @@ pub struct Queue {
     pub broken: Option<i32>,
     pub closed: bool,
     pub exists: bool,
-    /// The last accept failed for want of something: a pause is due.
+    /// The last accept failed for want of something, or too often: a pause is due.
     pub is_starved: bool,
-    pub starved_in: usize,
+    /// Until when the pause lasts, and how many sockets were closed when it began: one that closes
+    /// ends the pause.
+    pub paused_until: Duration,
+    pub closed_before: usize,
+    pub last_error: Option<i32>,
+    /// How often the last error came without a connection in between.
+    pub repeats: usize,
     pub accepted: usize,
+    /// How many polls in a row other listeners took the last slot while a client waited here.
+    passed_over: usize,
+    passed_over_in: usize,
     armed: bool,
 }
+
+/// How often an error may come in a row before it is taken for one that stays, and how long a pause
+/// lasts.
+const REPEATS: usize = 16;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The calls whose failure is one connection's.
 const SOCKET_CALLS: [&str; 5] = ["recv", "send", "shutdown", "epoll_ctl", "getsockopt"];
@@ -79,6 +94,8 @@ pub struct World {
     pub polls: usize,
     pub interrupted_polls: usize,
     pub fail_registers: VecDeque<i32>,
+    /// How many sockets were closed so far.
+    pub closed: usize,
     /// What is asked of the fault language.
     pub orders: Vec<Order>,
     pub dials: VecDeque<Result<usize, i32>>,
@@ -119,6 +136,7 @@ impl World {
             polls: 0,
             interrupted_polls: 0,
             fail_registers: VecDeque::new(),
+            closed: 0,
             orders: Vec::new(),
             dials: VecDeque::new(),
             calls: Vec::new(),
@@ -243,10 +261,56 @@ impl World {
     /// The descriptor is closed: what was noted for it is forgotten.
     pub fn forget(&mut self, sid: usize) {
         self.sockets[sid].dropped = true;
+        self.closed += 1;
         self.progress += 1;
         if let Some(key) = self.sockets[sid].key.take() {
             self.keys[key] = None;
             self.ready.retain(|ready| ready.source != Source::Connection(key));
+        }
+    }
+
+    /// An accept fails. What stays pauses the listener, for a tenth of a second or until a socket closes.
+    pub fn refuse(&mut self, listener: usize, errno: i32) -> io::Error {
+        let (now, closed) = (self.now, self.closed);
+        let queue = &mut self.queues[listener];
+        let is_same = queue.last_error.replace(errno) == Some(errno);
+        queue.repeats = if is_same { queue.repeats + 1 } else { 1 };
+        // What no manual names is taken for a want of something, too.
+        queue.is_starved = !PEER_ERRNOS.contains(&errno) || queue.repeats >= REPEATS;
+        // The loop counts whole milliseconds.
+        queue.paused_until = now + PAUSE - Duration::from_millis(1);
+        queue.closed_before = closed;
+        // An attempt that fails is a turn, too.
+        queue.passed_over = 0;
+        self.progress += 1;
+        io::Error::from_raw_os_error(errno)
+    }
+
+    /// Whether a listener is asked although it must pause.
+    pub fn is_hurried(&self, listener: usize) -> bool {
+        let queue = &self.queues[listener];
+        let is_paused = self.now <= queue.paused_until && self.closed == queue.closed_before;
+        queue.is_starved && is_paused && self.shutdown.is_none()
+    }
+
+    /// A connection is accepted. At the limit, no listener may be passed over more often than there
+    /// are others.
+    pub fn take_turn(&mut self, listener: usize) {
+        let open = self.sockets.iter().filter(|socket| socket.owner && !socket.dropped).count();
+        let is_full = open >= self.limits.connections;
+        for at in 0..self.queues.len() {
+            let is_told = !self.ready.iter().any(|ready| ready.source == Source::Listener(at));
+            let is_open = !self.is_locked(at);
+            let queue = &mut self.queues[at];
+            let may_have = queue.exists && !queue.closed && is_open && !queue.is_starved && is_told;
+            if at == listener || queue.waiting.is_empty() || !may_have {
+                (queue.passed_over, queue.passed_over_in) = (0, self.polls);
+            } else if is_full && queue.passed_over_in != self.polls {
+                (queue.passed_over, queue.passed_over_in) = (queue.passed_over + 1, self.polls);
+            }
+        }
+        if self.queues.iter().any(|queue| queue.passed_over >= self.queues.len()) {
+            self.violate("a listener is passed over again and again");
         }
     }
 
