@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
-use campanile::{Accepted, Kernel, Protocol, Reactor};
+use campanile::{Accepted, Address, Kernel, Protocol, Reactor};
 
 use super::address::Place;
 use super::failure::{FAILED, Failure};
@@ -18,8 +18,8 @@ pub fn listen<K: Kernel, P: Protocol + 'static>(
     let (mut bound, mut shown) = (Vec::new(), Vec::new());
     for place in places {
         let bound_before = bound.len();
-        let mut lacking = None;
-        // Of a name with port 0, the first address chooses the port for all.
+        let mut skipped = None;
+        // If a name has port 0, its first address chooses the port for all its addresses.
         let mut chosen = 0;
         for mut addr in resolve(place, service)? {
             if addr.port() == 0 {
@@ -34,17 +34,19 @@ pub fn listen<K: Kernel, P: Protocol + 'static>(
                     bound.push(local);
                     shown.push(place.show(local));
                 }
-                Err(error) if is_family_lacking(addr, &error) => lacking = Some((addr, error)),
+                Err(error) if is_family_missing(addr, &error) => skipped = Some((addr, error)),
                 Err(error) => return Err(cannot_listen(reactor, service, place, addr, &error)),
             }
         }
-        match lacking {
+        match skipped {
             Some((addr, error)) if bound.len() == bound_before => {
                 return Err(cannot_listen(reactor, service, place, addr, &error));
             }
             Some((addr, error)) => {
-                let ip = addr.ip();
-                log::warn!("{place}: {ip} was skipped, this machine lacks its kind: {error}");
+                let (ip, family) = (addr.ip(), family(addr));
+                log::warn!(
+                    "skipped the address {ip} of {place}, because this machine has no {family}: {error}; to avoid this warning, give the other addresses instead of the name"
+                );
             }
             None => {}
         }
@@ -68,8 +70,12 @@ fn resolve(place: &Place, service: &str) -> Result<Vec<SocketAddr>, Failure> {
     Err(Failure::new(FAILED, format!("cannot listen on {place} for {service}: {error}"), advice))
 }
 
+fn family(addr: SocketAddr) -> &'static str {
+    if addr.is_ipv6() { "IPv6" } else { "IPv4" }
+}
+
 /// Whether this machine has no IPv6, or no IPv4, at all.
-fn is_family_lacking(addr: SocketAddr, error: &io::Error) -> bool {
+fn is_family_missing(addr: SocketAddr, error: &io::Error) -> bool {
     let is_address = matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL));
     let loopback: SocketAddr = match addr {
         SocketAddr::V4(_) => (Ipv4Addr::LOCALHOST, 0).into(),
@@ -91,33 +97,43 @@ fn cannot_listen<K: Kernel>(
     error: &io::Error,
 ) -> Failure {
     let port = addr.port();
-    let is_own = reactor.local_addrs().any(|local| local.inet().is_some_and(|a| a.port() == port));
+    let is_own = reactor.local_addrs().filter_map(Address::inet).any(|own| is_shared(own, addr));
+    let any_port = format!("use another port, or --{service} 0 for any free port");
     let advice = match error.kind() {
         _ if is_unzoned(addr) => format!(
             "a link-local address needs its interface: --{service} [{}%eth0]:{port}",
             addr.ip()
         ),
         ErrorKind::AddrInUse if is_own => {
-            format!("this very command has it already; try --{service} 0 to take any free port")
+            format!("this command already listens on that address; {any_port}")
         }
-        ErrorKind::AddrInUse => {
-            format!("another process has it; try --{service} 0 to take any free port")
-        }
+        ErrorKind::AddrInUse => format!("another process listens on that address; {any_port}"),
         ErrorKind::PermissionDenied => format!(
-            "ports below 1024 are for the privileged; try --{service} {}, or grant CAP_NET_BIND_SERVICE",
+            "ports below 1024 need a privilege; use --{service} {}, or grant CAP_NET_BIND_SERVICE",
             10_000 + u32::from(port)
         ),
         ErrorKind::AddrNotAvailable => format!(
-            "this machine has no such address; try --{service} 127.0.0.1:{port} or 0.0.0.0:{port}"
+            "this machine does not have that address; use --{service} 127.0.0.1:{port} or 0.0.0.0:{port}"
         ),
         _ if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-            format!("this machine has no addresses of that kind; try --{service} 127.0.0.1:{port}")
+            let family = family(addr);
+            format!(
+                "this machine has no {family}; use --{service} 127.0.0.1:{port} or [::1]:{port}"
+            )
         }
         _ if error.raw_os_error() == Some(libc::EMFILE) => {
-            "this process may not open more files; raise the limit: ulimit -n 1024".into()
+            "the limit of open files is reached; raise it: ulimit -n 1024".into()
         }
-        _ => format!("try another address, such as --{service} 127.0.0.1:0"),
+        _ => format!("use another address, such as --{service} 127.0.0.1:0"),
     };
     let addr = place.show(addr);
     Failure::new(FAILED, format!("cannot listen on {addr} for {service}: {error}"), advice)
+}
+
+/// Whether two listeners cannot have these addresses at the same time. A listener on every address of
+/// IPv6 leaves those of IPv4 free.
+fn is_shared(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_same =
+        one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.is_ipv6() == other.is_ipv6() && is_same
 }

@@ -7,8 +7,12 @@ use std::process::{Command, Stdio};
 use crate::program::{Folder, Server, Watchdog, campanile, run, run_words, signal};
 
 fn ask(server: &Server) -> String {
+    ask_at(&server.daytime().to_string())
+}
+
+fn ask_at(addr: &str) -> String {
     let mut line = String::new();
-    TcpStream::connect(server.daytime()).unwrap().read_to_string(&mut line).unwrap();
+    TcpStream::connect(addr).unwrap().read_to_string(&mut line).unwrap();
     line
 }
 
@@ -102,6 +106,57 @@ fn the_same_address_twice_is_bound_once() {
     let words = ["serve", "-e", "off", "-d", &port, &free.to_string()];
     let server = Server::spawn(campanile().args(words));
     assert_eq!(server.daytime, [free]);
+}
+
+/// A port that was free for IPv4 and IPv6 a moment ago; none if this machine lacks one of them.
+fn port_of_both_families() -> Option<u16> {
+    let is_one_missing = ["127.0.0.1:0", "[::1]:0"].iter().any(|ip| TcpListener::bind(ip).is_err());
+    if is_one_missing {
+        eprintln!("SKIPPED: this machine lacks IPv4 or IPv6");
+        return None;
+    }
+    // The address of IPv6 takes the port of IPv4 as well, where the system is set so.
+    let listener = TcpListener::bind("[::]:0").unwrap();
+    Some(listener.local_addr().unwrap().port())
+}
+
+#[test]
+fn every_address_of_ipv4_and_every_address_of_ipv6_share_a_port() {
+    let Some(port) = port_of_both_families() else { return };
+    let (four, six) = (format!("0.0.0.0:{port}"), format!("[::]:{port}"));
+    for places in [[&four, &six], [&six, &four]] {
+        let words = ["serve", "-d", "off", "-e", places[0], places[1]];
+        let server = Server::spawn(campanile().args(words));
+        assert_eq!(server.lines, format!("echo {}\necho {}\n", places[0], places[1]));
+        for ip in ["127.0.0.1", "[::1]"] {
+            let mut client = TcpStream::connect(format!("{ip}:{port}")).unwrap();
+            assert!(says_back(&mut client, ip.as_bytes()));
+        }
+        drop(server);
+    }
+    // One for each service.
+    let words = ["serve", "-d", &four, "-e", &six];
+    let server = Server::spawn(campanile().args(words));
+    assert_eq!(ask_at(&format!("127.0.0.1:{port}")).len(), 26);
+    let mut client = TcpStream::connect(format!("[::1]:{port}")).unwrap();
+    assert!(says_back(&mut client, b"six"));
+    drop(server);
+}
+
+#[test]
+fn an_address_in_use_says_by_which_process() {
+    let Some(port) = port_of_both_families() else { return };
+    let by_this = "  this command already listens on that address; ";
+    let by_another = "  another process listens on that address; ";
+    let (four, six) = (format!("127.0.0.1:{port}"), format!("[::1]:{port}"));
+    let every = format!("0.0.0.0:{port}");
+    for (daytime, echo, expected) in [(&four, &every, by_this), (&every, &four, by_this)] {
+        let ended = run_words(["serve", "-d", daytime, "-e", echo]);
+        assert!(ended.stderr.contains(expected), "{daytime} {echo}: {}", ended.stderr);
+    }
+    let _taken = TcpListener::bind(&six).unwrap();
+    let ended = run_words(["serve", "-d", &four, "-e", &six]);
+    assert!(ended.stderr.contains(by_another), "{}", ended.stderr);
 }
 
 #[test]
@@ -236,8 +291,9 @@ fn a_kind_of_address_that_this_machine_lacks_is_skipped_with_a_word() {
     let Some(mut command) = elsewhere(&folder, WITHOUT_IPV6, "both:0") else { return };
     let server = Server::spawn(&mut command);
     assert_eq!(server.daytime.len(), 2, "{}", server.lines);
-    let expected = "warning: both:0: ::1 was skipped, this machine lacks its kind: Cannot assign \
-                    requested address (os error 99)\n";
+    let expected = "warning: skipped the address ::1 of both:0, because this machine has no IPv6: \
+                    Cannot assign requested address (os error 99); to avoid this warning, give the \
+                    other addresses instead of the name\n";
     assert_eq!(server.stop(), expected);
     // But not an address of another machine.
     let Some(mut command) = elsewhere(&folder, WITHOUT_IPV6, "stray:0") else { return };

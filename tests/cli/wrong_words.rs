@@ -208,7 +208,8 @@ fn an_address_that_is_taken() {
         let ended = run_words(["serve", flag, &addr.to_string(), other, "0"]);
         let expected = format!(
             "error: cannot listen on {addr} for {service}: Address already in use (os error 98)\n  \
-             another process has it; try --{service} 0 to take any free port\n"
+             another process listens on that address; use another port, or --{service} 0 for any \
+             free port\n"
         );
         assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(1), "", &*expected));
     }
@@ -220,7 +221,8 @@ fn one_port_for_both_services() {
     let ended = run_words(["serve", "-d", &free.to_string(), "-e", &free.to_string()]);
     let expected = format!(
         "error: cannot listen on {free} for echo: Address already in use (os error 98)\n  \
-         this very command has it already; try --echo 0 to take any free port\n"
+         this command already listens on that address; use another port, or --echo 0 for any \
+         free port\n"
     );
     assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(1), "", &*expected));
 }
@@ -229,7 +231,7 @@ fn one_port_for_both_services() {
 fn an_address_of_another_machine() {
     let ended = run_words(["serve", "-d", "192.0.2.1:4000"]);
     let expected = "error: cannot listen on 192.0.2.1:4000 for daytime: Cannot assign requested \
-                    address (os error 99)\n  this machine has no such address; try --daytime \
+                    address (os error 99)\n  this machine does not have that address; use --daytime \
                     127.0.0.1:4000 or 0.0.0.0:4000\n";
     assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(1), "", expected));
 }
@@ -254,7 +256,7 @@ fn a_port_for_the_privileged() {
     let Some(mut command) = campanile_without_privileges() else { return };
     let ended = run(command.args(["serve", "-e", "off", "-d", "1"]));
     let expected = "error: cannot listen on 127.0.0.1:1 for daytime: Permission denied (os error \
-                    13)\n  ports below 1024 are for the privileged; try --daytime 10001, or grant \
+                    13)\n  ports below 1024 need a privilege; use --daytime 10001, or grant \
                     CAP_NET_BIND_SERVICE\n";
     assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(1), "", expected));
 }

@@ -1,13 +1,15 @@
 //! Listeners: which options their connections get, what they log when they pause, when they break.
 
 use std::cell::RefCell;
-use std::net::TcpListener;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use campanile::{Address, Limits, Reactor, echo};
+use socket2::{Domain, Socket, Type};
 
+use super::common::eventually;
 use super::common::fake::{World, settle};
-use super::{seconds, serving, turns};
+use super::{NOW, seconds, serving, turns};
 
 #[test]
 fn an_adopted_listener_is_served_at_its_address() {
@@ -19,6 +21,46 @@ fn an_adopted_listener_is_served_at_its_address() {
     let told: Vec<_> = reactor.local_addrs().filter_map(Address::inet).collect();
     assert_eq!(told, [bound, ours]);
     assert!(!reactor.is_finished());
+}
+
+/// Turns until a client that connects to this address is accepted, or cannot connect.
+fn is_served(reactor: &mut Reactor, ip: &str, port: u16) -> bool {
+    let before = reactor.stats().accepted;
+    let Ok(_client) = TcpStream::connect(format!("{ip}:{port}")) else { return false };
+    eventually("the client is accepted", || {
+        reactor.turn(NOW).unwrap();
+        (reactor.stats().accepted > before).then_some(true)
+    })
+}
+
+#[test]
+fn a_bound_listener_of_ipv6_accepts_ipv6_only() {
+    let mut reactor = Reactor::new().unwrap();
+    let Ok(addr) = reactor.listen("[::]:0", echo()) else {
+        eprintln!("SKIPPED: this machine has no IPv6");
+        return;
+    };
+    assert!(is_served(&mut reactor, "[::1]", addr.port()));
+    assert!(!is_served(&mut reactor, "127.0.0.1", addr.port()));
+}
+
+#[test]
+fn an_adopted_listener_of_ipv6_accepts_what_it_was_bound_for() {
+    for is_only_six in [true, false] {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        let bound = socket.set_only_v6(is_only_six).and_then(|()| {
+            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into())?;
+            socket.listen(8)
+        });
+        if bound.is_err() {
+            eprintln!("SKIPPED: this machine has no IPv6");
+            return;
+        }
+        let mut reactor = Reactor::new().unwrap();
+        let port = reactor.listen_on(socket.into(), echo()).unwrap().port();
+        assert!(is_served(&mut reactor, "[::1]", port));
+        assert_eq!(is_served(&mut reactor, "127.0.0.1", port), !is_only_six);
+    }
 }
 
 #[test]
