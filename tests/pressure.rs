@@ -8,6 +8,7 @@ mod program;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{connect, eventually, pattern, ping, read_all, read_exactly, reset};
@@ -68,6 +69,69 @@ fn out_of_descriptors_the_established_go_on_and_the_rest_is_served_as_others_lea
     let said = server.stop();
     let warnings = said.matches("Too many open files").count();
     assert!((1..=10).contains(&warnings), "one warning per transition: {said}");
+}
+
+/// Runs `meanwhile` while so many clients ask for the time again and again.
+fn beside_busy_clients(server: &Server, count: usize, meanwhile: impl FnOnce()) {
+    /// Ends the clients, even if `meanwhile` panics.
+    struct End<'a>(&'a AtomicBool);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let (is_over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let _end = End(&is_over);
+        for _ in 0..count {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert_eq!(read_all(&mut connect(server.daytime())).unwrap().len(), 26);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let is_busy = || answered.load(Ordering::Relaxed) >= 10 * count;
+        eventually("the clients are busy", || is_busy().then_some(()));
+        meanwhile();
+    });
+}
+
+#[test]
+fn at_the_connection_limit_a_busy_service_leaves_slots_to_the_other() {
+    let server = Server::start(&["-q", "--max-connections", "10"]);
+    beside_busy_clients(&server, 60, || {
+        for _ in 0..20 {
+            ping(&mut connect(server.echo()), b"served");
+        }
+    });
+    server.stop();
+}
+
+#[test]
+fn out_of_descriptors_a_busy_service_leaves_some_to_the_other() {
+    let server = Server::start(&["-q"]);
+    let pid = server.pid() as libc::pid_t;
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
+    rlimit::prlimit(pid, rlimit::Resource::NOFILE, Some((open + 10, open + 10)), None).unwrap();
+    beside_busy_clients(&server, 60, || {
+        for _ in 0..20 {
+            ping(&mut connect(server.echo()), b"served");
+        }
+    });
+    server.stop();
+}
+
+#[test]
+fn at_the_connection_limit_each_of_several_addresses_is_served() {
+    let server = Server::start(&["-q", "--max-connections", "1", "-e", "127.0.0.1:0,127.0.0.2:0"]);
+    assert_eq!(server.echo.len(), 3);
+    beside_busy_clients(&server, 30, || {
+        for addr in server.echo.iter().rev() {
+            ping(&mut connect(*addr), b"served");
+        }
+    });
+    server.stop();
 }
 
 #[test]
