@@ -23,7 +23,8 @@ fn is_served(client: &Client) -> bool {
     client.received() == TUTORIAL_LINE
 }
 
-/// How many of them are served in each of so many turns.
+/// How many of the clients have been served after each of so many turns. What is counted once is not
+/// counted again.
 fn served_by_turn(reactor: &mut Reactor<Fake>, clients: &[Client], count: usize) -> Vec<usize> {
     let mut turn = || {
         turns(reactor, 1);
@@ -33,7 +34,7 @@ fn served_by_turn(reactor: &mut Reactor<Fake>, clients: &[Client], count: usize)
 }
 
 #[test]
-fn who_comes_alone_is_taken_without_a_second_accept_and_the_next_one_is_told_of() {
+fn a_lone_client_costs_one_accept_and_the_next_one_makes_an_event() {
     let world = World::new();
     let mut reactor = reactor(&world, Limits::default());
     let before = world.accepts(0);
@@ -42,26 +43,26 @@ fn who_comes_alone_is_taken_without_a_second_accept_and_the_next_one_is_told_of(
         turns(&mut reactor, 1);
         assert!(is_served(&client));
         assert_eq!(world.accepts(0), before + count);
-        // A moment without newcomers.
+        // A turn without a new client.
         turns(&mut reactor, 1);
     }
 }
 
 #[test]
-fn a_queue_is_emptied_by_one_edge_over_several_turns_and_faster_while_it_lasts() {
+fn one_edge_empties_a_queue_over_several_turns_and_faster_while_it_lasts() {
     let world = World::new();
     let mut reactor = reactor(&world, Limits { accepts: 6, ..Limits::default() });
     let clients: Vec<_> = (0..30).map(|_| world.connect(0)).collect();
     let served = served_by_turn(&mut reactor, &clients, 12);
     assert_eq!(served, [1, 1, 1, 1, 2, 4, 6, 6, 6, 2, 0, 0], "at most 6 a turn");
-    assert_ne!(reactor.timeout(), NOW, "nobody waits any more");
-    // Whoever comes in a stream is taken in it.
+    assert_ne!(reactor.timeout(), NOW, "no client waits any more");
+    // After a quiet turn the bursts begin at one again.
     let clients: Vec<_> = (0..30).map(|_| world.connect(0)).collect();
     assert_eq!(served_by_turn(&mut reactor, &clients, 3), [1, 1, 1], "it was quiet");
 }
 
 #[test]
-fn a_batch_too_small_for_all_makes_nobody_wait_longer_and_longer() {
+fn a_batch_too_small_for_all_events_lets_no_client_wait_longer_and_longer() {
     let world = World::with_capacity(2);
     let mut reactor = reactor(&world, Limits::default());
     let busy: Vec<_> = (0..4).map(|_| world.connect(1)).collect();
@@ -87,7 +88,7 @@ fn a_pause_is_no_pressure() {
     let before = world.accepts(1);
     waiting.end();
     settle(&mut reactor);
-    assert_eq!((world.accepts(1), reactor.connections()), (before, 0), "nobody was asked in vain");
+    assert_eq!((world.accepts(1), reactor.connections()), (before, 0), "no accept is in vain");
 }
 
 #[test]
@@ -121,7 +122,7 @@ fn errors_of_one_peer_cost_the_next_one_nothing() {
     let client = world.connect(0);
     settle(&mut reactor);
     assert!(is_served(&client));
-    assert_eq!(world.now(), Duration::ZERO, "nobody waits for anything");
+    assert_eq!(world.now(), Duration::ZERO, "no client waits for anything");
     assert_eq!(reactor.stats().accept_errors, errnos.len() as u64);
 }
 
@@ -146,12 +147,12 @@ fn without_descriptors_the_listener_pauses_and_goes_on_without_a_new_client() {
             reactor.turn(None).unwrap();
         }
         assert_eq!(world.now() - began, Duration::from_millis(500), "ten tries a second");
-        assert_eq!(world.accepts(0), before + 7, "five failures, the client, and nobody");
+        assert_eq!(world.accepts(0), before + 7, "five failures, the client, and WouldBlock");
     }
 }
 
 #[test]
-fn a_connection_that_goes_ends_the_pause_at_once() {
+fn a_connection_that_closes_ends_the_pause_at_once() {
     let world = World::new();
     let mut reactor = reactor(&world, Limits::default());
     let established = world.connect(1);
@@ -189,7 +190,7 @@ fn a_listener_broken_for_good_is_removed_and_the_last_one_ends_the_run() {
 }
 
 #[test]
-fn at_the_limit_clients_wait_and_are_served_as_others_leave() {
+fn at_the_limit_clients_wait_and_are_served_as_others_close() {
     let world = World::new();
     let mut reactor = reactor(&world, Limits { connections: 10, ..Limits::default() });
     let clients: Vec<_> = (0..30).map(|_| world.connect(1)).collect();
@@ -198,7 +199,7 @@ fn at_the_limit_clients_wait_and_are_served_as_others_leave() {
     }
     settle(&mut reactor);
     assert_eq!(reactor.connections(), 10);
-    assert_ne!(reactor.timeout(), NOW, "waits for somebody to leave, and does not spin");
+    assert_ne!(reactor.timeout(), NOW, "waits for a connection to close, and does not spin");
     for (at, client) in clients.iter().enumerate() {
         assert_eq!(client.received(), b"served", "client {at}");
         assert!(!client.saw_reset());
@@ -356,7 +357,7 @@ fn an_accept_error_that_stays_leaves_the_other_listener_alone() {
 }
 
 #[test]
-fn a_peer_with_too_many_is_refused_and_only_that_one() {
+fn a_peer_with_too_many_connections_is_refused_and_no_other_peer() {
     let world = World::new();
     let mut reactor = reactor(&world, Limits { per_peer: Some(2), ..Limits::default() });
     let greedy: IpAddr = Ipv4Addr::new(127, 0, 0, 2).into();
@@ -377,7 +378,7 @@ fn a_peer_with_too_many_is_refused_and_only_that_one() {
 }
 
 #[test]
-fn a_maker_that_panics_loses_one_client() {
+fn a_factory_that_panics_loses_one_client() {
     let world = World::new();
     let mut reactor = Reactor::with_kernel(world.kernel(), Limits::default());
     let mut count = 0;

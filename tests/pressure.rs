@@ -34,8 +34,8 @@ fn go_on(server: &Server) {
     server.signal(libc::SIGCONT);
 }
 
-/// Lets time pass on a connection that says nothing meanwhile.
-fn hear_nothing(client: &mut TcpStream, while_: Duration) {
+/// Lets time pass on a connection that must not receive anything.
+fn receive_nothing(client: &mut TcpStream, while_: Duration) {
     client.set_read_timeout(Some(while_)).unwrap();
     let error = client.read(&mut [0]).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
@@ -43,7 +43,7 @@ fn hear_nothing(client: &mut TcpStream, while_: Duration) {
 }
 
 #[test]
-fn out_of_descriptors_the_established_go_on_and_the_rest_is_served_as_others_leave() {
+fn out_of_descriptors_open_connections_go_on_and_the_others_are_served_as_they_close() {
     let server = Server::start(&[]);
     let mut established: Vec<_> = (0..30).map(|_| connect(server.echo())).collect();
     established.iter_mut().for_each(|client| ping(client, b"before"));
@@ -57,11 +57,11 @@ fn out_of_descriptors_the_established_go_on_and_the_rest_is_served_as_others_lea
     server.wait_for("Too many open files");
     established.iter_mut().for_each(|client| ping(client, b"unharmed"));
     let before = sleeps(&server);
-    hear_nothing(waiting.last_mut().unwrap(), Duration::from_millis(500));
+    receive_nothing(waiting.last_mut().unwrap(), Duration::from_millis(500));
     let wakes = sleeps(&server) - before;
     assert!(wakes <= 20, "{wakes} wake-ups in half a second");
 
-    // From here on nobody connects: no edge comes, only descriptors come free.
+    // From here on no client connects: no edge comes, only descriptors come free.
     drop(established);
     for mut client in waiting {
         assert_eq!(read_exactly(&mut client, 6), b"served");
@@ -135,7 +135,7 @@ fn at_the_connection_limit_each_of_several_addresses_is_served() {
 }
 
 #[test]
-fn a_stopped_server_that_goes_on_answers_400_who_have_half_closed() {
+fn a_stopped_server_that_goes_on_answers_400_clients_that_have_half_closed() {
     let server = Server::start(&[]);
     stop(&server);
     let bytes = pattern(100);
@@ -154,7 +154,7 @@ fn a_stopped_server_that_goes_on_answers_400_who_have_half_closed() {
 }
 
 #[test]
-fn whoever_has_bytes_waiting_is_not_idle_after_a_stop_of_twice_the_time() {
+fn a_client_with_bytes_waiting_is_not_idle_after_a_stop_of_twice_the_time() {
     let server = Server::start(&["--idle", "300ms"]);
     let mut clients: Vec<_> = (0..50).map(|_| connect(server.echo())).collect();
     clients.iter_mut().for_each(|client| ping(client, b"before"));
@@ -162,7 +162,7 @@ fn whoever_has_bytes_waiting_is_not_idle_after_a_stop_of_twice_the_time() {
     for client in &mut clients {
         client.write_all(b"patience").unwrap();
     }
-    hear_nothing(&mut clients[0], Duration::from_millis(600));
+    receive_nothing(&mut clients[0], Duration::from_millis(600));
     go_on(&server);
     for (at, client) in clients.iter_mut().enumerate() {
         assert_eq!(read_exactly(client, 8), b"patience", "client {at}");
@@ -192,7 +192,7 @@ fn a_hundred_conversations_told_to_end_lose_no_byte_and_the_backlog_is_served() 
     for client in &mut clients {
         client.write_all(&bytes).unwrap();
     }
-    // These are complete when the signal comes, and nobody has accepted them yet.
+    // These are complete when the signal comes, and not accepted yet.
     stop(&server);
     let mut backlog: Vec<_> = (0..50).map(|_| connect(server.echo())).collect();
     let mut times: Vec<_> = (0..50).map(|_| connect(server.daytime())).collect();
