@@ -195,7 +195,7 @@ impl<L> Listener<L> {
         self.last_warning = Some(now);
         let suppressed = std::mem::take(&mut self.suppressed);
         log::warn!(
-            "cannot accept connections on {}: {error}; clients wait in the backlog, and accepting is tried again every {RETRY} ms: {} ({suppressed} more such failures since the last warning)",
+            "cannot accept connections on {}: {error}; clients wait in the backlog, and accepting is tried again every {RETRY} ms; {} ({suppressed} more such failures since the last warning)",
             self.local,
             advice(error)
         );
@@ -204,21 +204,17 @@ impl<L> Listener<L> {
 
 /// What to do about an accept error that stays.
 fn advice(error: &io::Error) -> &'static str {
-    #[cfg(unix)]
-    match error.raw_os_error() {
-        Some(libc::EMFILE) => {
-            return "raise the limit of open files (ulimit -n) or lower the limit of connections";
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            return "look for a firewall rule or a seccomp filter that forbids it";
         }
-        Some(libc::ENFILE) => {
-            return "close files elsewhere, or raise the system's limit of open files";
-        }
-        Some(libc::ENOBUFS | libc::ENOMEM) => {
-            return "free memory, or lower the limit of connections";
-        }
-        Some(libc::EPERM) => return "look for a firewall rule or a seccomp filter that forbids it",
+        ErrorKind::OutOfMemory => return "free memory, or lower the limit of connections",
         _ => {}
     }
-    let _ = error;
+    #[cfg(unix)]
+    if let Some(libc::EMFILE | libc::ENFILE) = error.raw_os_error() {
+        return "raise the limit of open files (ulimit -n), or lower the limit of connections";
+    }
     "look this error up in the manual page of accept(2)"
 }
 

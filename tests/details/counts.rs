@@ -6,7 +6,7 @@ use super::common::fake::World;
 use super::{serving, turns};
 
 #[test]
-fn turns_and_ends_and_errors_are_counted_each_as_what_it_is() {
+fn turns_closed_connections_and_accept_errors_have_counts_of_their_own() {
     let world = World::new();
     let mut reactor = serving(&world, Limits::default(), echo());
     turns(&mut reactor, 3);
@@ -24,12 +24,12 @@ fn turns_and_ends_and_errors_are_counted_each_as_what_it_is() {
     turns(&mut reactor, 1);
     let stats = reactor.stats();
     assert_eq!((stats.accepted, stats.closed), (2, 2));
-    assert_eq!((stats.peer_resets, stats.our_resets), (0, 0), "nobody has reset anything");
+    assert_eq!((stats.peer_resets, stats.our_resets), (0, 0), "no end has sent a reset");
     assert_eq!(stats.accept_errors, 1);
 }
 
 #[test]
-fn what_would_block_is_not_tried_until_the_kernel_says_so() {
+fn a_call_that_would_block_is_not_repeated_before_an_event() {
     let world = World::new();
     let mut reactor = serving(&world, Limits::default(), echo());
     let client = world.connect(0);
@@ -39,10 +39,10 @@ fn what_would_block_is_not_tried_until_the_kernel_says_so() {
     world.take_calls();
     client.send(b"owed, too");
     turns(&mut reactor, 2);
-    assert_eq!(world.take_calls(), ["read"], "to hear is no reason to write");
+    assert_eq!(world.take_calls(), ["read"], "a readable event causes no write");
     client.make_room(usize::MAX);
     turns(&mut reactor, 2);
-    assert_eq!(world.take_calls(), ["write"], "and room no reason to read");
+    assert_eq!(world.take_calls(), ["write"], "a writable event causes no read");
     assert_eq!(client.received(), b"owedowed, too");
 }
 

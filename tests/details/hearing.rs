@@ -1,4 +1,4 @@
-//! What a protocol wishes lasts until it wishes otherwise; what it says comes in its order.
+//! A protocol's requests last until it makes others; what it sends keeps its order.
 
 use campanile::{Limits, Outbox, Protocol};
 
@@ -8,8 +8,8 @@ use super::{seconds, serving, turns};
 type Wish = fn(&mut Outbox);
 
 #[test]
-fn whoever_wishes_something_else_hears_as_before() {
-    /// Wishes for `hearing` at first, and later for nothing but a wake-up.
+fn a_request_for_a_wake_up_changes_nothing_about_reading() {
+    /// Makes its own request first, and later asks for nothing but a wake-up.
     struct Steady(Wish);
     impl Protocol for Steady {
         fn on_open(&mut self, out: &mut Outbox) {
@@ -41,15 +41,15 @@ fn whoever_wishes_something_else_hears_as_before() {
 }
 
 #[test]
-fn a_paused_peer_stays_paused_when_another_wish_is_granted() {
-    /// Hears nothing from the beginning.
+fn a_paused_connection_stays_paused_after_another_request() {
+    /// Pauses reading from the beginning.
     struct Deaf;
     impl Protocol for Deaf {
         fn on_open(&mut self, out: &mut Outbox) {
             out.pause();
         }
         fn on_data(&mut self, _: &[u8], _: &mut Outbox) {
-            unreachable!("nothing is heard");
+            unreachable!("a paused connection is not read");
         }
         fn on_wake(&mut self, out: &mut Outbox) {
             assert!(out.is_paused());
@@ -67,8 +67,8 @@ fn a_paused_peer_stays_paused_when_another_wish_is_granted() {
 }
 
 #[test]
-fn what_is_said_beside_the_data_follows_it() {
-    /// Gives back what it hears, and as much of its own.
+fn bytes_of_the_protocol_follow_the_data_sent_before_them() {
+    /// Sends back what it receives, and as many bytes of its own.
     struct Chorus;
     impl Protocol for Chorus {
         fn on_data(&mut self, data: &[u8], out: &mut Outbox) {

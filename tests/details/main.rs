@@ -1,4 +1,4 @@
-//! Small things that nothing larger would miss: found by mutants, which lived until these were asked.
+//! Details that no larger test covers. Each test was written for a mutant that survived the others.
 
 #[path = "../common/mod.rs"]
 mod common;

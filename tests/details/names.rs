@@ -1,4 +1,4 @@
-//! Who and what is called by its name.
+//! How connections, errors, addresses, limits and outboxes show themselves.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use super::common::fake::{World, settle};
 use super::{seconds, serving};
 
 #[test]
-fn what_has_a_name_says_it() {
+fn connections_are_numbered_from_one_and_a_full_mailbox_says_so() {
     let world = World::new();
     let ids = Rc::new(RefCell::new(Vec::<ConnId>::new()));
     let kept = ids.clone();
@@ -60,7 +60,7 @@ fn limits_of_zero_that_would_stop_everything_count_as_one() {
 }
 
 #[test]
-fn an_outbox_says_what_was_wished() {
+fn an_outbox_shows_what_was_requested() {
     let now = Instant::now();
     let mut out = Outbox::new(now);
     assert!(!out.is_paused() && out.wake().is_none());

@@ -1,4 +1,4 @@
-//! How much spare room the connections get, told by what is allocated.
+//! How much spare room the table of connections has, measured by its allocations.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -9,14 +9,14 @@ use campanile::{Connection, Limits, echo};
 use super::common::fake::{FakeStream, World};
 use super::{serving, turns};
 
-/// More than anything here takes that is not the table of all connections.
+/// Only the table of connections allocates blocks of this size or more.
 const BIG: usize = 32 << 10;
 
 thread_local! {
     static TOLD: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
 
-/// Counts the big blocks of each thread, and how big the biggest was.
+/// Counts the big blocks that each thread allocates, and keeps the size of the biggest.
 struct Counting;
 
 fn note(size: usize) {

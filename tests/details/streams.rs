@@ -1,4 +1,4 @@
-//! What a connection asks of its stream, and what it makes of the answers.
+//! The calls that a connection makes on its stream, and how it handles the results.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
@@ -10,7 +10,7 @@ use campanile::{Clock, CloseReason, Connection, Limits, Next, Protocol, Stream, 
 
 use super::common::{TUTORIAL, TUTORIAL_LINE};
 
-/// A stream without input. It writes down how it is written to, and cannot always be shut down.
+/// A stream without input. It records the calls that write to it. Its shutdown may fail.
 #[derive(Debug, Clone, Default)]
 struct Pipe {
     calls: Rc<RefCell<Vec<(&'static str, usize)>>>,
@@ -54,7 +54,7 @@ impl Stream for Pipe {
     }
 }
 
-/// Says something and goes on listening.
+/// Sends a greeting and goes on reading.
 struct Greeter;
 impl Protocol for Greeter {
     fn on_open(&mut self, out: &mut campanile::Outbox) {
@@ -85,7 +85,7 @@ fn only_bytes_before_the_end_of_our_half_are_called_the_last() {
 }
 
 #[test]
-fn a_half_that_cannot_end_is_a_failure_unless_the_peer_is_gone_which_the_next_read_says() {
+fn a_shutdown_that_fails_closes_the_connection_unless_the_peer_is_gone() {
     for (kind, fails) in [(ErrorKind::NotConnected, false), (ErrorKind::InvalidInput, true)] {
         let pipe = Pipe { shutdown: Some(kind), ..Pipe::default() };
         let mut lent = Workspace::new(Limits::default(), Instant::now());
@@ -99,7 +99,7 @@ fn a_half_that_cannot_end_is_a_failure_unless_the_peer_is_gone_which_the_next_re
 }
 
 #[test]
-fn a_stream_that_knows_of_no_handshake_is_connected_once_it_is_writable() {
+fn a_stream_without_a_handshake_of_its_own_is_connected_once_it_is_writable() {
     let pipe = Pipe::default();
     let mut lent = Workspace::new(Limits::default(), Instant::now());
     let mut connection = Connection::connecting(pipe.clone(), Box::new(Greeter), &lent);

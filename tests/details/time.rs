@@ -1,4 +1,4 @@
-//! Bounds: those that run, those that do not, and when they begin.
+//! Timeouts: which ones run, and when they begin.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::common::fake::World;
 use super::{seconds, serving, turns};
 
 #[test]
-fn a_grace_without_an_end_has_none() {
+fn an_endless_grace_never_ends() {
     for grace in [Duration::MAX, Duration::from_secs(1_000_000)] {
         let world = World::new();
         let limits = Limits { idle: None, ..Limits::default() };
@@ -25,8 +25,8 @@ fn a_grace_without_an_end_has_none() {
 }
 
 #[test]
-fn a_farewell_lasts_for_a_second() {
-    /// Hears the peer's end, and has not finished.
+fn after_the_grace_a_connection_has_one_second_to_end() {
+    /// Does not close when the peer ends its half.
     struct Stubborn;
     impl Protocol for Stubborn {
         fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
@@ -47,7 +47,7 @@ fn a_farewell_lasts_for_a_second() {
 }
 
 #[test]
-fn where_nothing_is_bounded_nothing_is_waited_for() {
+fn without_timeouts_the_loop_waits_for_no_deadline() {
     let world = World::new();
     let limits = Limits { idle: None, ..Limits::default() };
     let mut reactor = serving(&world, limits, echo());
@@ -58,7 +58,7 @@ fn where_nothing_is_bounded_nothing_is_waited_for() {
 }
 
 #[test]
-fn whoever_stalls_is_given_no_more_time_because_the_protocol_closes() {
+fn a_protocol_that_closes_does_not_extend_the_write_timeout() {
     let world = World::new();
     let limits = Limits { stall: Some(seconds(10)), ..Limits::default() };
     let mut reactor = serving(&world, limits, echo());

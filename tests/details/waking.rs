@@ -1,4 +1,4 @@
-//! What other threads ask of a loop reaches it, asleep or not.
+//! Requests of other threads reach the loop, whether it sleeps or not.
 
 use std::net::TcpStream;
 
@@ -9,7 +9,7 @@ use super::{NOW, serving, turns};
 
 #[test]
 #[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
-fn a_wake_rings_in_somebody_elses_loop() {
+fn a_wake_makes_the_descriptor_of_the_loop_readable_in_an_outer_loop() {
     use std::os::fd::AsRawFd;
 
     let mut reactor = Reactor::new().unwrap();
@@ -44,6 +44,6 @@ fn a_server_that_is_dropped_ends_though_a_client_is_there() {
         Background::start(Limits::default(), |reactor| reactor.listen("127.0.0.1:0", echo()))
             .unwrap();
     let _client = TcpStream::connect(addr).unwrap();
-    // This waits for its thread, for ever if nobody has told it.
+    // The drop joins the thread, which ends only if it is told to.
     drop(server);
 }
