@@ -48,8 +48,9 @@ pub struct Queue {
     /// ends the pause.
     pub paused_until: Duration,
     pub closed_before: usize,
+    /// The last error of one peer.
     pub last_error: Option<i32>,
-    /// How often the last error came without a connection in between.
+    /// How often it came without a connection in between.
     pub repeats: usize,
     pub accepted: usize,
     /// How many polls in a row other listeners took the last slot while a client waited here.
@@ -273,10 +274,13 @@ impl World {
     pub fn refuse(&mut self, listener: usize, errno: i32) -> io::Error {
         let (now, closed) = (self.now, self.closed);
         let queue = &mut self.queues[listener];
-        let is_same = queue.last_error.replace(errno) == Some(errno);
-        queue.repeats = if is_same { queue.repeats + 1 } else { 1 };
         // What no manual names is taken for a want of something, too.
-        queue.is_starved = !PEER_ERRNOS.contains(&errno) || queue.repeats >= REPEATS;
+        queue.is_starved = !PEER_ERRNOS.contains(&errno);
+        if !queue.is_starved {
+            let is_same = queue.last_error.replace(errno) == Some(errno);
+            queue.repeats = if is_same { queue.repeats + 1 } else { 1 };
+            queue.is_starved = queue.repeats >= REPEATS;
+        }
         // The loop counts whole milliseconds.
         queue.paused_until = now + PAUSE - Duration::from_millis(1);
         queue.closed_before = closed;
