@@ -188,18 +188,6 @@ impl Mio {
         let waker = Arc::new(mio::Waker::new(poll.registry(), Source::Waker.into())?);
         Ok(Mio { poll, events: Events::with_capacity(events.max(1)), waker })
     }
-
-    fn register_listener(
-        &self,
-        listener: std::net::TcpListener,
-        key: usize,
-    ) -> io::Result<TcpListener> {
-        listener.set_nonblocking(true)?;
-        let mut listener = TcpListener::from_std(listener);
-        let token = Source::Listener(key).into();
-        self.poll.registry().register(&mut listener, token, Interest::READABLE)?;
-        Ok(listener)
-    }
 }
 
 /// Sets the options of a connection's socket. Connections inherit them from their listener, which
@@ -264,12 +252,12 @@ impl Kernel for Mio {
             // same port of IPv4.
             socket.set_only_v6(true)?;
         }
-        // Before listen(2): the receive buffer decides how far a TCP window can be scaled.
+        // `adopt` does it again, but tcp(7) wants the size of the buffers before listen(2).
         configure(&socket, limits)?;
         socket.bind(&addr.into())?;
         // std and mio would listen with a backlog of 128, or 1024.
         socket.listen(i32::try_from(limits.backlog).unwrap_or(i32::MAX))?;
-        self.register_listener(socket.into(), key)
+        self.adopt(socket.into(), key, limits)
     }
 
     fn adopt(
@@ -279,7 +267,10 @@ impl Kernel for Mio {
         limits: &Limits,
     ) -> io::Result<TcpListener> {
         configure(&SockRef::from(&listener), limits)?;
-        self.register_listener(listener, key)
+        listener.set_nonblocking(true)?;
+        let (mut listener, token) = (TcpListener::from_std(listener), Source::Listener(key).into());
+        self.poll.registry().register(&mut listener, token, Interest::READABLE)?;
+        Ok(listener)
     }
 
     fn local_addr(&self, listener: &TcpListener) -> io::Result<Address> {

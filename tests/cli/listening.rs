@@ -112,7 +112,7 @@ fn the_same_address_twice_is_bound_once() {
 fn port_of_both_families() -> Option<u16> {
     let is_one_missing = ["127.0.0.1:0", "[::1]:0"].iter().any(|ip| TcpListener::bind(ip).is_err());
     if is_one_missing {
-        eprintln!("SKIPPED: this machine lacks IPv4 or IPv6");
+        crate::common::skip("this machine lacks IPv4 or IPv6");
         return None;
     }
     // The address of IPv6 takes the port of IPv4 as well, where the system is set so.
@@ -254,8 +254,8 @@ fn a_free_port_and_a_wrong_interface_are_shown_with_the_interface() {
         (
             "[fe80::2%lo]:7",
             "error: cannot listen on [fe80::2%lo]:7 for daytime: Cannot assign requested address \
-             (os error 99)\n  this machine has no such address; try --daytime 127.0.0.1:7 or \
-             0.0.0.0:7\n",
+             (os error 99)\n  this machine does not have that address; use --daytime \
+             127.0.0.1:7 or 0.0.0.0:7\n",
         ),
         (
             "[fe80::1]:7",

@@ -7,8 +7,8 @@ use std::time::Duration;
 use campanile::{Address, Limits, Reactor, echo};
 use socket2::{Domain, Socket, Type};
 
-use super::common::eventually;
 use super::common::fake::{World, settle};
+use super::common::{eventually, skip};
 use super::{NOW, seconds, serving, turns};
 
 #[test]
@@ -37,7 +37,7 @@ fn is_served(reactor: &mut Reactor, ip: &str, port: u16) -> bool {
 fn a_bound_listener_of_ipv6_accepts_ipv6_only() {
     let mut reactor = Reactor::new().unwrap();
     let Ok(addr) = reactor.listen("[::]:0", echo()) else {
-        eprintln!("SKIPPED: this machine has no IPv6");
+        skip("this machine has no IPv6");
         return;
     };
     assert!(is_served(&mut reactor, "[::1]", addr.port()));
@@ -53,7 +53,7 @@ fn an_adopted_listener_of_ipv6_accepts_what_it_was_bound_for() {
             socket.listen(8)
         });
         if bound.is_err() {
-            eprintln!("SKIPPED: this machine has no IPv6");
+            skip("this machine has no IPv6");
             return;
         }
         let mut reactor = Reactor::new().unwrap();
