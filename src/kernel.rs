@@ -99,8 +99,7 @@ pub trait Kernel: Sized {
         limits: &Limits,
     ) -> io::Result<Self::Listener>;
 
-    /// Takes over a listener that is already bound, configures it as `listen` does, and registers it
-    /// under `key`.
+    /// Takes over a bound listener: configures it as `listen` does and registers it under `key`.
     fn adopt(
         &mut self,
         listener: std::net::TcpListener,
@@ -194,13 +193,8 @@ impl Mio {
 /// saves the calls per connection.
 fn configure(socket: &Socket, limits: &Limits) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    if let Some(size) = limits.send_buffer {
-        socket.set_send_buffer_size(size)?;
-    }
-    if let Some(size) = limits.receive_buffer {
-        socket.set_recv_buffer_size(size)?;
-    }
-    Ok(())
+    limits.send_buffer.map_or(Ok(()), |size| socket.set_send_buffer_size(size))?;
+    limits.receive_buffer.map_or(Ok(()), |size| socket.set_recv_buffer_size(size))
 }
 
 impl Kernel for Mio {
@@ -248,8 +242,7 @@ impl Kernel for Mio {
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
         if addr.is_ipv6() {
-            // The default differs between systems. IPv6 only, so that a service can also listen on the
-            // same port of IPv4.
+            // The default differs between systems: leave the port free for a listener on IPv4.
             socket.set_only_v6(true)?;
         }
         // `adopt` does it again, but tcp(7) wants the size of the buffers before listen(2).
@@ -386,10 +379,8 @@ impl Stream for Tcp {
             // there. The reset leaves no TIME_WAIT, which would block that port for a server.
             Ok(peer) if is_same(peer, self.0.local_addr()?) => {
                 self.abort();
-                Err(io::Error::new(
-                    io::ErrorKind::ConnectionRefused,
-                    "Connection refused: the socket connected to itself",
-                ))
+                let text = "Connection refused: the socket connected to itself";
+                Err(io::Error::new(io::ErrorKind::ConnectionRefused, text))
             }
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
