@@ -134,11 +134,9 @@ pub trait Kernel: Sized {
     }
 
     /// A phase of the turn begins.
-    #[inline]
     fn phase(&mut self, _phase: Phase) {}
 
     /// A connection was run; `view` tells how it stands.
-    #[inline]
     fn look(&mut self, _id: ConnId, _view: impl FnOnce() -> View) {}
 }
 
@@ -175,7 +173,6 @@ impl From<Token> for Source {
     }
 }
 
-#[cold]
 fn rare_source(token: usize) -> Source {
     if token < usize::MAX { Source::Listener(usize::MAX - 1 - token) } else { Source::Waker }
 }
@@ -270,7 +267,6 @@ impl Kernel for Mio {
         listener.local_addr().map(Address::Inet)
     }
 
-    #[inline]
     fn accept(&mut self, listener: &mut TcpListener) -> io::Result<(Tcp, Address)> {
         let (stream, peer) = listener.accept()?;
         Ok((Tcp(stream), Address::Inet(peer)))
@@ -331,7 +327,6 @@ impl std::os::fd::AsFd for Mio {
 pub struct Tcp(TcpStream);
 
 impl Read for Tcp {
-    #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer)
     }
@@ -340,7 +335,6 @@ impl Read for Tcp {
 impl Write for Tcp {
     /// std sends with `MSG_NOSIGNAL`: no SIGPIPE, whatever the program's disposition is. Vectored
     /// writes would not, so there are none.
-    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes)
     }

@@ -36,9 +36,12 @@ pub struct Limits {
     pub high_water: usize,
     /// Bytes owed at which it is read again. 16 KiB.
     pub low_water: usize,
-    /// Bytes read, and bytes written, for one connection in one turn; the rest waits for the next.
-    /// 256 KiB.
+    /// Bytes read, and bytes written, for a connection with work left over, in its turn. Each turn
+    /// serves one such connection, the oldest. Default: 256 KiB.
     pub budget: usize,
+    /// Bytes read, and bytes written, for a connection with a new event, in one turn; at most
+    /// `budget`. What is left over waits until the connection is the oldest. Default: 64 KiB.
+    pub fresh_budget: usize,
     /// Connections accepted from one listener in one turn, at most; one, unless somebody has waited
     /// in every turn for a while. 256.
     pub accepts: usize,
@@ -71,6 +74,7 @@ impl Default for Limits {
             high_water: 64 << 10,
             low_water: 16 << 10,
             budget: 256 << 10,
+            fresh_budget: 64 << 10,
             accepts: 256,
             events: 1024,
             scratch: 32 << 10,
@@ -100,8 +104,11 @@ pub struct Workspace {
     pub(crate) scratch: Box<[u8]>,
     pub(crate) outbox: Outbox,
     pub(crate) panics: Vec<Box<dyn Any + Send>>,
-    /// How many bytes may still be written in this run of a connection.
+    /// The budget of each run of a connection.
     pub(crate) budget: usize,
+    /// How many bytes may still be read, and written, in this run.
+    pub(crate) read_budget: usize,
+    pub(crate) write_budget: usize,
 }
 
 impl Workspace {
@@ -112,6 +119,7 @@ impl Workspace {
             high_water: limits.high_water.max(1),
             low_water: limits.low_water.min(limits.high_water.max(1) - 1),
             budget: limits.budget.max(1),
+            fresh_budget: limits.fresh_budget.clamp(1, limits.budget.max(1)),
             accepts: limits.accepts.max(1),
             events: limits.events.max(1),
             scratch: limits.scratch.max(1),
@@ -128,10 +136,12 @@ impl Workspace {
             now,
             millis: 0,
             next_milli: now,
-            outbox: Outbox::lending(now, limits.high_water, &scratch),
+            outbox: Outbox::over(now, limits.high_water, &scratch),
             scratch,
             panics: Vec::new(),
             budget: limits.budget,
+            read_budget: limits.budget,
+            write_budget: limits.budget,
             limits,
         }
     }
@@ -146,7 +156,6 @@ impl Workspace {
         }
     }
 
-    #[cold]
     fn begin_milli(&mut self) {
         let since = self.now.duration_since(self.began);
         self.millis = since.as_secs() * 1000 + u64::from(since.subsec_millis());
@@ -154,7 +163,8 @@ impl Workspace {
     }
 
     pub(crate) fn renew_budget(&mut self) {
-        self.budget = self.limits.budget;
+        self.read_budget = self.budget;
+        self.write_budget = self.budget;
     }
 
     /// The limits in force.

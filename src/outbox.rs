@@ -1,28 +1,16 @@
-//! What is owed to a peer: the bytes ([`SendBuffer`]) and a protocol's wishes ([`Outbox`]).
+//! What a protocol sends: the bytes ([`SendQueue`]) and its requests ([`Outbox`]).
 
-use std::io::{self, ErrorKind, Write};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// How an attempt to hand bytes to the kernel ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flush {
-    /// Every byte was taken.
-    Drained,
-    /// The kernel takes no more now; its next readiness event says when.
-    Blocked,
-    /// The budget is spent; the kernel might have taken more.
-    Yielded,
-}
-
-/// Bytes owed to a peer, oldest first. Invariant: what lies before `head` was sent, and something
-/// lies behind it, or nothing is there at all.
+/// Bytes that wait to be sent, oldest first. Invariant: `head < bytes.len()`, or both are 0.
 #[derive(Debug, Default)]
-pub(crate) struct SendBuffer {
+pub(crate) struct SendQueue {
     bytes: Vec<u8>,
     head: usize,
 }
 
-impl SendBuffer {
+impl SendQueue {
     pub(crate) fn unsent(&self) -> &[u8] {
         &self.bytes[self.head..]
     }
@@ -32,12 +20,11 @@ impl SendBuffer {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        // What is drained is forgotten.
+        // By the invariant: `consume` clears a queue that has nothing left.
         self.bytes.is_empty()
     }
 
-    /// Queues all of `more`. Storage stays below twice the most that was ever owed at once. Cold,
-    /// because what is sent on as it came is not copied.
+    /// Queues all of `more`. The capacity stays below twice the largest length of the queue.
     #[cold]
     pub(crate) fn append(&mut self, more: &[u8]) {
         if self.bytes.len() + more.len() > self.bytes.capacity() {
@@ -46,8 +33,8 @@ impl SendBuffer {
         self.bytes.extend_from_slice(more);
     }
 
-    /// Drops the sent prefix, and only here: shifting after every write would be quadratic, and
-    /// never shifting would let a reader who is always a little behind make us keep everything.
+    /// Drops the sent prefix. Only growing does this: shifting after every write would be quadratic,
+    /// and never shifting would keep every byte for a peer that is always a little behind.
     fn make_room(&mut self, more: usize) {
         let needed = self.len() + more;
         if needed <= self.bytes.capacity() && self.head >= self.bytes.len() / 2 {
@@ -61,91 +48,88 @@ impl SendBuffer {
         self.head = 0;
     }
 
-    /// Writes until nothing is owed, the kernel refuses or the budget is spent. This is `sendall` for
-    /// a socket that never blocks: what is left stays here. Once drained, the storage goes back.
-    pub(crate) fn flush(&mut self, to: &mut impl Write, budget: &mut usize) -> io::Result<Flush> {
-        while !self.is_empty() {
-            if *budget == 0 {
-                return Ok(Flush::Yielded);
-            }
-            let offer = &self.unsent()[..self.len().min(*budget)];
-            // ANCHOR: cursor
-            match to.write(offer) {
-                // Not "nothing yet" (that is WouldBlock): a sink that takes nothing will never take more.
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                // A short write is the normal case, not an error: move the cursor and go on.
-                Ok(taken) => {
-                    let taken = taken.min(offer.len());
-                    *budget -= taken;
-                    self.head += taken;
-                    if self.head == self.bytes.len() {
-                        *self = SendBuffer::default();
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Flush::Blocked),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-            // ANCHOR_END: cursor
+    /// Moves the cursor past the first `count` bytes, which were sent.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.head += count;
+        if self.head == self.bytes.len() {
+            self.clear();
         }
-        Ok(Flush::Drained)
     }
 
-    /// Forgets the bytes and keeps the storage, up to `keep` bytes of it.
-    fn clear(&mut self, keep: usize) {
+    /// Queues `first` before everything else.
+    #[cold]
+    pub(crate) fn prepend(&mut self, first: &[u8]) {
+        self.bytes.splice(..self.head, first.iter().copied());
+        self.head = 0;
+    }
+
+    /// Drops the bytes and keeps the storage.
+    fn clear(&mut self) {
         self.bytes.clear();
         self.head = 0;
-        self.bytes.shrink_to(keep);
+    }
+
+    /// Gives back storage beyond `capacity` bytes, or beyond the bytes that are left.
+    fn shrink(&mut self, capacity: usize) {
+        if self.bytes.capacity() > capacity {
+            self.bytes.drain(..self.head);
+            self.head = 0;
+            self.bytes.shrink_to(capacity);
+        }
     }
 }
 
-/// What the peer may still say.
+/// What the peer may still send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Input {
-    /// The protocol hears what comes, as long as it does not owe too much.
+    /// The peer may send.
     Open,
-    /// The protocol hears what comes whatever it owes: it governs that by itself, or answers no more.
-    Eager,
-    /// The protocol wants to hear nothing for now.
-    Paused,
-    /// The protocol has closed: what comes is read and discarded.
-    Discarded,
-    /// The peer's EOF was read.
+    /// The peer has ended its half: its EOF was read.
     Ended,
 }
 
-/// What we may still say.
+/// What we may still send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
     /// The protocol may send.
     Open,
-    /// The protocol has said everything; the rest is being delivered.
+    /// The protocol sends no more; the send queue is being delivered.
     Flushing,
     /// Our half has ended: the FIN is sent.
     Shut,
 }
 
-/// A conversation's two halves: the connection's state, and what a protocol wishes it to be.
+/// The state of a conversation: the connection keeps it, and the outbox carries it through a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Halves {
+pub(crate) struct State {
     pub(crate) input: Input,
     pub(crate) output: Output,
-    /// Too much is owed.
+    /// The protocol has closed: incoming bytes are discarded.
+    pub(crate) closed: bool,
+    /// The protocol has paused reading.
+    pub(crate) paused: bool,
+    /// The protocol bounds by itself what it reads.
+    pub(crate) reads_while_congested: bool,
+    /// The send queue has reached high water, and not fallen to low water since.
     pub(crate) congested: bool,
-    /// Both are to end at once, with a reset.
-    pub(crate) aborted: bool,
 }
 
-impl Halves {
-    pub(crate) const OPEN: Halves =
-        Halves { input: Input::Open, output: Output::Open, congested: false, aborted: false };
+impl State {
+    pub(crate) const OPEN: State = State {
+        input: Input::Open,
+        output: Output::Open,
+        closed: false,
+        paused: false,
+        reads_while_congested: false,
+        congested: false,
+    };
 }
 
-/// What a protocol wants said, closed and woken: plain data, without a socket, a lifetime or a clock.
+/// What a protocol sends and requests: plain data, without a socket, a lifetime or a clock.
 ///
-/// The connection lends an outbox for the length of one call and grants the wishes after it, so a
+/// The connection lends an outbox for the length of one call and applies the requests after it, so a
 /// protocol cannot block or break the loop, and can be tested without one:
 ///
 /// ```
@@ -157,250 +141,247 @@ impl Halves {
 #[derive(Debug)]
 pub struct Outbox {
     now: Instant,
-    queue: SendBuffer,
-    /// The address and length of the scratch buffer that holds the data of a call.
-    lent: (usize, usize),
-    /// The part of it that was sent before anything was queued, its start and length: it is written
-    /// from there, uncopied.
-    uncopied: (usize, usize),
-    unsent: usize,
+    /// During a call, the connection's send queue; between two calls, spare storage.
+    queue: SendQueue,
+    /// The address and length of the read buffer, which holds the data of a call.
+    read_buffer: (usize, usize),
+    /// The start and length of the part of the read buffer that was sent while the queue was empty.
+    /// It is written from there without a copy, before the queue.
+    borrowed: (usize, usize),
     high_water: usize,
-    halves: Halves,
-    wake: Option<Instant>,
-    has_changed: bool,
+    state: State,
+    timer: Option<Instant>,
+    aborted: bool,
+    /// The protocol has closed, aborted, or changed its timer in this call.
+    has_requests: bool,
 }
 
 impl Outbox {
-    /// An outbox of its own, to test a protocol with; its high-water mark is that of
+    /// Creates an outbox to test a protocol with. Its high-water mark is that of
     /// [`Limits::default`](crate::Limits).
     pub fn new(now: Instant) -> Outbox {
         Outbox::with_high_water(now, 64 * 1024)
     }
 
-    /// An outbox that is congested once `high_water` bytes are unsent.
+    /// Creates an outbox that is congested once `high_water` bytes are unsent.
     pub fn with_high_water(now: Instant, high_water: usize) -> Outbox {
         Outbox {
             now,
-            queue: SendBuffer::default(),
-            lent: (0, 0),
-            uncopied: (0, 0),
-            unsent: 0,
+            queue: SendQueue::default(),
+            read_buffer: (0, 0),
+            borrowed: (0, 0),
             high_water,
-            halves: Halves::OPEN,
-            wake: None,
-            has_changed: false,
+            state: State::OPEN,
+            timer: None,
+            aborted: false,
+            has_requests: false,
         }
     }
 
-    /// An outbox that need not copy what is sent on from `scratch`, which must not move.
-    pub(crate) fn lending(now: Instant, high_water: usize, scratch: &[u8]) -> Outbox {
-        let lent = (scratch.as_ptr() as usize, scratch.len());
-        Outbox { lent, ..Outbox::with_high_water(now, high_water) }
+    /// Creates an outbox that does not copy what is sent from `read_buffer`, which must not move.
+    pub(crate) fn over(now: Instant, high_water: usize, read_buffer: &[u8]) -> Outbox {
+        let read_buffer = (read_buffer.as_ptr() as usize, read_buffer.len());
+        Outbox { read_buffer, ..Outbox::with_high_water(now, high_water) }
     }
 
-    /// Queues all of `bytes`: it keeps the promise of `sendall`, without blocking. Whatever the
-    /// kernel does not take at once is kept and sent when it does. Ignored after
+    /// Queues all of `bytes`.
+    ///
+    /// Like `sendall`, it takes everything; unlike `sendall`, it does not block. The bytes that the
+    /// kernel does not take at once are kept and sent when it does. Does nothing after
     /// [`close`](Outbox::close), [`half_close`](Outbox::half_close) and [`abort`](Outbox::abort).
     ///
-    /// A peer that does not keep up may be owed [`Limits::unsent`](crate::Limits::unsent) bytes, 1 MiB
-    /// by default; more resets the connection ([`Overflow`](crate::CloseReason::Overflow)). So a long
-    /// reply is sent in pieces, while `!out.is_congested()`, and goes on in
+    /// A connection may keep at most [`Limits::unsent`](crate::Limits::unsent) unsent bytes, 1 MiB by
+    /// default; more resets it ([`Overflow`](crate::CloseReason::Overflow)). So send a long reply in
+    /// pieces, while `!out.is_congested()`, and continue in
     /// [`on_drain`](crate::Protocol::on_drain).
     pub fn send(&mut self, bytes: &[u8]) {
-        if self.halves.output != Output::Open {
+        if self.state.output != Output::Open {
             return;
         }
-        if !self.note_uncopied(bytes) {
+        if !self.borrow(bytes) {
             self.queue.append(bytes);
         }
-        self.unsent += bytes.len();
-        // Noted here and not after the flush: a producer whose output fits the socket would
-        // otherwise never be called again.
-        if self.unsent >= self.high_water {
-            self.wish().congested = true;
+        // Set here and not after the flush: a producer whose output fits the socket would otherwise
+        // never be called again.
+        if self.unsent() >= self.high_water {
+            self.state.congested = true;
         }
     }
 
-    /// Notes a slice of the scratch buffer instead of copying it, as long as order is kept.
-    fn note_uncopied(&mut self, bytes: &[u8]) -> bool {
-        // What begins before the scratch buffer is very far behind it. What begins in it ends there,
-        // too: no slice spans two allocations.
-        let start = (bytes.as_ptr() as usize).wrapping_sub(self.lent.0);
-        if start >= self.lent.1 || !self.queue.is_empty() {
+    /// Extends the borrowed part by `bytes` if they lie there and the order is kept.
+    fn borrow(&mut self, bytes: &[u8]) -> bool {
+        // An address below the buffer wraps around to far behind it. A slice that begins in the
+        // buffer also ends there: no slice spans two allocations.
+        let start = (bytes.as_ptr() as usize).wrapping_sub(self.read_buffer.0);
+        if start >= self.read_buffer.1 || !self.queue.is_empty() {
             return false;
         }
-        match self.uncopied {
-            (_, 0) => self.uncopied = (start, bytes.len()),
-            (first, length) if first + length == start => self.uncopied.1 += bytes.len(),
+        match self.borrowed {
+            (_, 0) => self.borrowed = (start, bytes.len()),
+            (first, length) if first + length == start => self.borrowed.1 += bytes.len(),
             _ => return false,
         }
         true
     }
 
-    /// How many bytes are owed to the peer: queued in this call or left from earlier ones.
+    /// Returns the number of unsent bytes, from this call and from earlier ones.
     pub fn unsent(&self) -> usize {
-        self.unsent
+        self.borrowed.1 + self.queue.len()
     }
 
-    /// The bytes queued in an outbox of one's own (see [`Outbox::new`]), to be compared in a test.
+    /// Returns the bytes queued in an outbox made by [`Outbox::new`], for assertions in a test.
     pub fn queued(&self) -> &[u8] {
         self.queue.unsent()
     }
 
-    /// Whether too much is owed: a producer stops here and goes on in
-    /// [`on_drain`](crate::Protocol::on_drain). While it lasts, the peer is not read, unless
-    /// [`resume`](Outbox::resume) says otherwise.
+    /// Returns whether the send queue has reached high water. A producer stops here and continues in
+    /// [`on_drain`](crate::Protocol::on_drain). Meanwhile the peer is not read, unless
+    /// [`resume`](Outbox::resume) was called.
     pub fn is_congested(&self) -> bool {
-        self.halves.congested
+        self.state.congested
     }
 
-    /// Ends our half once everything queued is delivered; nothing but
-    /// [`on_close`](crate::Protocol::on_close) follows.
+    /// Closes the connection once everything queued has been sent. No call follows but
+    /// [`on_close`](crate::Protocol::on_close).
     pub fn close(&mut self) {
         self.half_close();
-        self.wish().input = Input::Discarded;
+        self.state.closed = true;
+        self.state.paused = false;
+        self.has_requests = true;
     }
 
-    /// Ends our half once everything queued is delivered, and goes on listening: the peer reads EOF
-    /// and may still answer, as after `shutdown(2)` with `SHUT_WR`. Nothing can be sent any more.
+    /// Ends our half once everything queued has been sent, and goes on reading: the peer reads EOF
+    /// and may still answer, as after `shutdown(2)` with `SHUT_WR`. Nothing more can be sent.
     pub fn half_close(&mut self) {
-        let halves = self.wish();
-        if halves.output == Output::Open {
-            halves.output = Output::Flushing;
-        }
-        // What comes needs no answer any more, so there is none to make room for.
-        if halves.input == Input::Open {
-            halves.input = Input::Eager;
+        if self.state.output == Output::Open {
+            self.state.output = Output::Flushing;
         }
     }
 
-    /// Drops what is unsent and resets the connection at once.
+    /// Drops the unsent bytes and resets the connection.
     pub fn abort(&mut self) {
         self.close();
-        self.wish().aborted = true;
+        self.aborted = true;
     }
 
-    /// Whether [`close`](Outbox::close) or [`abort`](Outbox::abort) was asked for.
+    /// Returns whether [`close`](Outbox::close) or [`abort`](Outbox::abort) was called.
     pub fn is_closed(&self) -> bool {
-        self.halves.input == Input::Discarded
+        self.state.closed
     }
 
-    /// Stops reading the peer until [`resume`](Outbox::resume), for a protocol whose data has
-    /// nowhere to go: the peer feels it as back-pressure. Its EOF is not read meanwhile, either.
+    /// Stops reading the peer until [`resume`](Outbox::resume), for a protocol that cannot pass its
+    /// data on: the peer experiences back-pressure. Its EOF is not read meanwhile either.
     pub fn pause(&mut self) {
-        self.hear(Input::Paused);
+        self.state.paused = !self.state.closed;
     }
 
-    /// Reads the peer again, and from now on also while the outbox is congested: whoever pauses and
-    /// resumes governs by itself what it hears. A relay must, because what it hears on one connection
-    /// it says on another: two relays that wait for each other to read would wait for ever.
+    /// Reads the peer again, from now on also while the outbox is congested: a protocol that pauses
+    /// and resumes bounds by itself what it reads. A relay must, because it sends on one connection
+    /// what it reads on another: two relays that wait for each other to read would wait for ever.
     pub fn resume(&mut self) {
-        self.hear(Input::Eager);
+        self.state.paused = false;
+        self.state.reads_while_congested = true;
     }
 
-    /// Whether the peer is not read because of [`pause`](Outbox::pause).
+    /// Returns whether [`pause`](Outbox::pause) is in force.
     pub fn is_paused(&self) -> bool {
-        self.halves.input == Input::Paused
+        self.state.paused
     }
 
-    /// The time of this turn of the loop, the same for every connection in it.
+    /// Returns the time of this turn of the loop, the same for every connection in it.
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// Asks for [`on_wake`](crate::Protocol::on_wake) once `deadline` has come. There is one such
-    /// deadline per connection; a later call replaces an earlier one.
+    /// Requests a call of [`on_wake`](crate::Protocol::on_wake) at `deadline`. A connection has one
+    /// such deadline; a later request replaces an earlier one.
     pub fn wake_at(&mut self, deadline: Instant) {
-        self.wish_wake(Some(deadline));
+        self.set_timer(Some(deadline));
     }
 
-    /// Asks for [`on_wake`](crate::Protocol::on_wake) after `delay`; one too long to be a point in
-    /// time is never.
+    /// Requests a call of [`on_wake`](crate::Protocol::on_wake) after `delay`. A delay that is too
+    /// long to be a point in time never ends.
     pub fn wake_after(&mut self, delay: Duration) {
-        self.wish_wake(self.now.checked_add(delay));
+        self.set_timer(self.now.checked_add(delay));
     }
 
-    /// Takes the request for a wake-up back.
+    /// Cancels the request for a wake-up.
     pub fn cancel_wake(&mut self) {
-        self.wish_wake(None);
+        self.set_timer(None);
     }
 
-    /// The deadline asked for, if any.
+    /// Returns the requested deadline, if any.
     pub fn wake(&self) -> Option<Instant> {
-        self.wake
+        self.timer
     }
 
-    fn hear(&mut self, how: Input) {
-        if !self.is_closed() {
-            self.wish().input = how;
-        }
-    }
-
-    fn wish_wake(&mut self, wake: Option<Instant>) {
-        self.wake = wake;
-        self.has_changed = true;
-    }
-
-    /// Beside the bytes, a wish is rare: whoever grants them looks only if there is one.
-    fn wish(&mut self) -> &mut Halves {
-        self.has_changed = true;
-        &mut self.halves
+    fn set_timer(&mut self, timer: Option<Instant>) {
+        self.timer = timer;
+        self.has_requests = true;
     }
 
     pub(crate) fn begin_turn(&mut self, now: Instant) {
         self.now = now;
     }
 
-    /// Makes the outbox ready for one call on a connection that owes `ahead` bytes already.
-    #[inline]
-    pub(crate) fn lend(&mut self, ahead: usize, halves: Halves, wake: Option<Instant>) {
-        self.unsent = ahead;
-        self.halves = halves;
-        self.wake = wake;
-        self.has_changed = false;
-        self.uncopied.1 = 0;
+    /// Takes over a connection's queue, state and timer for one call.
+    pub(crate) fn begin_call(
+        &mut self,
+        queue: &mut SendQueue,
+        state: State,
+        timer: Option<Instant>,
+    ) {
+        // Otherwise the spare storage, which is empty too, stays here.
+        if !queue.is_empty() {
+            std::mem::swap(&mut self.queue, queue);
+        }
+        self.state = state;
+        self.timer = timer;
+        self.aborted = false;
+        self.has_requests = false;
+        self.borrowed.1 = 0;
+    }
+
+    /// Gives the queue back after the call, and returns the new state.
+    pub(crate) fn end_call(&mut self, queue: &mut SendQueue) -> State {
         if !self.queue.is_empty() {
-            self.queue.clear(self.high_water);
+            std::mem::swap(&mut self.queue, queue);
         }
+        self.state
     }
 
-    /// All that is unsent, if it was said in this call and lies in one piece.
-    #[inline]
-    pub(crate) fn whole<'a>(&'a self, scratch: &'a [u8]) -> Option<&'a [u8]> {
-        if self.uncopied.1 == self.unsent {
-            return Some(self.uncopied(scratch));
-        }
-        (self.queue.len() == self.unsent).then(|| self.queue.unsent())
+    /// Returns the borrowed part of the read buffer, which is to be written before the queue.
+    pub(crate) fn borrowed(&self) -> Range<usize> {
+        let (start, length) = self.borrowed;
+        start..start + length
     }
 
-    /// The two parts that this call asked to be sent, in order: one still in scratch, one copied. If
-    /// there is only one, it comes first.
-    #[inline]
-    pub(crate) fn parts<'a>(&'a self, scratch: &'a [u8]) -> [&'a [u8]; 2] {
-        let uncopied = self.uncopied(scratch);
-        if self.queue.is_empty() {
-            [uncopied, &[]]
-        } else if uncopied.is_empty() {
-            [self.queue.unsent(), &[]]
+    /// Keeps the storage of a drained queue for the next one, and bounds that of any other.
+    pub(crate) fn recycle(&mut self, queue: &mut SendQueue) {
+        if queue.bytes.capacity() == 0 {
+            return;
+        }
+        if queue.is_empty() {
+            queue.shrink(self.high_water);
+            self.queue = std::mem::take(queue);
         } else {
-            [uncopied, self.queue.unsent()]
+            queue.shrink(2 * queue.len());
         }
     }
 
-    fn uncopied<'a>(&self, scratch: &'a [u8]) -> &'a [u8] {
-        let (start, length) = self.uncopied;
-        &scratch[start..start + length]
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.aborted
     }
 
-    /// What is wished for beside the bytes, if the call changed it.
-    pub(crate) fn new_wishes(&self) -> Option<Halves> {
-        self.has_changed.then_some(self.halves)
+    pub(crate) fn has_requests(&self) -> bool {
+        self.has_requests
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{ErrorKind, Write};
 
     /// Takes `chunk` bytes a call and refuses after `room` bytes.
     struct Sink {
@@ -410,7 +391,7 @@ mod tests {
     }
 
     impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             let n = bytes.len().min(self.chunk).min(self.room);
             if n == 0 {
                 return Err(ErrorKind::WouldBlock.into());
@@ -419,9 +400,20 @@ mod tests {
             self.taken.extend_from_slice(&bytes[..n]);
             Ok(n)
         }
-        fn flush(&mut self) -> io::Result<()> {
+        fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    /// Returns true once everything is sent.
+    fn flush(queue: &mut SendQueue, sink: &mut Sink) -> bool {
+        while !queue.is_empty() {
+            match sink.write(queue.unsent()) {
+                Ok(taken) => queue.consume(taken),
+                Err(_) => return false,
+            }
+        }
+        true
     }
 
     fn pattern(len: usize) -> Vec<u8> {
@@ -433,15 +425,15 @@ mod tests {
         let bytes = pattern(97);
         for piece in 1..=bytes.len() {
             for chunk in 1..=bytes.len() {
-                let mut buffer = SendBuffer::default();
+                let mut buffer = SendQueue::default();
                 let mut sink = Sink { taken: Vec::new(), chunk, room: 0 };
                 for part in bytes.chunks(piece) {
                     buffer.append(part);
                     sink.room = piece / 2 + 1;
-                    buffer.flush(&mut sink, &mut { usize::MAX }).unwrap();
+                    flush(&mut buffer, &mut sink);
                 }
                 sink.room = usize::MAX;
-                assert_eq!(buffer.flush(&mut sink, &mut { usize::MAX }).unwrap(), Flush::Drained);
+                assert!(flush(&mut buffer, &mut sink));
                 assert_eq!(sink.taken, bytes, "append {piece}, write {chunk}");
             }
         }
@@ -449,7 +441,7 @@ mod tests {
 
     #[test]
     fn a_reader_always_a_little_behind_never_makes_us_keep_twice_what_is_owed() {
-        let mut buffer = SendBuffer::default();
+        let mut buffer = SendQueue::default();
         let mut sink = Sink { taken: Vec::new(), chunk: usize::MAX, room: 0 };
         let piece = pattern(16 * 1024);
         let (mut sent, mut most_owed) = (0, 0);
@@ -460,22 +452,13 @@ mod tests {
             assert!(buffer.bytes.capacity() < 2 * most_owed, "{}", buffer.bytes.capacity());
             sink.room = piece.len();
             sink.taken.clear();
-            assert_eq!(buffer.flush(&mut sink, &mut { usize::MAX }).unwrap(), Flush::Blocked);
+            assert!(!flush(&mut buffer, &mut sink));
             sent += piece.len();
         }
     }
 
-    #[test]
-    fn storage_is_given_back_once_everything_is_sent() {
-        let mut buffer = SendBuffer::default();
-        buffer.append(&pattern(50_000));
-        let mut sink = Sink { taken: Vec::new(), chunk: 1000, room: usize::MAX };
-        assert_eq!(buffer.flush(&mut sink, &mut { usize::MAX }).unwrap(), Flush::Drained);
-        assert_eq!(buffer.bytes.capacity(), 0);
-    }
-
     /// Appends, and says how many bytes were moved for it.
-    fn moved(buffer: &mut SendBuffer, more: &[u8]) -> usize {
+    fn moved(buffer: &mut SendQueue, more: &[u8]) -> usize {
         let (at, len) = (buffer.unsent().as_ptr(), buffer.len());
         buffer.append(more);
         if buffer.unsent().as_ptr() == at { 0 } else { len }
@@ -483,7 +466,7 @@ mod tests {
 
     #[test]
     fn what_fits_is_not_moved_and_what_grows_is_moved_a_few_times_at_most() {
-        let mut buffer = SendBuffer::default();
+        let mut buffer = SendQueue::default();
         buffer.append(&pattern(10));
         buffer.append(&pattern(5));
         let room = buffer.bytes.capacity() - buffer.len();
@@ -494,13 +477,13 @@ mod tests {
 
     #[test]
     fn a_reader_always_far_behind_costs_no_move_for_each_write() {
-        let mut buffer = SendBuffer::default();
+        let mut buffer = SendQueue::default();
         let mut sink = Sink { taken: Vec::new(), chunk: usize::MAX, room: 0 };
         buffer.append(&pattern(100_000));
         let mut moves = 0;
         for _ in 0..1000 {
             sink.room = 100;
-            buffer.flush(&mut sink, &mut { usize::MAX }).unwrap();
+            flush(&mut buffer, &mut sink);
             moves += moved(&mut buffer, &[7; 100]);
         }
         assert!(moves < 4 * sink.taken.len(), "{moves} bytes moved for {}", sink.taken.len());
@@ -508,67 +491,112 @@ mod tests {
 
     #[test]
     fn where_half_is_sent_the_rest_makes_room_without_new_storage() {
-        let mut buffer = SendBuffer::default();
+        let mut buffer = SendQueue::default();
         buffer.append(&pattern(100));
         let storage = buffer.bytes.as_ptr();
         let mut sink = Sink { taken: Vec::new(), chunk: 60, room: 60 };
-        buffer.flush(&mut sink, &mut { usize::MAX }).unwrap();
+        flush(&mut buffer, &mut sink);
         buffer.append(&[7; 50]);
         assert_eq!((buffer.bytes.as_ptr(), buffer.len()), (storage, 90));
     }
 
     #[test]
-    fn an_outbox_keeps_no_more_storage_than_its_high_water_mark() {
+    fn what_a_short_write_left_goes_before_the_queue() {
+        let mut queue = SendQueue::default();
+        queue.append(b"0123456789");
+        queue.consume(4);
+        queue.prepend(b"abc");
+        assert_eq!(queue.unsent(), b"abc456789");
+        let mut empty = SendQueue::default();
+        empty.prepend(b"abc");
+        assert_eq!((empty.unsent(), empty.len()), (&b"abc"[..], 3));
+    }
+
+    /// Makes a call that sends `size` bytes of its own, and returns the connection's queue.
+    fn call(out: &mut Outbox, mut queue: SendQueue, size: usize) -> SendQueue {
+        out.begin_call(&mut queue, State::OPEN, None);
+        out.send(&pattern(size));
+        out.end_call(&mut queue);
+        queue
+    }
+
+    #[test]
+    fn a_drained_queue_gives_its_storage_back_up_to_the_high_water_mark() {
         let mut out = Outbox::with_high_water(Instant::now(), 100);
         for (size, kept) in [(60, 60), (1000, 100)] {
-            out.send(&pattern(size));
-            out.lend(0, Halves::OPEN, None);
-            assert_eq!(out.queue.bytes.capacity(), kept);
+            let mut queue = call(&mut out, SendQueue::default(), size);
+            queue.consume(size);
+            out.recycle(&mut queue);
+            assert_eq!((queue.bytes.capacity(), out.queue.bytes.capacity()), (0, kept));
         }
+        let queue = call(&mut out, SendQueue::default(), 80);
+        assert_eq!(queue.bytes.capacity(), 100, "the spare storage serves the next queue");
     }
 
     #[test]
-    fn a_spent_budget_yields_and_a_zero_write_is_an_error() {
-        let mut buffer = SendBuffer::default();
-        buffer.append(&pattern(10));
-        let mut sink = Sink { taken: Vec::new(), chunk: 4, room: usize::MAX };
-        let mut budget = 7;
-        assert_eq!(buffer.flush(&mut sink, &mut budget).unwrap(), Flush::Yielded);
-        assert_eq!((buffer.len(), budget), (3, 0));
-        let error = buffer.flush(&mut &mut [][..], &mut { usize::MAX }).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::WriteZero);
+    fn a_queue_that_has_shrunk_keeps_at_most_twice_its_length() {
+        let mut out = Outbox::with_high_water(Instant::now(), 100);
+        let mut queue = call(&mut out, SendQueue::default(), 50_000);
+        queue.consume(40_000);
+        out.recycle(&mut queue);
+        assert!(queue.bytes.capacity() <= 20_000, "{}", queue.bytes.capacity());
+        assert_eq!(queue.unsent(), &pattern(50_000)[40_000..]);
     }
 
     #[test]
-    fn slices_of_the_lent_scratch_are_noted_in_order_and_others_copied() {
-        let scratch = pattern(100);
-        let mut out = Outbox::lending(Instant::now(), 1000, &scratch);
-        out.send(&scratch[10..20]);
-        out.send(&scratch[20..30]);
-        assert_eq!(out.parts(&scratch), [&scratch[10..30], &[]]);
+    fn an_earlier_queue_is_in_the_outbox_during_a_call_and_stays_first() {
+        let mut out = Outbox::with_high_water(Instant::now(), 1000);
+        let mut queue = call(&mut out, SendQueue::default(), 10);
+        queue = call(&mut out, queue, 5);
+        assert_eq!(queue.unsent(), [&pattern(10)[..], &pattern(5)[..]].concat());
+        assert!(out.queue.is_empty());
+    }
+
+    #[test]
+    fn slices_of_the_read_buffer_are_borrowed_in_order_and_others_copied() {
+        let buffer = pattern(100);
+        let mut out = Outbox::over(Instant::now(), 1000, &buffer);
+        out.send(&buffer[10..20]);
+        out.send(&buffer[20..30]);
+        assert_eq!((out.borrowed(), out.queued()), (10..30, &b""[..]));
         out.send(b"between");
-        out.send(&scratch[30..40]);
-        let mut copied = b"between".to_vec();
-        copied.extend_from_slice(&scratch[30..40]);
-        assert_eq!(out.parts(&scratch), [&scratch[10..30], &copied[..]]);
+        out.send(&buffer[30..40]);
+        assert_eq!(out.borrowed(), 10..30);
+        assert_eq!(out.queued(), [b"between", &buffer[30..40]].concat());
         assert_eq!(out.unsent(), 37);
     }
 
     #[test]
-    fn a_gap_between_two_noted_slices_is_copied_not_sent() {
-        let scratch = pattern(100);
-        let mut out = Outbox::lending(Instant::now(), 1000, &scratch);
-        out.send(&scratch[0..10]);
-        out.send(&scratch[50..60]);
-        assert_eq!(out.parts(&scratch), [&scratch[0..10], &scratch[50..60]]);
+    fn a_gap_between_two_borrowed_slices_is_copied_not_sent() {
+        let buffer = pattern(100);
+        let mut out = Outbox::over(Instant::now(), 1000, &buffer);
+        out.send(&buffer[0..10]);
+        out.send(&buffer[50..60]);
+        assert_eq!((out.borrowed(), out.queued()), (0..10, &buffer[50..60]));
     }
 
     #[test]
-    fn all_of_the_scratch_is_noted_too() {
-        let scratch = pattern(100);
-        let mut out = Outbox::lending(Instant::now(), 1000, &scratch);
-        out.send(&scratch);
-        assert_eq!(out.parts(&scratch), [&scratch[..], &[]]);
+    fn all_of_the_read_buffer_can_be_borrowed() {
+        let buffer = pattern(100);
+        let mut out = Outbox::over(Instant::now(), 1000, &buffer);
+        out.send(&buffer);
+        assert_eq!((out.borrowed(), out.queued()), (0..100, &b""[..]));
+    }
+
+    #[test]
+    fn nothing_is_borrowed_behind_an_earlier_queue_or_from_an_earlier_call() {
+        let buffer = pattern(100);
+        let mut out = Outbox::over(Instant::now(), 1000, &buffer);
+        let mut queue = SendQueue::default();
+        queue.append(b"earlier");
+        out.begin_call(&mut queue, State::OPEN, None);
+        out.send(&buffer[..5]);
+        assert!(out.borrowed().is_empty());
+        out.end_call(&mut queue);
+        out.begin_call(&mut SendQueue::default(), State::OPEN, None);
+        out.send(&buffer[..5]);
+        out.begin_call(&mut SendQueue::default(), State::OPEN, None);
+        assert_eq!((out.borrowed().len(), out.unsent()), (0, 0));
     }
 
     #[test]
@@ -580,22 +608,24 @@ mod tests {
         assert_eq!(out.queued(), b"kept");
         out.abort();
         out.close();
-        assert!(out.new_wishes().unwrap().aborted);
+        assert!(out.is_aborted());
     }
 
     #[test]
-    fn whoever_has_closed_hears_nothing_more_whatever_it_asks_for_then() {
+    fn a_closed_protocol_stays_closed_whatever_it_requests() {
         let mut out = Outbox::new(Instant::now());
+        out.pause();
         out.close();
+        assert!(!out.is_paused());
         out.pause();
         out.resume();
         out.half_close();
-        let wished = out.new_wishes().unwrap();
-        assert_eq!((wished.input, wished.output), (Input::Discarded, Output::Flushing));
+        assert!(out.is_closed() && !out.is_paused());
+        assert_eq!(out.state.output, Output::Flushing);
     }
 
     #[test]
-    fn congestion_is_noted_inside_send() {
+    fn congestion_is_set_inside_send() {
         let mut out = Outbox::with_high_water(Instant::now(), 8);
         out.send(b"1234567");
         assert!(!out.is_congested());

@@ -16,7 +16,7 @@ use slab::Slab;
 use self::admission::Peers;
 use self::shutdown::Shutdown;
 pub use self::stats::Stats;
-use crate::connection::{Connection, Next};
+use crate::connection::{Connection, Next, Queued};
 use crate::handle::{Command, Mailbox};
 use crate::kernel::{Kernel, Mio, Phase, Source};
 use crate::limits::{Limits, Workspace};
@@ -33,17 +33,20 @@ const HORIZON: Millis = 1 << 30;
 /// See the [crate documentation](crate) for an example.
 pub struct Reactor<K: Kernel = Mio> {
     kernel: K,
-    lent: Workspace,
+    cx: Workspace,
     /// By key; a listener that is gone leaves its place empty.
     listeners: Vec<Option<Box<Listener<K::Listener>>>>,
     /// The key of the listener that accepts first in the next turn. Beyond the last key, key 0 does.
     first_listener: usize,
     connections: Slab<Connection<K::Stream>>,
-    /// The run queue: connections with work left, or noted as ready, each at most once.
-    runnable: Vec<usize>,
+    /// The connections that run in this turn: those with a new event, and the oldest leftover.
+    run_queue: Vec<usize>,
     running: Vec<usize>,
-    /// Over, and to be reaped at the end of the turn.
-    over: VecDeque<(usize, CloseReason)>,
+    /// Connections whose budget was spent before their work was done, oldest first. A connection is
+    /// in one of the two queues at most.
+    leftovers: VecDeque<usize>,
+    /// Closed, and to be dropped at the end of the turn.
+    closed: VecDeque<(usize, CloseReason)>,
     timers: Timers,
     mailbox: Arc<Mailbox>,
     was_full: bool,
@@ -84,14 +87,15 @@ impl<K: Kernel> Reactor<K> {
         limits.connections = limits.connections.clamp(1, SLOTS_MAX);
         let mailbox = Mailbox::new(limits.mailbox, kernel.waker());
         Reactor {
-            lent: Workspace::new(limits, kernel.now()),
+            cx: Workspace::new(limits, kernel.now()),
             kernel,
             listeners: Vec::new(),
             first_listener: 0,
             connections: Slab::new(),
-            runnable: Vec::new(),
+            run_queue: Vec::new(),
             running: Vec::new(),
-            over: VecDeque::new(),
+            leftovers: VecDeque::new(),
+            closed: VecDeque::new(),
             timers: Timers::default(),
             mailbox,
             was_full: false,
@@ -130,8 +134,6 @@ impl<K: Kernel> Reactor<K> {
     ///
     /// # Errors
     /// As [`turn`](Reactor::turn); and if the last listener broke.
-    // Inside of a `main` it would be compiled as what runs once.
-    #[inline(never)]
     pub fn run(&mut self) -> io::Result<()> {
         while !self.is_finished() {
             self.turn(None)?;
@@ -142,12 +144,12 @@ impl<K: Kernel> Reactor<K> {
     /// The only place that blocks, and where the time of the turn is read.
     fn sleep(&mut self, patience: Option<Duration>) -> io::Result<()> {
         self.kernel.phase(Phase::Sleep);
-        let rest = self.rest(self.lent.millis);
+        let rest = self.rest(self.cx.millis);
         let outcome = self.kernel.poll(match (rest, patience) {
             (Some(rest), Some(patience)) => Some(rest.min(patience)),
             (rest, patience) => rest.or(patience),
         });
-        self.lent.begin_turn(self.kernel.now());
+        self.cx.begin_turn(self.kernel.now());
         self.stats.turns += 1;
         // A signal, or SIGCONT: an empty batch. The next turn counts anew what is left to sleep.
         self.was_interrupted =
@@ -155,9 +157,7 @@ impl<K: Kernel> Reactor<K> {
         if self.was_interrupted { Ok(()) } else { outcome }
     }
 
-    /// Events become bits before any slot is freed or given out, so none outlives its connection. As
-    /// a function of its own, like [`run_connections`](Reactor::run_connections), it keeps what it
-    /// uses in registers.
+    /// Events become bits before any slot is freed or given out, so none outlives its connection.
     #[inline(never)]
     fn note_readiness(&mut self) {
         self.kernel.phase(Phase::NoteReadiness);
@@ -175,7 +175,7 @@ impl<K: Kernel> Reactor<K> {
                 Source::Connection(key) => {
                     if let Some(connection) = self.connections.get_mut(key) {
                         connection.note(event.readable, event.writable, event.is_plain);
-                        enqueue(key, connection, &mut self.runnable);
+                        enqueue(key, connection, &mut self.run_queue);
                     }
                 }
             }
@@ -189,8 +189,8 @@ impl<K: Kernel> Reactor<K> {
         // First what was asked in an earlier turn: even without a grace, a shutdown has one turn to
         // serve the backlog.
         match self.shutdown {
-            Shutdown::Grace { until } if until <= self.lent.millis => self.say_farewell(),
-            Shutdown::Farewell { until } if until <= self.lent.millis => self.end_all(|_| true),
+            Shutdown::Grace { until } if until <= self.cx.millis => self.say_farewell(),
+            Shutdown::Farewell { until } if until <= self.cx.millis => self.end_all(|_| true),
             _ => {}
         }
         if !self.mailbox.has_mail() {
@@ -213,13 +213,14 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// What is due becomes runnable; it is judged after its IO, so nobody is judged here.
+    /// A connection whose deadline has come runs in this turn, which checks the deadline after its
+    /// IO. A leftover does not wait until it is the oldest.
     fn fire_timers(&mut self) {
         self.kernel.phase(Phase::FireTimers);
-        while let Some(key) = self.timers.pop_due(self.lent.millis) {
+        while let Some(key) = self.timers.pop_due(self.cx.millis) {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.note_deadline();
-                enqueue(key, connection, &mut self.runnable);
+                self.run_in_this_turn(key);
             }
         }
     }
@@ -230,7 +231,7 @@ impl<K: Kernel> Reactor<K> {
     /// descriptors, each listener has its turn, however rarely a slot comes free.
     fn accept(&mut self) {
         self.kernel.phase(Phase::Accept);
-        let (now, saw_all) = (self.lent.millis, !self.was_full && !self.was_interrupted);
+        let (now, saw_all) = (self.cx.millis, !self.was_full && !self.was_interrupted);
         let mut key = self.first_listener;
         for _ in 0..self.listeners.len() {
             if key >= self.listeners.len() {
@@ -244,53 +245,72 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Runs each runnable connection once; what is left over, or becomes runnable meanwhile, waits
-    /// for the next turn.
+    /// Runs each connection with a new event, with a small budget, so that none waits for another
+    /// one's stream. Then runs the oldest leftover with the full budget: with `k` leftovers each has
+    /// its turn within `k` turns.
     #[inline(never)]
     fn run_connections(&mut self) {
         self.kernel.phase(Phase::RunConnections);
         let mut running = std::mem::take(&mut self.running);
-        std::mem::swap(&mut self.runnable, &mut running);
-        for &key in &running {
-            let Some(connection) = self.connections.get_mut(key) else {
-                continue;
-            };
-            connection.queued = false;
-            if connection.is_over() {
-                continue;
+        std::mem::swap(&mut self.run_queue, &mut running);
+        // Taken before the others run: what they leave over waits for a later turn.
+        let fresh = running.len();
+        running.extend(self.leftovers.pop_front());
+        self.cx.budget = self.cx.limits.fresh_budget;
+        for (at, &key) in running.iter().enumerate() {
+            if at == fresh {
+                self.cx.budget = self.cx.limits.budget;
             }
-            let is_new = connection.is_new();
-            let mut next = connection.run(&mut self.lent);
-            if is_new && !matches!(next, Next::Close(_)) {
-                // Only now: whoever was served and gone already needs no events.
-                let writes = connection.may_write();
-                if let Err(error) = self.kernel.register(connection.stream_mut(), key, writes) {
-                    next = Next::Close(CloseReason::Failed(error));
-                }
-            }
-            let id = ConnId { key: key as u32, ordinal: connection.ordinal };
-            self.kernel.look(id, || connection.view(&self.lent));
-            match next {
-                Next::Wait => continue,
-                Next::Close(reason) => retire(key, connection, reason, &mut self.over),
-                Next::Again => enqueue(key, connection, &mut self.runnable),
-                Next::WaitUntil(deadline) => {
-                    self.timers.arm(key, deadline.min(self.lent.millis + HORIZON));
-                }
-            }
+            self.run_connection(key);
         }
         running.clear();
         self.running = running;
     }
 
-    /// Drops what is over; its slots serve from the next turn on.
-    fn reap(&mut self) {
-        self.kernel.phase(Phase::Reap);
-        if self.over.is_empty() {
+    fn run_connection(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.queued = Queued::No;
+        if connection.is_closed() {
             return;
         }
-        while let Some((key, reason)) = self.over.pop_front() {
+        let is_new = connection.is_new();
+        let mut outcome = connection.run(&mut self.cx);
+        if is_new && outcome.is_ok() {
+            // Not before: a connection that is served and gone already needs no events.
+            let writes = connection.may_write();
+            if let Err(error) = self.kernel.register(connection.stream_mut(), key, writes) {
+                outcome = Err(CloseReason::Failed(error));
+            }
+        }
+        let id = ConnId { key: key as u32, ordinal: connection.ordinal };
+        self.kernel.look(id, || connection.view(&self.cx));
+        match outcome {
+            Ok(Next { has_work, deadline }) => {
+                if has_work {
+                    connection.queued = Queued::Leftover;
+                    self.leftovers.push_back(key);
+                }
+                if let Some(deadline) = deadline {
+                    self.timers.arm(key, deadline.min(self.cx.millis + HORIZON));
+                }
+            }
+            Err(reason) => close(key, connection, reason, &mut self.closed),
+        }
+    }
+
+    /// Drops the closed connections; their slots are free from the next turn on.
+    fn reap(&mut self) {
+        self.kernel.phase(Phase::Reap);
+        if self.closed.is_empty() {
+            return;
+        }
+        while let Some((key, reason)) = self.closed.pop_front() {
             let connection = self.connections.remove(key);
+            if connection.queued == Queued::Leftover {
+                self.leftovers.retain(|&leftover| leftover != key);
+            }
             let (bytes_in, bytes_out) = connection.bytes();
             log::debug!(
                 "#{} closed: {reason}; {bytes_in} bytes in, {bytes_out} out",
@@ -300,9 +320,9 @@ impl<K: Kernel> Reactor<K> {
             if let Some(peer) = connection.peer() {
                 self.peers.forget(peer);
             }
-            connection.end(reason, &mut self.lent);
+            connection.end(reason, &mut self.cx);
         }
-        while let Some(panic) = self.lent.take_panic() {
+        while let Some(panic) = self.cx.take_panic() {
             self.note_panic(panic);
         }
         for listener in self.listeners.iter_mut().flatten() {
@@ -319,7 +339,8 @@ impl<K: Kernel> Reactor<K> {
     /// How long nothing needs to be done, unless something happens.
     fn rest(&self, now: Millis) -> Option<Duration> {
         // More events may be waiting than a nested selector would announce again.
-        if !self.runnable.is_empty() || self.was_full || self.mailbox.has_mail() {
+        let has_work = !self.run_queue.is_empty() || !self.leftovers.is_empty();
+        if has_work || self.was_full || self.mailbox.has_mail() {
             return Some(Duration::ZERO);
         }
         let mut next = self.timers.next().unwrap_or(Millis::MAX);
@@ -337,34 +358,46 @@ impl<K: Kernel> Reactor<K> {
         let key = id.key as usize;
         match self.connections.get_mut(key) {
             Some(connection) if connection.ordinal == id.ordinal && connection.is_talking() => {
-                match connection.command(&mut self.lent, what) {
-                    Ok(()) => enqueue(key, connection, &mut self.runnable),
-                    Err(reason) => retire(key, connection, reason, &mut self.over),
+                match connection.command(&mut self.cx, what) {
+                    Ok(()) => self.run_in_this_turn(key),
+                    Err(reason) => close(key, connection, reason, &mut self.closed),
                 }
             }
             _ => self.stats.gone += 1,
         }
     }
-}
 
-/// Puts a connection on the run queue unless it is there.
-fn enqueue<S>(key: usize, connection: &mut Connection<S>, runnable: &mut Vec<usize>) {
-    if !connection.queued {
-        connection.queued = true;
-        runnable.push(key);
+    /// Puts a connection on the run queue, even if it is a leftover that has to wait for its turn: a
+    /// deadline that is due, or that a command has set, cannot.
+    fn run_in_this_turn(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.queued == Queued::Leftover {
+            self.leftovers.retain(|&leftover| leftover != key);
+            connection.queued = Queued::No;
+        }
+        enqueue(key, connection, &mut self.run_queue);
     }
 }
 
-/// Marks a connection as over, once; it keeps its slot until the end of the turn. Inside of its
-/// callers it leaves the usual way through them short.
-#[inline(always)]
-fn retire<S>(
+/// Puts a connection on the run queue unless it waits in a queue already.
+fn enqueue<S>(key: usize, connection: &mut Connection<S>, run_queue: &mut Vec<usize>) {
+    if connection.queued == Queued::No {
+        connection.queued = Queued::Fresh;
+        run_queue.push(key);
+    }
+}
+
+/// Closes a connection, once; it keeps its slot until the end of the turn.
+#[cold]
+fn close<S>(
     key: usize,
     connection: &mut Connection<S>,
     reason: CloseReason,
-    over: &mut VecDeque<(usize, CloseReason)>,
+    closed: &mut VecDeque<(usize, CloseReason)>,
 ) {
-    if connection.retire() {
-        over.push_back((key, reason));
+    if connection.mark_closed() {
+        closed.push_back((key, reason));
     }
 }

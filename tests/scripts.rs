@@ -22,7 +22,7 @@ fn converse(
     let mut is_registered = false;
     for _ in 0..10_000 {
         match connection.run(lent) {
-            Next::Close(reason) => {
+            Err(reason) => {
                 let told = CloseReason::Failed(std::io::ErrorKind::Other.into());
                 let told = match &reason {
                     CloseReason::Finished => CloseReason::Finished,
@@ -31,8 +31,8 @@ fn converse(
                 connection.end(reason, lent);
                 return told;
             }
-            Next::Again => {}
-            Next::Wait | Next::WaitUntil(_) => {
+            Ok(Next { has_work: true, .. }) => {}
+            Ok(Next { has_work: false, .. }) => {
                 let wire = &mut *script.0.borrow_mut();
                 let (mut read, write) = (wire.read_blocked, wire.write_blocked);
                 // Registration tells of what is there already.
@@ -41,7 +41,6 @@ fn converse(
                 (wire.read_blocked, wire.write_blocked) = (false, false);
                 connection.note(read, write, false);
             }
-            _ => unreachable!("every outcome is handled"),
         }
     }
     panic!("never ends");
@@ -122,7 +121,7 @@ fn nothing_is_read_beyond_the_room_that_is_left() {
     let steps = [Step::All, Step::WouldBlock];
     script.0.borrow_mut().begin(&steps, &pattern(1000));
     let mut connection = Connection::new(script.clone(), Box::new(Echo), &lent);
-    assert!(matches!(connection.run(&mut lent), Next::Wait | Next::WaitUntil(_)));
+    assert!(matches!(connection.run(&mut lent), Ok(Next { has_work: false, .. })));
     assert_eq!(script.0.borrow().read, 100, "64 and then the 36 that were left");
     assert!(!connection.wants_read(&lent) && connection.wants_write());
 }
@@ -177,7 +176,7 @@ fn what_is_more_than_a_budget_is_tried_before_the_cap_is_held_against_it() {
     let mut connection = Connection::new(script.clone(), Box::new(Speech), &lent);
     for turn in 1..=6 {
         let next = connection.run(&mut lent);
-        assert!(!matches!(next, Next::Close(_)), "turn {turn}: {next:?}");
+        assert!(next.is_ok(), "turn {turn}: {next:?}");
         assert_eq!(script.0.borrow().written.len(), 500 * turn, "the budget of turn {turn}");
     }
 }
@@ -197,7 +196,7 @@ fn a_protocol_that_ignores_congestion_is_cut_at_the_cap() {
         script.0.borrow_mut().begin(&[Step::WouldBlock, Step::WouldBlock], b"");
         let mut connection = Connection::new(script.clone(), Box::new(Flood), &lent);
         let next = connection.run(&mut lent);
-        assert_eq!(matches!(next, Next::Close(CloseReason::Overflow)), overflows, "{next:?}");
+        assert_eq!(matches!(next, Err(CloseReason::Overflow)), overflows, "{next:?}");
     }
 }
 
@@ -232,7 +231,7 @@ fn a_wake_up_comes_once_at_its_time_and_a_cancelled_one_never() {
         );
         for (second, expected) in [(0, false), (6, false), (7, awake), (8, awake)] {
             lent.begin_turn(began + Duration::from_secs(second));
-            assert!(matches!(connection.run(&mut lent), Next::Wait | Next::WaitUntil(_)));
+            assert!(matches!(connection.run(&mut lent), Ok(Next { has_work: false, .. })));
             assert_eq!(script.0.borrow().written == b"awake", expected, "second {second}");
         }
     }
@@ -258,7 +257,7 @@ fn a_panic_ends_its_connection_without_another_call() {
     let mut lent = Workspace::new(Limits::default(), Instant::now());
     script.0.borrow_mut().begin(&[], b"x");
     let mut connection = Connection::new(script.clone(), Box::new(Bomb), &lent);
-    let Next::Close(reason) = connection.run(&mut lent) else { panic!("goes on") };
+    let Err(reason) = connection.run(&mut lent) else { panic!("goes on") };
     assert!(matches!(reason, CloseReason::Panicked));
     connection.end(reason, &mut lent);
     assert!(script.0.borrow().aborted, "the peer sees that it went wrong");

@@ -128,7 +128,7 @@ fn a_batch_of_one_event_serves_everybody() {
 }
 
 #[test]
-fn a_firehose_leaves_every_pinger_its_turn() {
+fn a_firehose_leaves_every_pinger_its_turn_and_every_other_firehose_one_in_four() {
     let world = World::new();
     let mut reactor = reactor(&world, Limits { budget: 4096, ..Limits::default() });
     let hoses: Vec<_> = (0..4).map(|_| world.connect(1)).collect();
@@ -137,6 +137,7 @@ fn a_firehose_leaves_every_pinger_its_turn() {
     for hose in &hoses {
         hose.send(&pattern(1 << 20));
     }
+    let mut waited = [0; 4];
     for turn in 0..100 {
         for pinger in &pingers {
             pinger.send(b"ping");
@@ -145,9 +146,11 @@ fn a_firehose_leaves_every_pinger_its_turn() {
         for pinger in &pingers {
             assert_eq!(pinger.received(), b"ping", "turn {turn}");
         }
-        for hose in &hoses {
+        for (hose, waited) in hoses.iter().zip(&mut waited) {
             let taken = hose.received().len();
-            assert!(taken > 0 && taken <= 4096, "turn {turn}: {taken} bytes of a hose");
+            assert!(taken <= 4096, "turn {turn}: {taken} bytes of a hose");
+            *waited = if taken > 0 { 0 } else { *waited + 1 };
+            assert!(*waited < 4, "turn {turn}: a hose has waited {waited} turns");
         }
     }
 }
@@ -159,12 +162,12 @@ fn an_idle_connection_is_reset_in_time_and_a_busy_one_is_not() {
     let mut reactor = reactor(&world, limits);
     let (idle, busy) = (world.connect(1), world.connect(1));
     settle(&mut reactor);
-    for _ in 0..12 {
+    for _ in 0..11 {
         world.advance(Duration::from_secs(25));
         busy.send(b"x");
         settle(&mut reactor);
     }
-    assert!(!idle.is_gone() || world.now() >= Duration::from_secs(300));
+    assert!(!idle.is_gone(), "{:?} are not 300 s", world.now());
     world.advance(Duration::from_secs(60));
     busy.send(b"x");
     settle(&mut reactor);

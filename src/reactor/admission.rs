@@ -30,7 +30,7 @@ impl<K: Kernel> Reactor<K> {
         let key = self.listeners.len();
         let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
         for addr in addr.to_socket_addrs()? {
-            match self.kernel.listen(addr, key, &self.lent.limits) {
+            match self.kernel.listen(addr, key, &self.cx.limits) {
                 Ok(listener) => return self.add_listener(listener, make),
                 Err(error) => failure = error,
             }
@@ -52,7 +52,7 @@ impl<K: Kernel> Reactor<K> {
         listener: std::net::TcpListener,
         make: impl FnMut(&Accepted) -> P + 'static,
     ) -> io::Result<SocketAddr> {
-        let listener = self.kernel.adopt(listener, self.listeners.len(), &self.lent.limits)?;
+        let listener = self.kernel.adopt(listener, self.listeners.len(), &self.cx.limits)?;
         self.add_listener(listener, make)
     }
 
@@ -82,9 +82,9 @@ impl<K: Kernel> Reactor<K> {
         match self.begin_connect(addr) {
             Ok((key, stream)) => {
                 // The last turn may be long ago: the connection's time begins now.
-                self.lent.begin_turn(self.kernel.now());
+                self.cx.begin_turn(self.kernel.now());
                 self.stats.connecting += 1;
-                let connection = Connection::connecting(stream, Box::new(protocol), &self.lent);
+                let connection = Connection::connecting(stream, Box::new(protocol), &self.cx);
                 let id = self.next_id(key);
                 self.insert(id, connection);
                 Ok(id)
@@ -106,7 +106,7 @@ impl<K: Kernel> Reactor<K> {
             let full = "cannot connect: every connection slot is taken; raise Limits::connections";
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, full));
         }
-        let mut stream = self.kernel.connect(addr, &self.lent.limits)?;
+        let mut stream = self.kernel.connect(addr, &self.cx.limits)?;
         let key = self.connections.vacant_key();
         self.kernel.register(&mut stream, key, true)?;
         Ok((key, stream))
@@ -114,7 +114,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Accepts a burst of connections from one listener, which has left its place for that long.
     pub(super) fn accept_burst(&mut self, key: usize, mut listener: Box<Listener<K::Listener>>) {
-        let (most, now) = (self.lent.limits.accepts, self.lent.millis);
+        let (most, now) = (self.cx.limits.accepts, self.cx.millis);
         let burst = listener.burst(most);
         for count in 0..=burst {
             if count == burst {
@@ -158,7 +158,7 @@ impl<K: Kernel> Reactor<K> {
         mut stream: K::Stream,
         peer: Address,
     ) {
-        let counted = self.lent.limits.per_peer.and_then(|max| Some((peer.ip()?, max)));
+        let counted = self.cx.limits.per_peer.and_then(|max| Some((peer.ip()?, max)));
         if counted.is_some_and(|(ip, max)| !self.peers.admit(ip, max)) {
             self.stats.refused += 1;
             return;
@@ -171,7 +171,7 @@ impl<K: Kernel> Reactor<K> {
         match catch_unwind(AssertUnwindSafe(|| make(&accepted))) {
             Ok(protocol) => {
                 self.stats.accepted += 1;
-                let mut connection = Connection::new(stream, protocol, &self.lent);
+                let mut connection = Connection::new(stream, protocol, &self.cx);
                 if let Some(ip) = counted {
                     connection.set_peer(ip);
                 }
@@ -199,13 +199,13 @@ impl<K: Kernel> Reactor<K> {
         if self.connections.len() == self.connections.capacity() {
             self.connections.reserve_exact(self.connections.len() / 8 + 8);
         }
-        enqueue(id.key as usize, &mut connection, &mut self.runnable);
+        enqueue(id.key as usize, &mut connection, &mut self.run_queue);
         let inserted = self.connections.insert(connection);
         debug_assert_eq!(inserted, id.key as usize);
     }
 
     fn is_full(&self) -> bool {
-        self.connections.len() >= self.lent.limits.connections
+        self.connections.len() >= self.cx.limits.connections
     }
 }
 

@@ -20,7 +20,7 @@ impl<K: Kernel> Reactor<K> {
     /// event of our descriptor; `None` for as long as it likes. Ask before every sleep: work that
     /// is left over has no event.
     pub fn timeout(&self) -> Option<Duration> {
-        let now = self.lent.deadline(self.kernel.now()).saturating_sub(1).max(self.lent.millis);
+        let now = self.cx.deadline(self.kernel.now()).saturating_sub(1).max(self.cx.millis);
         self.rest(now)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Reactor, enqueue, retire};
+use super::{Reactor, close, enqueue};
 use crate::connection::Connection;
 use crate::kernel::Kernel;
 use crate::protocol::CloseReason;
@@ -27,7 +27,7 @@ pub(super) enum Shutdown {
 
 impl<K: Kernel> Reactor<K> {
     pub(super) fn begin_shutdown(&mut self, grace: Duration) {
-        let until = self.lent.millis + millis(grace).map_or(Millis::MAX / 2, Millis::from);
+        let until = self.cx.millis + millis(grace).map_or(Millis::MAX / 2, Millis::from);
         self.shutdown = match self.shutdown {
             Shutdown::No => Shutdown::Grace { until },
             Shutdown::Grace { until: before } => Shutdown::Grace { until: before.min(until) },
@@ -44,21 +44,21 @@ impl<K: Kernel> Reactor<K> {
         self.listeners.clear();
         self.end_all(|connection| connection.wants_write());
         for (key, connection) in &mut self.connections {
-            if connection.is_over() {
+            if connection.is_closed() {
                 continue;
             }
-            match connection.command(&mut self.lent, &mut |_, out| out.close()) {
-                Ok(()) => enqueue(key, connection, &mut self.runnable),
-                Err(reason) => retire(key, connection, reason, &mut self.over),
+            match connection.command(&mut self.cx, &mut |_, out| out.close()) {
+                Ok(()) => enqueue(key, connection, &mut self.run_queue),
+                Err(reason) => close(key, connection, reason, &mut self.closed),
             }
         }
-        self.shutdown = Shutdown::Farewell { until: self.lent.millis + FAREWELL };
+        self.shutdown = Shutdown::Farewell { until: self.cx.millis + FAREWELL };
     }
 
     pub(super) fn end_all(&mut self, which: impl Fn(&Connection<K::Stream>) -> bool) {
         for (key, connection) in &mut self.connections {
             if which(connection) {
-                retire(key, connection, CloseReason::Shutdown, &mut self.over);
+                close(key, connection, CloseReason::Shutdown, &mut self.closed);
             }
         }
     }

@@ -35,9 +35,9 @@ pub fn calls(data: &[u8]) {
     let mut events = steps.iter().map(|byte| byte >> 4).chain(std::iter::repeat(3));
     let reason = loop {
         match connection.run(&mut lent) {
-            Next::Close(reason) => break reason,
-            Next::Again => {}
-            _ => happen(&script, &mut connection, events.next().unwrap_or(3)),
+            Err(reason) => break reason,
+            Ok(Next { has_work: true, .. }) => {}
+            Ok(_) => happen(&script, &mut connection, events.next().unwrap_or(3)),
         }
     };
     connection.end(reason, &mut lent);

@@ -55,6 +55,7 @@ pub fn after_turn<K: Kernel>(simulation: &Simulation<K>) {
             world.violate(format!("socket {sid} {wrong}: {}", world.sockets[sid].brief()));
         }
     }
+    leftovers_take_turns(world, stats.turns);
     if is_quiet {
         let is_full = connections >= world.limits.connections;
         nobody_is_kept_waiting(world, rest, is_full);
@@ -89,12 +90,31 @@ fn out_of_bounds(world: &World, socket: &Socket) -> Option<String> {
     None
 }
 
-fn is_talking(view: &View) -> bool {
-    match view.input {
-        Input::Discarded => false,
-        Input::Ended => view.output == Output::Open,
-        _ => true,
+/// With `k` connections that have work left over, each of them runs again within `k` turns, however
+/// many others have new events.
+fn leftovers_take_turns(world: &mut World, turn: u64) {
+    let low_water = world.limits.low_water;
+    let has_work = |socket: &Socket| {
+        let Some(view) = &socket.view else { return false };
+        let drains = view.congested && view.output == Output::Open && view.unsent <= low_water;
+        let works = view.readable && view.wants_read || view.writable && view.wants_write || drains;
+        socket.is_live() && socket.opened && works
+    };
+    let count = world.sockets.iter().filter(|socket| has_work(socket)).count() as u64;
+    for sid in 0..world.sockets.len() {
+        let is_left_over = has_work(&world.sockets[sid]);
+        let socket = &mut world.sockets[sid];
+        if socket.ran_this_turn || !is_left_over {
+            socket.runs_until = is_left_over.then_some(turn + count);
+        } else if socket.runs_until.is_some_and(|until| turn >= until) {
+            let brief = socket.brief();
+            world.violate(format!("socket {sid} has waited too long for its turn: {brief}"));
+        }
     }
+}
+
+fn is_talking(view: &View) -> bool {
+    !view.closed && (view.input == Input::Open || view.output == Output::Open)
 }
 
 /// Whether a bound of time has passed and nobody came to look.
@@ -117,7 +137,7 @@ fn overdue(world: &World, socket: &Socket) -> Option<String> {
     if !socket.is_timed() {
         return None;
     }
-    let is_lingering = (view.input, view.output) == (Input::Discarded, Output::Shut);
+    let is_lingering = view.closed && (view.input, view.output) == (Input::Open, Output::Shut);
     // Whoever half-closed and closed later has listened until then.
     let lingers_since = socket.deaf_since.unwrap_or_default().max(socket.shut_at);
     if is_lingering && passed(Some(limits.linger), lingers_since) {
@@ -160,12 +180,11 @@ fn stuck(world: &World, socket: &Socket) -> Option<String> {
 /// What the loop must want of a peer, reckoned from the state and not taken from its word.
 fn wants_read(world: &World, socket: &Socket, view: &View) -> bool {
     let has_room = !view.congested && view.unsent < world.limits.high_water;
+    let needs_no_room = view.closed || view.output != Output::Open || view.reads_while_congested;
     socket.opened
-        && match view.input {
-            Input::Open => has_room || view.output != Output::Open,
-            Input::Eager | Input::Discarded => true,
-            _ => false,
-        }
+        && view.input == Input::Open
+        && (view.closed || !view.paused)
+        && (has_room || needs_no_room)
 }
 
 /// Whoever waits in a backlog waits for a slot, or for a pause of a tenth of a second.

@@ -70,6 +70,7 @@ impl Kernel for Sim {
         world.polls += 1;
         for socket in &mut world.sockets {
             (socket.read_this_turn, socket.written_this_turn) = (0, 0);
+            socket.ran_this_turn = false;
         }
         world.call("epoll_wait", 0)?;
         if self.bell.0.swap(false, Ordering::SeqCst) {
@@ -191,9 +192,10 @@ impl Kernel for Sim {
             return;
         };
         socket.owed_since = socket.owed_since.or(Some(now)).filter(|_| view.unsent > 0);
-        let is_deaf = view.input == Input::Discarded;
+        let is_deaf = view.closed && view.input == Input::Open;
         socket.deaf_since = socket.deaf_since.or(Some(now)).filter(|_| is_deaf);
         socket.view = Some(view);
+        socket.ran_this_turn = true;
     }
 }
 
@@ -287,7 +289,7 @@ impl Read for SimStream {
             socket.discarded += count;
         }
         // What is discarded is no progress.
-        if socket.view.as_ref().is_none_or(|view| view.input != Input::Discarded) {
+        if socket.view.as_ref().is_none_or(|view| !view.closed) {
             socket.last_read = now;
         }
         world.progress += 1;

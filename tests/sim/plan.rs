@@ -212,6 +212,7 @@ fn limits(random: &mut Random) -> Limits {
         high_water,
         low_water: random.below(high_water),
         budget: random.pick(&[1, 3, 20, 300, 256 << 10]),
+        fresh_budget: random.pick(&[1, 2, 20, 100, 64 << 10]),
         accepts: random.pick(&[1, 2, 256]),
         scratch: random.pick(&[1, 5, 100, 4096]),
         mailbox: random.pick(&[1, 3, 1024]),

@@ -71,6 +71,9 @@ pub struct Socket {
     pub last_chunk: u64,
     pub read_this_turn: usize,
     pub written_this_turn: usize,
+    pub ran_this_turn: bool,
+    /// The turn in which a connection with work left over must have run again.
+    pub runs_until: Option<u64>,
     // When.
     pub born: Duration,
     pub last_read: Duration,

@@ -1,0 +1,131 @@
+//! A connection's deadline: which bound applies, whether it has passed, when to check again.
+
+use std::io::ErrorKind;
+use std::time::Instant;
+
+use super::{Connection, Next, Stage, Stream};
+use crate::limits::Workspace;
+use crate::protocol::CloseReason;
+use crate::timers::Millis;
+
+/// The most milliseconds by which a timeout may be noticed late, so that connections share wake-ups.
+const SHARED: Millis = 3_600_000;
+
+/// The bound that applies to a connection now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bound {
+    Connect,
+    Linger,
+    Idle,
+    Write,
+}
+
+impl Bound {
+    /// Returns its timeout in milliseconds; `None` if there is none.
+    fn timeout(self, cx: &Workspace) -> Option<u32> {
+        match self {
+            Bound::Connect => cx.connecting,
+            Bound::Linger => cx.linger,
+            Bound::Idle => cx.idle,
+            Bound::Write => cx.stall,
+        }
+    }
+
+    /// Returns the reason of a connection that has exceeded it.
+    fn reason(self) -> CloseReason {
+        match self {
+            Bound::Connect => CloseReason::ConnectFailed(ErrorKind::TimedOut.into()),
+            Bound::Linger => CloseReason::Lingered,
+            Bound::Idle => CloseReason::Idle,
+            Bound::Write => CloseReason::Stalled,
+        }
+    }
+}
+
+impl<S: Stream> Connection<S> {
+    fn bound(&self) -> Bound {
+        if self.stage == Stage::Connecting {
+            Bound::Connect
+        } else if self.is_lingering() {
+            Bound::Linger
+        } else if self.send_queue.is_empty() {
+            Bound::Idle
+        } else {
+            Bound::Write
+        }
+    }
+
+    /// Closes a connection that has exceeded its bound, and returns when to check another one.
+    ///
+    /// The check is skipped while the bound is the one that the armed deadline was computed for:
+    /// that deadline has not come, and activity since then only moves it back.
+    pub(super) fn check_deadline(
+        &mut self,
+        has_work: bool,
+        cx: &Workspace,
+    ) -> Result<Next, CloseReason> {
+        let bound = self.bound();
+        if self.planned == Some(bound) && self.stream.retry_at().is_none() {
+            return Ok(Next { has_work, deadline: None });
+        }
+        if bound.timeout(cx).is_some_and(|timeout| self.time_left(timeout, cx) == 0) {
+            return Err(bound.reason());
+        }
+        if self.end_of_life(cx).is_some_and(|at| at <= cx.millis) {
+            return Err(CloseReason::Expired);
+        }
+        self.planned = Some(bound);
+        Ok(Next { has_work, deadline: self.deadline(cx) })
+    }
+
+    /// Returns how much of a timeout is left, in milliseconds.
+    fn time_left(&self, timeout: u32, cx: &Workspace) -> u32 {
+        timeout.saturating_sub((cx.millis as u32).wrapping_sub(self.progress))
+    }
+
+    fn end_of_life(&self, cx: &Workspace) -> Option<Millis> {
+        Some(self.extra.as_ref()?.born? + u64::from(cx.lifetime?))
+    }
+
+    /// Returns the next time at which something may be due; `None` if nothing can be.
+    pub(super) fn deadline(&self, cx: &Workspace) -> Option<Millis> {
+        let mut next = Millis::MAX;
+        let bound = self.bound();
+        if let Some(timeout) = bound.timeout(cx) {
+            next = cx.millis + u64::from(self.time_left(timeout, cx));
+            // Up to 20 % late, so that many idle connections share wake-ups. A lingering connection
+            // holds a slot, so it does not wait longer.
+            if bound != Bound::Linger {
+                next = next.next_multiple_of(u64::from(timeout / 5).clamp(1, SHARED));
+            }
+        }
+        if let Some(at) = self.stream.retry_at() {
+            next = next.min(cx.deadline(at));
+        }
+        if self.extra.is_some() {
+            let timer = self.timer().map_or(Millis::MAX, |at| cx.deadline(at));
+            next = next.min(timer).min(self.end_of_life(cx).unwrap_or(Millis::MAX));
+        }
+        (next < Millis::MAX).then_some(next)
+    }
+
+    fn timer(&self) -> Option<Instant> {
+        self.extra.as_ref()?.timer.filter(|_| self.is_talking())
+    }
+
+    pub(super) fn set_timer(&mut self, timer: Option<Instant>) {
+        if timer.is_some() || self.extra.is_some() {
+            self.extra().timer = timer;
+            self.planned = None;
+        }
+    }
+
+    /// Returns true once for a timer that is due.
+    pub(super) fn take_due_timer(&mut self, cx: &Workspace) -> bool {
+        let is_due = self.timer().is_some_and(|at| at <= cx.now);
+        if is_due {
+            self.extra().timer = None;
+        }
+        is_due
+    }
+}
