@@ -1,13 +1,13 @@
 //! The figures that are published: each is a count, and says by which sabotage it was seen to fail.
 //!
 //! `CAMPANILE_FIGURES=ci cargo test --test figures` does more of it, `=long` as much as is told, and
-//! `CAMPANILE_SEED=S` the same once more. The hour with everything at once is the example `soak`.
+//! `CAMPANILE_SEED=S` the same once more. `tests/tools/` has `soak`, which runs
+//! everything at once for an hour.
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 #[path = "../common/mod.rs"]
 mod common;
 #[allow(dead_code)]
-#[path = "../../examples/soak/guests.rs"]
 mod guests;
 #[allow(dead_code)]
 #[path = "../cli/program.rs"]

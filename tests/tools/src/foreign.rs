@@ -1,4 +1,4 @@
-//! Programs of others: started with a bounded life, and ended by their own id.
+//! Starts other projects' programs for a bounded time, and ends them by their process ids.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::recipe::Recipe;
 
-/// A program that serves until it is dropped.
+/// A running server. Dropping it ends its processes.
 #[derive(Debug)]
 pub struct Foreign {
     children: Vec<Child>,
@@ -18,12 +18,12 @@ pub struct Foreign {
 }
 
 impl Foreign {
-    /// Started, and seen to listen. The error is what it said.
+    /// Starts the program and waits until it listens. The error is the output of the program.
     pub fn start(recipe: &Recipe, target: u16) -> Result<Foreign, String> {
         let mut last = String::new();
         for _ in 0..3 {
             match Foreign::try_start(recipe, target) {
-                // Somebody was quicker to take the port.
+                // Another process has taken the port meanwhile.
                 Err(error) if error.contains("in use") => last = error,
                 result => return result,
             }
@@ -61,7 +61,7 @@ impl Foreign {
         let log = File::options().create(true).append(true).open(&path);
         let log = log.and_then(|log| Ok((log.try_clone()?, log)));
         let (out, err) = log.map_err(|error| error.to_string())?;
-        // timeout(1) puts the program and all it forks into one group, and passes a signal on to it.
+        // timeout(1) puts the program and its children into one process group, and forwards signals.
         let mut timeout = bounded(300, command);
         let child = timeout.stdout(out).stderr(err).spawn().map_err(|error| error.to_string())?;
         self.children.push(child);
@@ -70,7 +70,7 @@ impl Foreign {
             let child = self.children.last_mut().and_then(|child| child.try_wait().ok()?);
             if child.is_some() || Instant::now() > deadline {
                 let said = fs::read_to_string(path).unwrap_or_default();
-                return Err(format!("does not listen: {}", said.trim()));
+                return Err(format!("does not listen; its output was: {}", said.trim()));
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -89,7 +89,7 @@ impl Drop for Foreign {
     }
 }
 
-/// A shell command that ends after so many seconds, and all that it started with it.
+/// A shell command that ends, with all its children, after this many seconds.
 fn bounded(seconds: u32, command: &str) -> Command {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin:/usr/lib/systemd";
     let mut timeout = Command::new("timeout");
@@ -98,20 +98,20 @@ fn bounded(seconds: u32, command: &str) -> Command {
     timeout
 }
 
-/// Runs it to its end. The error is what it said.
+/// Runs a shell command to its end. The error is what the command printed to stderr.
 pub fn shell(command: &str) -> Result<String, String> {
     let output = bounded(600, command).output().map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-/// Nobody else is likely to take it in the moment until a program that knows no port 0 does.
+/// A port that was free a moment ago: these programs cannot report which one they took.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its number").port()
 }
 
-/// Asks the kernel: a connection, to try it, would be the only one that some servers serve.
+/// Asks the kernel: some servers serve only one connection, so a test connection would be that one.
 fn is_listening(port: u16) -> bool {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
     let suffix = format!(":{port:04X}");

@@ -1,4 +1,4 @@
-//! What the processes of the soak do: one serves, the others are its guests.
+//! The roles of the processes: one is the server, the others are its clients.
 
 use std::io::{self, BufRead};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use crate::guests::{CHURN, Circle, Services, Way, visit};
 use crate::random::Random;
 
-/// Guests of one process.
+/// The kinds of clients of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Party {
     Churn,
@@ -21,13 +21,13 @@ pub enum Party {
     Pingers,
 }
 
-/// Serves until stdin ends. Every line there asks how many connections there are.
+/// Serves until stdin is closed. For each line of stdin it prints the number of connections.
 pub fn serve() -> io::Result<()> {
     let mut reactor = Reactor::with_limits(Limits::default())?;
     let daytime = reactor.listen("127.0.0.1:0", daytime(Clock::system()))?;
     let echo = reactor.listen("127.0.0.1:0", echo())?;
     println!("{daytime} {echo}");
-    // So that this signal does interrupt: without a handler it would kill.
+    // With a handler, this signal interrupts system calls; without one it would end the process.
     signal_hook::flag::register(libc::SIGUSR1, Arc::default())?;
     let (handle, asked) = (reactor.handle(), Arc::new(AtomicBool::new(false)));
     let question = asked.clone();
@@ -50,8 +50,8 @@ pub fn serve() -> io::Result<()> {
     Ok(())
 }
 
-/// Visits the server until stdin ends, and tells now and then how often and how many bytes came
-/// back. The first that goes wrong ends the process.
+/// Runs clients until stdin is closed, and prints the number of conversations and bytes from time
+/// to time. The first conversation that fails ends the process.
 pub fn be_guests(party: Party, at: Services, seed: u64) -> io::Result<()> {
     let over = AtomicBool::new(false);
     let ways = match party {
@@ -66,7 +66,7 @@ pub fn be_guests(party: Party, at: Services, seed: u64) -> io::Result<()> {
         let guest = |seed| be_a_guest(ways, at, Random::new(seed), &circle, &over);
         let guests: Vec<_> =
             (0..together).map(|number| scope.spawn(move || guest(seed ^ number << 56))).collect();
-        // Whoever started this process is gone, or has had enough.
+        // EOF: the parent process has ended, or asks this one to end.
         io::stdin().lock().lines().for_each(drop);
         over.store(true, Ordering::Relaxed);
         guests.into_iter().try_for_each(|guest| guest.join().expect("a guest does not panic"))

@@ -1,11 +1,11 @@
-//! What was seen of the server, and whether that is a leak.
+//! The samples of the server, and the verdict whether it leaks.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
 
-/// What `/proc` says of a process.
+/// The resources of a process, from `/proc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
     pub second: u64,
@@ -27,18 +27,18 @@ impl Sample {
     }
 }
 
-/// All that is told at the end.
+/// The counts and samples of a soak.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Visits and bytes compared, by the way of the guest.
+    /// Conversations and bytes compared, by kind of client.
     pub visits: BTreeMap<String, (u64, u64)>,
-    /// What was done to server and guests, and how often.
+    /// How often each disturbance happened.
     pub trouble: BTreeMap<&'static str, u64>,
     pub samples: Vec<Sample>,
-    /// At rest: before the first guest, and after the last.
+    /// Samples without a client: before the first one, and after the last.
     pub before: Option<Sample>,
     pub after: Option<Sample>,
-    /// What guests found wrong, and what the server could not say.
+    /// The failures that the clients and the server reported.
     pub wrong: Vec<String>,
 }
 
@@ -51,8 +51,8 @@ impl Report {
         self.visits.values().map(|(_, bytes)| bytes).sum::<u64>() as f64 / f64::from(1 << 30)
     }
 
-    /// How much RSS grows in an hour, on the straight line nearest to the samples after warm-up:
-    /// the first quarter of the time. Of less than a minute nothing can be said.
+    /// The growth of RSS in an hour: the slope of the least-squares line through the samples. The
+    /// first quarter of the time is warm-up and does not count. `None` for less than a minute.
     pub fn slope_kib_per_hour(&self) -> Option<f64> {
         let settled = &self.samples[self.samples.len() / 4..];
         let count = settled.len().max(1) as f64;
@@ -67,16 +67,16 @@ impl Report {
         (self.samples.len() >= 60).then(|| above / below * 3600.0)
     }
 
-    /// What went wrong, if anything: a difference, something left behind, or RSS that grew by more
-    /// than a mebibyte on that line.
+    /// Everything that went wrong: a failed conversation, a descriptor or thread that was left over,
+    /// or RSS that grew by more than a mebibyte on that line.
     pub fn verdict(&self) -> Vec<String> {
         let mut wrong = self.wrong.clone();
         let (Some(before), Some(after)) = (self.before, self.after) else {
-            wrong.push("the server was never at rest".into());
+            wrong.push("a connection of the server never closed".into());
             return wrong;
         };
         if after.descriptors != before.descriptors || after.threads != before.threads {
-            wrong.push("descriptors or threads were left behind".into());
+            wrong.push("the server kept descriptors or threads".into());
         }
         let hours = self.samples.len() as f64 * 0.75 / 3600.0;
         if self.slope_kib_per_hour().is_some_and(|slope| slope * hours > 1024.0) {

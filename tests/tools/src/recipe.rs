@@ -1,20 +1,20 @@
-//! How to start a program of others, as data.
+//! How to start another project's program, as data.
 
 use crate::foreign::shell;
 
-/// How to start somebody's program. In its texts `{port}` and `{middle}` stand for free ports,
-/// `{target}` for the port of ours behind it, `{folder}` for a temporary folder.
+/// How to start a program. In its texts `{port}` and `{middle}` stand for free ports, `{target}` for
+/// the port of our server behind it, `{folder}` for a temporary folder.
 #[derive(Debug, Clone, Copy)]
 pub struct Recipe {
     pub name: &'static str,
-    /// How it is configured, in words.
+    /// The configuration in words.
     pub how: &'static str,
-    /// A command that tells its version.
+    /// A command that prints the version.
     pub version: &'static str,
     pub files: &'static [(&'static str, &'static str)],
-    /// What is to be run to its end before.
+    /// A command to run before the others, to its end.
     pub prepare: &'static str,
-    /// The last one listens at `{port}`, those before it at `{middle}`.
+    /// The last one listens on `{port}`, those before it on `{middle}`.
     pub commands: &'static [&'static str],
 }
 
@@ -42,7 +42,7 @@ impl Recipe {
         programs.all(|program| shell(&format!("command -v {program}")).is_ok())
     }
 
-    /// The first word of the answer that looks like a version.
+    /// The first word of the output that looks like a version.
     pub fn version(&self) -> String {
         let answer = shell(&format!("{} 2>&1 || :", self.version)).unwrap_or_default();
         let mut words = answer.split_whitespace().filter(|word| {

@@ -1,8 +1,8 @@
-//! Accept here, ask a proxy there by CONNECT (RFC 9110, 9.3.6), then pass every byte both ways: the
-//! `relay` example with one question more. Without a question it is that relay.
+//! The `relay` example with a CONNECT request (RFC 9110, 9.3.6): accepts here, sends the request to
+//! a proxy there, then passes every byte both ways. Without a request it is that relay.
 
 #[allow(dead_code)]
-#[path = "../relay.rs"]
+#[path = "../../../../../examples/relay.rs"]
 mod relay;
 
 use std::cell::{Cell, RefCell};
@@ -16,17 +16,17 @@ use std::time::Duration;
 use campanile::{Accepted, CloseReason, Handle, Limits, Outbox, Protocol, Reactor};
 use relay::{Pipe, Side};
 
-/// The relay's side that faces the proxy.
+/// The connection from the relay to the proxy.
 struct Asking {
     side: Side,
-    /// Whom to ask for, if anybody; empty once it is asked.
+    /// The CONNECT request; empty if there is none, and once it is sent.
     question: String,
-    /// What the proxy has answered so far; `None` once it has agreed.
+    /// The bytes of the answer received so far; `None` once the proxy has accepted the request.
     answer: Option<Vec<u8>>,
 }
 
 impl Asking {
-    /// Takes the answer away from what came; what follows it is the target's.
+    /// Consumes the proxy's answer and returns the bytes after it, which the target has sent.
     fn listen_to_the_proxy(&mut self, out: &mut Outbox, data: &[u8]) -> Option<Vec<u8>> {
         let Some(answer) = &mut self.answer else { return Some(data.to_vec()) };
         answer.extend_from_slice(data);
@@ -62,7 +62,7 @@ impl Protocol for Asking {
     }
 
     fn on_wake(&mut self, out: &mut Outbox) {
-        // Until it has agreed, nothing is the target's to hear.
+        // Nothing is sent to the target before the proxy has accepted the request.
         if self.answer.is_none() {
             self.side.on_wake(out);
         }
@@ -73,7 +73,7 @@ impl Protocol for Asking {
     }
 }
 
-/// The relay on a thread of its own, until it is dropped.
+/// A relay on its own thread. Dropping it ends the thread.
 pub struct Relay {
     handle: Handle,
     thread: Option<JoinHandle<io::Result<()>>>,
@@ -81,7 +81,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// In front of `there`, a proxy that is asked for `target`, if there is one.
+    /// Starts a relay to `there`. With a `target`, `there` is a proxy and gets a request for it.
     pub fn start(there: SocketAddr, target: Option<SocketAddr>) -> io::Result<Relay> {
         let (tell, told) = mpsc::channel();
         let thread = thread::spawn(move || {

@@ -1,20 +1,20 @@
-//! How far each came, as a table that Markdown and a terminal understand.
+//! The results as a table for Markdown and for a terminal.
 
 use std::net::SocketAddr;
 
 use campanile::testing::check::{Ladder, Outcome, Report, Rung};
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Debug)]
 pub struct Row {
     pub name: String,
     pub how: String,
     pub version: String,
-    /// Of each ladder: how far it came, and where and why it stopped.
+    /// One climb for each ladder.
     pub climbs: Vec<Climb>,
 }
 
-/// How far somebody came on a ladder.
+/// The result of one ladder: how many rungs were reached, and why it stopped.
 #[derive(Debug)]
 pub struct Climb {
     mark: String,
@@ -22,7 +22,7 @@ pub struct Climb {
 }
 
 impl Climb {
-    /// Climbs the ladder of this service until a rung is not reached.
+    /// Climbs the ladder of this service until a rung fails.
     pub fn at(addr: SocketAddr, service: &str) -> Climb {
         let ladder = if service == "echo" { Ladder::echo(addr) } else { Ladder::daytime(addr) };
         match ladder.climb(|_| {}) {
@@ -31,7 +31,7 @@ impl Climb {
         }
     }
 
-    /// Nothing to climb at.
+    /// A server that could not be started.
     pub fn missing(why: &str) -> Climb {
         Climb { mark: "-".into(), stop: Some(why.into()) }
     }
@@ -55,13 +55,13 @@ impl Climb {
         Climb { mark: format!("{reached} of {all}"), stop: Some(stop) }
     }
 
-    /// One line for who waits.
+    /// The result in one line, for the progress output.
     pub fn told(&self) -> String {
         format!("{}{}", self.mark, self.stop.as_ref().map_or(String::new(), |s| format!(": {s}")))
     }
 }
 
-/// The table, and beneath it why each stopped.
+/// Prints the table, and below it why each climb stopped.
 pub fn print(what: &str, services: &[&str], rows: &[Row]) {
     let head = [&[what, "configuration", "version"], services].concat();
     let lines: Vec<Vec<String>> = rows

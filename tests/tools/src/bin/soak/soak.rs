@@ -1,4 +1,4 @@
-//! Starts everybody, makes trouble, looks on, and judges.
+//! Starts the processes, disturbs them, samples the server and prints the verdict.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
@@ -17,24 +17,24 @@ use crate::random::Random;
 use crate::report::{Report, Sample};
 use crate::roles::{self, Party};
 
-/// Everything at once, for as long as you like: does it leak, does a byte differ?
+/// Loads a server with every kind of client at once and checks every byte.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
-    /// How long.
+    /// How long to run
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
-    /// Where to draw RSS and descriptors; beside this program unless said.
+    /// File for the chart of memory and descriptors [default: soak.svg beside this program]
     #[arg(long)]
     svg: Option<PathBuf>,
-    /// What is drawn from it, is drawn the same again.
+    /// Seed of all random choices: the same seed makes the same choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(subcommand)]
     role: Option<Role>,
 }
 
-/// What the processes that it starts are.
+/// The roles of the processes that the soak starts.
 #[derive(Subcommand)]
 #[command(hide = true)]
 enum Role {
@@ -65,10 +65,10 @@ pub fn main() -> ExitCode {
 }
 
 const TENTH: Duration = Duration::from_millis(100);
-/// So many tenths of a second.
-const PATIENCE: u32 = 300;
+/// Tenths of a second to wait for a process before giving up.
+const TENTHS: u32 = 300;
 
-/// This program again, in a role; killed, if it still runs, when dropped.
+/// A process of this program in another role. Dropping it kills the process if it still runs.
 struct Player {
     child: Child,
     reader: Option<JoinHandle<()>>,
@@ -105,10 +105,10 @@ impl Player {
         unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
     }
 
-    /// Ends its stdin, which asks it to end; whether it did, and well.
+    /// Closes the stdin of the process and returns whether it then exits with 0.
     fn end(mut self) -> std::io::Result<bool> {
         drop(self.child.stdin.take());
-        for _ in 0..PATIENCE {
+        for _ in 0..TENTHS {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status.success());
             }
@@ -126,7 +126,7 @@ impl Drop for Player {
     }
 }
 
-/// The server, and what it says.
+/// The server process and its stdout.
 struct Server {
     player: Player,
     said: BufReader<ChildStdout>,
@@ -138,9 +138,12 @@ impl Server {
         let (player, mut said) = Player::start(&["serve".into()])?;
         let mut line = String::new();
         said.read_line(&mut line)?;
-        let (daytime, echo) = line.trim().split_once(' ').ok_or("the server does not start")?;
+        let (daytime, echo) = line
+            .trim()
+            .split_once(' ')
+            .ok_or("no address from the server: run `soak serve` to see why")?;
         let at = Services { daytime: daytime.parse()?, echo: echo.parse()? };
-        // The first conversations open what is opened once.
+        // Descriptors that the server opens once are open after the first conversations.
         for way in [Way::Ask, Way::Talk] {
             visit(way, at, &mut Random::new(0), &Circle::new())?;
         }
@@ -151,9 +154,9 @@ impl Server {
         Sample::of(self.player.child.id(), second)
     }
 
-    /// Waits until nobody is connected, and looks then. `None`: somebody stays for ever.
+    /// Waits until no client is connected and takes a sample. `None` if a connection stays open.
     fn at_rest(&mut self, second: u64) -> Result<Option<Sample>, Box<dyn Error>> {
-        for _ in 0..PATIENCE {
+        for _ in 0..TENTHS {
             self.player.child.stdin.as_mut().ok_or("no stdin")?.write_all(b"?\n")?;
             let mut line = String::new();
             self.said.read_line(&mut line)?;
@@ -169,10 +172,10 @@ impl Server {
 fn soak(args: &Args) -> Result<bool, Box<dyn Error>> {
     let mut server = Server::start()?;
     let mut report = Report { before: server.at_rest(0)?, ..Report::default() };
-    look_on(args, &server, &mut report)?;
+    watch(args, &server, &mut report)?;
     report.after = server.at_rest(report.samples.len() as u64)?;
     if !server.player.end()? {
-        report.wrong.push("the server did not end well".into());
+        report.wrong.push("the server did not exit with 0 after EOF".into());
     }
     let beside = || std::env::current_exe().map(|program| program.with_file_name("soak.svg"));
     let svg = args.svg.clone().map_or_else(beside, Ok)?;
@@ -183,9 +186,9 @@ fn soak(args: &Args) -> Result<bool, Box<dyn Error>> {
     Ok(verdict.is_empty())
 }
 
-/// Guests come, trouble is made, and every second the server is looked at.
-fn look_on(args: &Args, server: &Server, report: &mut Report) -> Result<(), Box<dyn Error>> {
-    let (news, heard) = mpsc::channel();
+/// Starts the clients. Then, every second, disturbs a process and samples the server.
+fn watch(args: &Args, server: &Server, report: &mut Report) -> Result<(), Box<dyn Error>> {
+    let (news, lines) = mpsc::channel();
     let mut random = Random::new(args.seed);
     let parties =
         [Party::Churn, Party::Churn, Party::Firehoses, Party::SlowReaders, Party::Pingers];
@@ -199,7 +202,7 @@ fn look_on(args: &Args, server: &Server, report: &mut Report) -> Result<(), Box<
     let bar = ProgressBar::new(seconds).with_style(ProgressStyle::with_template(style)?);
     let began = Instant::now();
     for second in 1..=seconds {
-        // Who is killed comes again.
+        // A killed process is started again.
         if let Some(victim) = trouble(server, &mut random, report) {
             players[victim] = start(parties[victim], random.next())?;
         }
@@ -208,7 +211,7 @@ fn look_on(args: &Args, server: &Server, report: &mut Report) -> Result<(), Box<
         );
         let sample = server.sample(second)?;
         report.samples.push(sample);
-        hear(&heard, report);
+        tally(&lines, report);
         let (connections, gibibytes) = (report.connections(), report.gibibytes());
         bar.set_message(format!(
             "{connections} connections, {gibibytes:.1} GiB, RSS {} KiB, {} descriptors",
@@ -222,22 +225,22 @@ fn look_on(args: &Args, server: &Server, report: &mut Report) -> Result<(), Box<
     bar.finish_and_clear();
     for player in players {
         if !player.end()? {
-            report.wrong.push("a guest did not end well".into());
+            report.wrong.push("a client did not exit with 0 after EOF".into());
         }
     }
-    hear(&heard, report);
+    tally(&lines, report);
     Ok(())
 }
 
-fn hear(heard: &Receiver<String>, report: &mut Report) {
-    for line in heard.try_iter() {
+fn tally(lines: &Receiver<String>, report: &mut Report) {
+    for line in lines.try_iter() {
         let mut words = line.split(' ');
         let way = words.next().unwrap_or_default();
         if way == "wrong" {
             report.wrong.push(line);
             continue;
         }
-        // What a killed guest had begun to say is not understood.
+        // The last line of a killed process can be incomplete.
         let mut number = || words.next()?.parse::<u64>().ok();
         if let (Some(visits), Some(bytes)) = (number(), number()) {
             let sum = report.visits.entry(way.to_owned()).or_default();
@@ -246,7 +249,7 @@ fn hear(heard: &Receiver<String>, report: &mut Report) {
     }
 }
 
-/// What happens in one second; who is to be killed, if anybody.
+/// The disturbance of one second. Returns the process to kill, if it is a kill.
 fn trouble(server: &Server, random: &mut Random, report: &mut Report) -> Option<usize> {
     let (name, victim) = match random.below(4) {
         0 => {

@@ -1,6 +1,6 @@
 //! Echo servers.
 
-use crate::recipe::Recipe;
+use tools::Recipe;
 
 const STREAMS: &str = "import asyncio
 async def echo(reader, writer):
@@ -47,7 +47,7 @@ async fn main() -> std::io::Result<()> {
     }
 }
 ";
-/// It is among the sources that cargo has fetched for us.
+/// Its source is in the folder where cargo keeps the sources of mio.
 const MIO: &str = "mkdir {folder}/src && \
     sed 's/127.0.0.1:9000/127.0.0.1:{port}/' \
     $(ls ${CARGO_HOME:-$HOME/.cargo}/registry/src/*/mio-1.*/examples/tcp_server.rs | tail -1) \

@@ -1,7 +1,8 @@
 //! Daytime servers.
 
+use tools::Recipe;
+
 use crate::echoes::MIO_EXAMPLE;
-use crate::recipe::Recipe;
 
 const STREAMS: &str = "import asyncio, time
 async def daytime(reader, writer):
@@ -14,7 +15,7 @@ async def main():
 asyncio.run(main())
 ";
 
-/// The order of RFC 867's own words: the line, the end of our half, and what they say is read.
+/// In the order of RFC 867: sends the line, ends its half, and reads until the client's EOF.
 const LINGERING: &str = "import asyncio, time
 async def daytime(reader, writer):
     writer.write((time.ctime() + '\\r\\n').encode())

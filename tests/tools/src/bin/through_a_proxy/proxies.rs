@@ -1,6 +1,6 @@
-//! Proxies that pass a connection on: nothing is said to them.
+//! Proxies that forward a connection without a request.
 
-use crate::recipe::Recipe;
+use tools::Recipe;
 
 const NGINX: &str = "nginx -e stderr -c {folder}/conf";
 const SOCAT: &str = "socat TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork TCP:127.0.0.1:{target}";

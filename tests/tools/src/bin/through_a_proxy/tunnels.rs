@@ -1,6 +1,6 @@
-//! Two ends and something between them, and proxies that must be asked by CONNECT.
+//! Tunnels with two ends, and proxies that need a CONNECT request.
 
-use crate::recipe::Recipe;
+use tools::Recipe;
 
 const KEYS: &str = "chmod 700 {folder} && ssh-keygen -q -t ed25519 -N '' -f {folder}/host && \
     ssh-keygen -q -t ed25519 -N '' -f {folder}/user && { [ -d /run/sshd ] || mkdir /run/sshd; }";
@@ -39,7 +39,7 @@ pub static TUNNELS: &[Recipe] = &[
     )]),
 ];
 
-/// These are asked by CONNECT.
+/// Proxies that need a CONNECT request.
 pub static ASKED: &[Recipe] = &[
     Recipe::new("squid, CONNECT", "as packaged", "squid -v", SQUID)
         .after("chmod 777 {folder}")

@@ -1,4 +1,4 @@
-//! What one guest of the two services does, drawn from a seed. All that comes back is compared.
+//! Clients of the two services, drawn from a seed. They compare every byte that they receive.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,43 +7,43 @@ use std::time::Duration;
 
 use crate::random::Random;
 
-/// Where the two services are.
+/// The addresses of the two services.
 #[derive(Debug, Clone, Copy)]
 pub struct Services {
     pub daytime: SocketAddr,
     pub echo: SocketAddr,
 }
 
-/// Ways to behave.
+/// How a client behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// Some messages to echo, one after the other.
+    /// Sends messages to echo, each after the answer to the one before.
     Talk,
-    /// All at once to echo, the end of it, and only then reads.
+    /// Sends everything to echo, ends its half, and only then reads.
     HalfClose,
     /// Reads the time.
     Ask,
-    /// Talks to daytime before it reads.
+    /// Sends to daytime before it reads.
     TalkFirst,
-    /// Talks to either, hears a part of the answer at most, and resets.
+    /// Sends to either service, reads at most a part of the answer, and resets.
     Reset,
-    /// The same, and is gone without a word.
+    /// The same, but closes the socket.
     Vanish,
-    /// Connects and goes.
+    /// Connects and closes.
     Silent,
-    /// Streams as fast as it goes.
+    /// Streams as fast as it can.
     Firehose,
-    /// Streams more than the kernel's buffers hold, and reads in dribs and drabs.
+    /// Streams more than the kernel's buffers hold, and reads in small pieces.
     SlowReader,
 }
 
-/// Visits that are over soon.
+/// The short conversations.
 pub const CHURN: [Way; 7] = {
     use Way::*;
     [Talk, HalfClose, Ask, TalkFirst, Reset, Vanish, Silent]
 };
 
-/// Bytes in a circle whose length is prime: one that is lost, doubled, moved or a stranger's is seen.
+/// Bytes in a circle of prime length, so that every lost, doubled, moved or foreign byte is detected.
 pub struct Circle(Vec<u8>);
 
 const ROUND: usize = 65_521;
@@ -67,7 +67,7 @@ impl Circle {
     }
 }
 
-/// One visit from beginning to end; how many bytes came back, all of them right.
+/// Runs one conversation and returns how many bytes were received, all of them as expected.
 pub fn visit(way: Way, at: Services, random: &mut Random, circle: &Circle) -> io::Result<u64> {
     let addr = match way {
         Way::Ask | Way::TalkFirst => at.daytime,
@@ -77,7 +77,7 @@ pub fn visit(way: Way, at: Services, random: &mut Random, circle: &Circle) -> io
     converse(way, connect(addr)?, at, random, circle)
 }
 
-/// What follows after connecting.
+/// Runs one conversation on a connection that is already made.
 pub fn converse(
     way: Way,
     mut stream: TcpStream,
@@ -123,7 +123,7 @@ pub fn converse(
     }
 }
 
-/// Nothing takes as long as this.
+/// The deadline of every call.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 pub fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
@@ -133,7 +133,7 @@ pub fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Streams so many bytes there and back, while reading at most `most` at once.
+/// Streams this many bytes there and back, and reads at most `most` at once.
 pub fn flow(
     mut stream: TcpStream,
     circle: &Circle,
@@ -183,7 +183,7 @@ fn end(stream: &mut TcpStream, heard: usize) -> io::Result<u64> {
     if more == 0 { Ok(heard as u64) } else { Err(wrong("more came back than was sent")) }
 }
 
-/// One line of the time, and the end of the stream.
+/// Reads one line with the time and EOF.
 fn line(stream: &mut TcpStream) -> io::Result<u64> {
     let mut line = Vec::new();
     stream.read_to_end(&mut line)?;
