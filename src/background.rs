@@ -1,4 +1,4 @@
-//! A reactor on a thread of its own, joined on drop.
+//! [`Background`]: a reactor on its own thread, which dropping it joins.
 
 use std::io;
 use std::sync::mpsc;
@@ -10,11 +10,11 @@ use crate::kernel::Kernel;
 use crate::limits::Limits;
 use crate::reactor::{Reactor, Stats};
 
-/// A reactor that runs beside the thread that owns this.
+/// A reactor that runs on its own thread.
 ///
-/// Dropping it aborts what is open and joins: when `drop` returns, the ports are closed and the
-/// thread is gone. A panic of a protocol is raised again there, so that a test cannot miss it.
-/// [`shutdown`](Background::shutdown) is the polite way.
+/// Dropping it resets all connections and joins the thread: when `drop` returns, the ports are closed
+/// and the thread has ended. If a protocol has panicked, `drop` panics with the same payload, so that
+/// a test cannot miss it. To let connections finish, use [`shutdown`](Background::shutdown).
 ///
 /// ```
 /// # use campanile::{Background, Limits, echo};
@@ -39,12 +39,16 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts a thread, sets a reactor up on it and lets it run. What `setup` returns, addresses
-    /// for example, is returned before anything is served. Protocols are made on that thread and
-    /// need not be `Send`.
+    /// Starts a thread, calls `setup` with a reactor on it, and runs the reactor there.
+    ///
+    /// Returns the value of `setup`, for example the addresses of its listeners, before the loop
+    /// serves any client. Protocols are created on that thread and need not be `Send`.
     ///
     /// # Errors
-    /// If the thread or the reactor cannot be made, or `setup` fails. If it panics, so does this.
+    /// If the thread or the reactor cannot be created, or if `setup` fails.
+    ///
+    /// # Panics
+    /// If `setup` panics.
     pub fn start<T: Send + 'static>(
         limits: Limits,
         setup: impl FnOnce(&mut Reactor) -> io::Result<T> + Send + 'static,
@@ -52,7 +56,7 @@ impl Background {
         Background::start_on(move || Reactor::with_limits(limits), setup)
     }
 
-    /// The same with a reactor on any kernel.
+    /// Like [`start`](Background::start), with a reactor on any kernel.
     pub(crate) fn start_on<K: Kernel, T: Send + 'static>(
         make: impl FnOnce() -> io::Result<Reactor<K>> + Send + 'static,
         setup: impl FnOnce(&mut Reactor<K>) -> io::Result<T> + Send + 'static,
@@ -60,11 +64,11 @@ impl Background {
         let (report, reported) = mpsc::sync_channel(1);
         let body = move || {
             let prepared =
-                make().and_then(|mut reactor| setup(&mut reactor).map(|told| (reactor, told)));
-            // The starter waits for the report, so sending cannot fail.
+                make().and_then(|mut reactor| setup(&mut reactor).map(|value| (reactor, value)));
+            // The thread that starts this one waits for the report, so sending cannot fail.
             let mut reactor = match prepared {
-                Ok((reactor, told)) => {
-                    let _ = report.send(Ok((reactor.handle(), told)));
+                Ok((reactor, value)) => {
+                    let _ = report.send(Ok((reactor.handle(), value)));
                     reactor
                 }
                 Err(error) => {
@@ -80,31 +84,37 @@ impl Background {
         };
         let thread = thread::Builder::new().name("campanile".into()).spawn(body)?;
         match reported.recv() {
-            Ok(Ok((handle, told))) => Ok((Background { handle, thread: Some(thread) }, told)),
+            Ok(Ok((handle, value))) => Ok((Background { handle, thread: Some(thread) }, value)),
             Ok(Err(error)) => join(thread).and(Err(error)),
-            // The report was dropped on the way: setup panicked, and joining says with what.
+            // The report was dropped, because `setup` panicked. Joining raises that panic again.
             Err(_) => join(thread).and(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
-    /// To send, close and shut down from elsewhere.
+    /// Returns the handle, to send, close and shut down from other threads.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// Shuts the reactor down with `grace`, waits for its end and tells what it did.
+    /// Shuts the reactor down with `grace`, waits for its end and returns its counts.
     ///
     /// # Errors
-    /// As [`Reactor::run`]. Panics if a protocol panicked.
+    /// As [`Reactor::run`].
+    ///
+    /// # Panics
+    /// If a protocol panicked.
     pub fn shutdown(self, grace: Duration) -> io::Result<Stats> {
         self.handle.shutdown(grace);
         self.join()
     }
 
-    /// Waits until the reactor ends by itself, or because somebody shut it down.
+    /// Waits until the reactor ends, by itself or by a [`Handle::shutdown`].
     ///
     /// # Errors
-    /// As [`Reactor::run`]. Panics if a protocol panicked.
+    /// As [`Reactor::run`].
+    ///
+    /// # Panics
+    /// If a protocol panicked.
     pub fn join(mut self) -> io::Result<Stats> {
         match self.thread.take() {
             Some(thread) => join(thread),
@@ -117,18 +127,20 @@ impl Drop for Background {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         self.handle.stop();
-        // A protocol may own the server that runs it: a thread cannot wait for itself.
+        // A protocol may own the reactor that runs it, and a thread cannot join itself.
         if thread.thread().id() == thread::current().id() {
             return;
         }
         let joined = thread.join();
-        // One panic at a time: two would end the process before anybody reads the first.
+        // A second panic would abort the process before the first one is reported.
         if thread::panicking() {
             return;
         }
         match joined {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => log::error!("the reactor ended with an error: {error}"),
+            Ok(Err(error)) => {
+                log::error!("the reactor stopped with an error: {error}; start a new one")
+            }
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }

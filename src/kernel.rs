@@ -1,6 +1,6 @@
-//! What the loop asks of an operating system, and [`Mio`], which asks Linux and its kin.
+//! [`Kernel`], the interface between the loop and an operating system, and [`Mio`], which implements it.
 //!
-//! The only file of the core that imports mio and socket2: mio's whole contract on one screen.
+//! This is the only file of the core that imports mio and socket2.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -16,10 +16,10 @@ use crate::connection::{Stream, View};
 use crate::limits::Limits;
 use crate::protocol::{Address, ConnId};
 
-/// Whom an event is for.
+/// The source of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// Somebody used the waker.
+    /// The waker.
     Waker,
     /// The listener with this key.
     Listener(usize),
@@ -27,21 +27,22 @@ pub enum Source {
     Connection(usize),
 }
 
-/// What the kernel said of a source. A hint: trying tells the truth.
+/// Readiness of a source. An event is a hint: only the call itself shows whether it succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    /// Whom it is for.
+    /// The source that is ready.
     pub source: Source,
-    /// A read, or an accept, may give something.
+    /// A read or an accept may succeed.
     pub readable: bool,
-    /// A write may be taken.
+    /// A write may succeed.
     pub writable: bool,
-    /// Nothing but data or room: no closed half, no error, no urgent byte; and a selector that tells
-    /// of each of these. While all events of a stream are plain, a short read means that it is empty.
+    /// Only data or room in a buffer: no closed half, no error and no urgent byte, from a selector
+    /// that reports each of these. While all events of a stream are plain, a short read means that
+    /// the stream is empty.
     pub is_plain: bool,
 }
 
-/// The steps of a turn, for whoever watches the loop.
+/// The phases of a turn, for [`Kernel::phase`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 #[non_exhaustive]
@@ -57,38 +58,38 @@ pub enum Phase {
 
 /// Wakes a sleeping poll from any thread.
 pub trait Wake: Send + Sync {
-    /// Makes the current or the next poll return. Calls may be merged, never lost.
+    /// Makes the current or the next poll return. Calls may be merged, but are never lost.
     fn wake(&self) -> io::Result<()>;
 }
 
-/// What the loop asks of an operating system: the seam between the loop and the world.
+/// The interface between the loop and an operating system.
 ///
-/// [`Mio`] is its one real implementation. Anything else, such as a simulator, turns the very same
-/// loop.
+/// [`Mio`] implements it with a real one. A simulator implements it to run the same loop without
+/// sockets.
 ///
-/// The contract is mio's: events are edges. After one, its source is tried until `WouldBlock`, or
-/// rearmed; only then another is promised. A source that is ready when it is registered gets an
-/// event, too.
+/// The contract is mio's: events are edge-triggered. After an event, the loop tries the source until
+/// `WouldBlock`, or rearms it; only then is another event promised. A source that is ready when it is
+/// registered gets an event, too.
 pub trait Kernel: Sized {
     /// A connection's stream.
     type Stream: Stream;
-    /// A passive socket.
+    /// A listening socket.
     type Listener;
 
-    /// Sleeps until something happens, at most for `patience`, and fetches a batch of events. After
-    /// an error the batch is empty.
-    fn poll(&mut self, patience: Option<Duration>) -> io::Result<()>;
+    /// Sleeps until an event comes, at most for `timeout`, and fetches a batch of events. After an
+    /// error the batch is empty.
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()>;
 
-    /// The batch that was fetched last.
+    /// Returns the batch that was fetched last.
     fn events(&self) -> impl Iterator<Item = Event>;
 
-    /// How many events fit into a batch. After a full one, more may be waiting.
+    /// Returns how many events fit into a batch. After a full batch, more events may be waiting.
     fn capacity(&self) -> usize;
 
-    /// A monotonic clock.
+    /// Reads the monotonic clock.
     fn now(&self) -> Instant;
 
-    /// The one waker of this kernel.
+    /// Returns the waker of this kernel. There is one.
     fn waker(&self) -> Arc<dyn Wake>;
 
     /// Binds a listener and registers it under `key`.
@@ -107,40 +108,40 @@ pub trait Kernel: Sized {
         limits: &Limits,
     ) -> io::Result<Self::Listener>;
 
-    /// Where a listener is bound.
+    /// Returns the address of a listener.
     fn local_addr(&self, listener: &Self::Listener) -> io::Result<Address>;
 
-    /// Takes one waiting connection, or fails as accept(2) does.
+    /// Accepts one connection. Fails as accept(2) does.
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)>;
 
-    /// Promises the next event of a listener as `WouldBlock` would: one comes once somebody waits,
-    /// and at once if somebody does already.
+    /// Asks for the next event of a listener, without a call that returns `WouldBlock`: an event
+    /// comes as soon as a client waits, and at once if one waits already.
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()>;
 
-    /// Begins to connect; the first writable event says that there is a result.
+    /// Begins to connect. The first writable event shows that there is a result.
     fn connect(&mut self, addr: SocketAddr, limits: &Limits) -> io::Result<Self::Stream>;
 
-    /// Asks for the events of a stream under `key`, once and for all; those of writing only if
-    /// something can still be written.
+    /// Registers a stream under `key` for its whole life. If `writes` is false, it gets no events for
+    /// writing, because its half has ended.
     fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()>;
 
-    /// Makes poll return once somebody else's descriptor can be read; no event tells of it.
+    /// Makes `poll` return once a descriptor of the program can be read. There is no event for it.
     ///
     /// # Errors
-    /// If it cannot be watched: no file can, and a kernel need not know how.
+    /// If the descriptor cannot be watched, for example a regular file, or if this kernel watches none.
     #[cfg(unix)]
     fn watch(&mut self, _fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// A phase of the turn begins.
+    /// Called when a phase of the turn begins.
     fn phase(&mut self, _phase: Phase) {}
 
-    /// A connection was run; `view` tells how it stands.
+    /// Called after a connection has run; `view` returns its state.
     fn look(&mut self, _id: ConnId, _view: impl FnOnce() -> View) {}
 }
 
-/// The operating system, by way of mio.
+/// The operating system, through mio.
 pub struct Mio {
     poll: Poll,
     events: Events,
@@ -153,7 +154,7 @@ impl fmt::Debug for Mio {
     }
 }
 
-/// Whether the selector is epoll, which tells of a FIN and of an urgent byte with the data.
+/// Whether the selector is epoll, which reports a FIN and an urgent byte together with the data.
 const EPOLL: bool = cfg!(all(target_os = "linux", not(mio_unsupported_force_poll_poll)));
 
 /// A connection's token is its slab key; listeners count down from the top, below the waker.
@@ -178,7 +179,7 @@ fn rare_source(token: usize) -> Source {
 }
 
 impl Mio {
-    /// A selector with room for `events` events a turn.
+    /// Creates a selector that fetches at most `events` events per turn.
     pub fn new(events: usize) -> io::Result<Mio> {
         let poll = Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), Source::Waker.into())?);
@@ -198,8 +199,8 @@ impl Kernel for Mio {
     type Stream = Tcp;
     type Listener = TcpListener;
 
-    fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
-        let outcome = self.poll.poll(&mut self.events, patience);
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let outcome = self.poll.poll(&mut self.events, timeout);
         if outcome.is_err() {
             self.events.clear();
         }
@@ -208,15 +209,15 @@ impl Kernel for Mio {
 
     fn events(&self) -> impl Iterator<Item = Event> {
         self.events.iter().map(|event| {
-            // Closed halves, errors and urgent bytes are hints, too: to try both, and the calls tell.
-            let is_odd = event.is_error()
+            // A closed half, an error or an urgent byte: the loop tries both calls, which show it.
+            let has_special_bits = event.is_error()
                 || event.is_read_closed()
                 || event.is_write_closed()
                 || event.is_priority();
             Event {
-                readable: is_odd || event.is_readable(),
-                writable: is_odd || event.is_writable(),
-                is_plain: EPOLL && !is_odd,
+                readable: has_special_bits || event.is_readable(),
+                writable: has_special_bits || event.is_writable(),
+                is_plain: EPOLL && !has_special_bits,
                 source: event.token().into(),
             }
         })
@@ -287,7 +288,8 @@ impl Kernel for Mio {
         if writes {
             interest |= Interest::WRITABLE;
         }
-        // An urgent byte ends a read early, so a short read can only be believed if we hear of one.
+        // An urgent byte ends a read early. A short read means an empty stream only if the selector
+        // reports urgent bytes.
         #[cfg(target_os = "linux")]
         {
             interest |= Interest::PRIORITY;
@@ -314,7 +316,7 @@ impl Wake for mio::Waker {
     }
 }
 
-/// For somebody else's loop, together with [`Reactor::timeout`](crate::Reactor::timeout).
+/// For a loop of your own around the reactor, with [`Reactor::timeout`](crate::Reactor::timeout).
 #[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
 impl std::os::fd::AsFd for Mio {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
@@ -333,8 +335,8 @@ impl Read for Tcp {
 }
 
 impl Write for Tcp {
-    /// std sends with `MSG_NOSIGNAL`: no SIGPIPE, whatever the program's disposition is. Vectored
-    /// writes would not, so there are none.
+    /// std sends with `MSG_NOSIGNAL`, which prevents SIGPIPE whatever its disposition is. A vectored
+    /// write would not prevent it.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes)
     }
@@ -350,21 +352,21 @@ impl Stream for Tcp {
     }
 
     fn abort(&mut self) {
-        // Lingering for no time at all is how a reset is spelled (socket(7)). If it fails, the drop
-        // that follows ends the connection all the same.
+        // With a linger time of zero, the drop that follows resets the connection (socket(7)). If
+        // this call fails, the drop closes it in order.
         let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
     }
 
     #[cfg(target_os = "linux")]
     fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // MSG_MORE holds an incomplete segment back for the FIN. Inside `try_io`, so that mio's
-        // selectors that are not epoll hear of a WouldBlock.
+        // MSG_MORE holds an incomplete segment back for the FIN. `try_io` reports a WouldBlock to
+        // mio's selectors other than epoll.
         let flags = libc::MSG_NOSIGNAL | libc::MSG_MORE;
         self.0.try_io(|| SockRef::from(&self.0).send_with_flags(bytes, flags))
     }
 
     fn connected(&mut self) -> io::Result<bool> {
-        // A stray event can come before there is a result, so mio asks for both checks.
+        // A spurious event can come before there is a result, so mio requires both checks.
         if let Some(error) = self.0.take_error()? {
             return Err(error);
         }

@@ -36,24 +36,27 @@
 //!
 //! # The map
 //!
-//! The source is meant to be read, in this order. A layer knows those above it and nothing below.
+//! The source is meant to be read in this order. A layer imports only from layers above it in this
+//! list; `outbox`, `timers`, `clock` and `client` import from none. `tests/lint.py` checks both.
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `outbox.rs` | what is owed to a peer: bytes and a cursor, which is how partial writes are kept; and a protocol's wishes |
-//! | `protocol.rs` | [`Protocol`], its call grammar, [`CloseReason`], and who a connection is |
-//! | `timers.rs` | deadlines: when to look at a slot again |
-//! | `limits.rs` | [`Limits`], and what the loop lends to one connection after the other |
-//! | `connection.rs` | [`Connection`]: two halves, readiness and interest, the work of one run; below it what it does with its protocol (`calls`), its stream (`transfer`), its time (`deadlines`) |
-//! | `services/` | [`daytime`] (RFC 867) and [`echo`] (RFC 862), on the wall clock of `clock.rs` |
-//! | `kernel.rs` | [`Kernel`], what the loop asks of an operating system, and [`Mio`]: the only file that imports mio |
-//! | `listener.rs` | how many to accept at a time, pause and resume, what each error means |
-//! | `handle.rs` | [`Handle`]: a mailbox and a waker |
-//! | `reactor.rs` | [`Reactor`]: the turn, a list of phases; below it how connections come in (`admission`) and how all ends (`shutdown`) |
+//! | `outbox.rs` | [`Outbox`]: the requests of a protocol, and the send queue: bytes and a cursor, which is how partial writes are kept |
+//! | `protocol.rs` | [`Protocol`] and the order of its calls, [`CloseReason`], [`ConnId`] |
+//! | `timers.rs` | deadlines: when to check a connection again |
+//! | `limits.rs` | [`Limits`], and the [`Workspace`] that all connections share |
+//! | `connection.rs` | [`Connection`]: its state, and one run; below it its reads, calls and writes (`io`) and its timeouts (`deadline`) |
+//! | `clock.rs` | [`Clock`], the wall clock, and [`Zone`] |
+//! | `services/` | [`daytime`] (RFC 867) and [`echo`] (RFC 862) |
+//! | `kernel.rs` | [`Kernel`], the interface to an operating system, and [`Mio`], which implements it: the only file that imports mio |
+//! | `listener.rs` | how many connections to accept per turn, when to pause, and the meaning of each accept error |
+//! | `mailbox.rs` | the commands that other threads have posted |
+//! | `handle.rs` | [`Handle`], which posts them and wakes the loop |
+//! | `reactor.rs` | [`Reactor`]: the turn, a list of phases; below it how connections are accepted (`admission`), how the reactor ends (`shutdown`), and the interface to the program around it (`embedding`) |
 //! | `background.rs` | [`Background`]: a reactor on its own thread |
-//! | `testing/` | `TestServer`, as badly behaved as asked: kernels around a kernel that go wrong (`faulty`) and keep a ledger (`logged`), the language that asks (`fault`, `parse`), and the ladder for servers of others (`check`); with the feature `testing` |
-//! | `client.rs` | the two clients, with blocking sockets and nothing of the above |
-//! | [`guide`] | how it all came to be necessary: ten chapters, an experiment each |
+//! | `client.rs` | the two clients, with blocking sockets |
+//! | `testing/` | `TestServer`, with the faults that a test asks for: kernels that wrap a kernel to misbehave (`faulty`) and to record (`logged`), the fault language (`fault`, `parse`), and the ladder for any server (`check`); with the feature `testing` |
+//! | [`guide`] | why the loop is as it is: ten chapters with an experiment each |
 //!
 //! # Two ideas
 //!
@@ -84,6 +87,7 @@ mod handle;
 mod kernel;
 mod limits;
 mod listener;
+mod mailbox;
 mod outbox;
 mod protocol;
 mod reactor;

@@ -1,4 +1,4 @@
-//! [`Limits`], and the [`Workspace`] that the loop lends to one connection after the other.
+//! [`Limits`], and the [`Workspace`] that all connections of a reactor share.
 
 use std::any::Any;
 use std::time::{Duration, Instant};
@@ -11,51 +11,52 @@ use crate::timers::{Millis, millis};
 /// A duration of 49 days or more never ends, and neither does `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once; beyond it, clients wait in the backlog. 10,000.
+    /// Open connections. More clients wait in the backlog. Default: 10,000.
     pub connections: usize,
-    /// Connections at once of one address; beyond it, that peer is refused. Not bounded.
+    /// Open connections from one address. More are reset at once. Default: no bound.
     pub per_peer: Option<usize>,
     /// Resets a connection that moves no byte in either direction for this long. May act up to a
     /// fifth of the time later, and at most an hour, so that many idle connections share wake-ups.
     /// Default: 5 minutes.
     pub idle: Option<Duration>,
-    /// Bytes owed, and none taken for this long: reset. As `idle` unless set.
+    /// Resets a connection that has queued bytes and can send none for this long. Default: `idle`.
     pub stall: Option<Duration>,
-    /// How long a peer may take to end its half after ours. 2 seconds.
+    /// How long a peer may take to end its half after we have ended ours. Default: 2 seconds.
     pub linger: Duration,
-    /// How many bytes are read and discarded meanwhile. 1 MiB.
+    /// How many bytes are read and discarded while lingering. Default: 1 MiB.
     pub linger_bytes: usize,
     /// Resets a connection that is open for this long, whatever it sends or receives. Without it, a
     /// client that sends a byte now and then keeps its slot for ever. Default: off.
     pub lifetime: Option<Duration>,
-    /// How long an outgoing connection may take to be made. 10 seconds.
+    /// How long an outgoing connection may take to be made. Default: 10 seconds.
     pub connecting: Duration,
-    /// Bytes a connection may owe its peer; more is a reset ([`CloseReason::Overflow`](crate::CloseReason::Overflow)). 1 MiB.
+    /// Bytes in the send queue of a connection. More reset it with
+    /// [`CloseReason::Overflow`](crate::CloseReason::Overflow). Default: 1 MiB.
     pub unsent: usize,
-    /// Bytes owed at which a peer is no longer read. 64 KiB.
+    /// Bytes in the send queue at which the loop stops reading from the peer. Default: 64 KiB.
     pub high_water: usize,
-    /// Bytes owed at which it is read again. 16 KiB.
+    /// Bytes in the send queue at which the loop reads from the peer again. Default: 16 KiB.
     pub low_water: usize,
     /// Bytes read, and bytes written, for a connection with work left over, in its turn. Each turn
     /// serves one such connection, the oldest. Default: 256 KiB.
     pub budget: usize,
     /// Bytes read, and bytes written, for a connection with a new event, in one turn; at most
-    /// `budget`. What is left over waits until the connection is the oldest. Default: 64 KiB.
+    /// `budget`. A connection with more work then waits until it is the oldest. Default: 64 KiB.
     pub fresh_budget: usize,
-    /// Connections accepted from one listener in one turn, at most; one, unless somebody has waited
-    /// in every turn for a while. 256.
+    /// Connections accepted from one listener in one turn, at most. A listener accepts one per turn
+    /// until clients have been waiting in several turns in a row. Default: 256.
     pub accepts: usize,
-    /// Readiness events taken from the kernel in one turn. 1024.
+    /// Readiness events taken from the kernel in one turn. Default: 1024.
     pub events: usize,
-    /// Size of the one buffer all connections read into. 32 KiB.
+    /// Size of the buffer into which all connections read. Default: 32 KiB.
     pub scratch: usize,
-    /// The kernel's send buffer per connection (`SO_SNDBUF`). The system's choice.
+    /// The kernel's send buffer per connection (`SO_SNDBUF`). Default: the system's default.
     pub send_buffer: Option<usize>,
-    /// The kernel's receive buffer per connection (`SO_RCVBUF`). The system's choice.
+    /// The kernel's receive buffer per connection (`SO_RCVBUF`). Default: the system's default.
     pub receive_buffer: Option<usize>,
-    /// Connections that may wait to be accepted (`listen(2)`). 4096.
+    /// Connections that may wait to be accepted (`listen(2)`). Default: 4096.
     pub backlog: u32,
-    /// Commands that may wait in the mailbox of a [`Handle`](crate::Handle). 1024.
+    /// Commands that may wait in the mailbox of a [`Handle`](crate::Handle). Default: 1024.
     pub mailbox: usize,
 }
 
@@ -86,8 +87,8 @@ impl Default for Limits {
     }
 }
 
-/// What the loop lends to one connection after the other: the buffer to read into, the outbox, the
-/// limits and the time of the turn.
+/// The state that all connections of a reactor share, one at a time: the read buffer, the outbox,
+/// the limits and the time of the turn.
 #[derive(Debug)]
 pub struct Workspace {
     pub(crate) limits: Limits,
@@ -99,7 +100,7 @@ pub struct Workspace {
     began: Instant,
     pub(crate) now: Instant,
     pub(crate) millis: Millis,
-    /// When `millis` goes on.
+    /// When `millis` next changes.
     next_milli: Instant,
     pub(crate) scratch: Box<[u8]>,
     pub(crate) outbox: Outbox,
@@ -112,8 +113,8 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// A workspace whose time begins at `now`. Limits of zero that would stop everything count as
-    /// one.
+    /// Creates a workspace whose time begins at `now`. A limit of zero that would stop the loop
+    /// becomes one.
     pub fn new(limits: Limits, now: Instant) -> Workspace {
         let limits = Limits {
             high_water: limits.high_water.max(1),
@@ -146,11 +147,11 @@ impl Workspace {
         }
     }
 
-    /// Begins a turn at `now`; a monotonic clock that goes back is not believed.
+    /// Begins a turn at `now`. If `now` is in the past, the time stays as it was.
     pub fn begin_turn(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.outbox.begin_turn(self.now);
-        // A busy loop turns many times in a millisecond.
+        // A busy loop turns many times in a millisecond: it computes `millis` once in each.
         if self.now >= self.next_milli {
             self.begin_milli();
         }
@@ -167,17 +168,17 @@ impl Workspace {
         self.write_budget = self.budget;
     }
 
-    /// The limits in force.
+    /// Returns the limits in force.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// What a protocol panicked with: the oldest that was not taken yet.
+    /// Removes the oldest panic of a protocol and returns its payload.
     pub fn take_panic(&mut self) -> Option<Box<dyn Any + Send>> {
         (!self.panics.is_empty()).then(|| self.panics.remove(0))
     }
 
-    /// The same deadline in milliseconds since the loop began, rounded up.
+    /// Converts `at` to milliseconds since the reactor was created, rounded up.
     pub(crate) fn deadline(&self, at: Instant) -> Millis {
         let since = at.saturating_duration_since(self.began);
         let rounded = since.saturating_add(Duration::from_nanos(999_999));

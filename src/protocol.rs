@@ -1,11 +1,11 @@
-//! What a user writes: [`Protocol`], one side of a conversation, and [`CloseReason`], how one ended.
+//! [`Protocol`], the trait that a user implements, and [`CloseReason`], why a connection ended.
 
 use std::net::{IpAddr, SocketAddr};
 use std::{fmt, io};
 
 use crate::outbox::Outbox;
 
-/// One side of a conversation, called by the loop when something happened.
+/// One side of a conversation. The loop calls it for every event of its connection.
 ///
 /// The calls follow this grammar:
 ///
@@ -13,10 +13,10 @@ use crate::outbox::Outbox;
 /// open (data | drain | wake)* eof? (drain | wake)* (close | panic)
 /// ```
 ///
-/// Nothing but [`on_close`](Protocol::on_close) follows [`Outbox::close`] or [`Outbox::abort`];
-/// after [`Outbox::half_close`] the peer is still heard. A
-/// connection that could not be made is closed without having been opened. A protocol that panics
-/// is not called again: its connection is reset and every other one goes on.
+/// After [`Outbox::close`] or [`Outbox::abort`], only [`on_close`](Protocol::on_close) follows. After
+/// [`Outbox::half_close`], the peer's data still arrives. A connection that could not be made is
+/// closed without having been opened. A protocol that panics is not called again: its connection is
+/// reset, and the other connections continue.
 ///
 /// ```
 /// use campanile::{Outbox, Protocol};
@@ -31,27 +31,28 @@ use crate::outbox::Outbox;
 /// ```
 #[allow(unused_variables)]
 pub trait Protocol {
-    /// The peer is connected; protocols that speak first speak here.
+    /// The peer is connected. A protocol that sends first sends here.
     fn on_open(&mut self, out: &mut Outbox) {}
 
-    /// Bytes arrived, in order, in pieces of any size: a piece is not a message. The slice is lent
-    /// for the call. The only method that must be written.
+    /// Bytes have arrived, in order and in pieces of any size: a piece is not a message. This is the
+    /// only method without a default.
     fn on_data(&mut self, data: &[u8], out: &mut Outbox);
 
-    /// The peer will send no more; it may still read. By default our half ends too, after
-    /// everything queued is delivered.
+    /// The peer has ended its half; it may still read. The default ends our half, too, after
+    /// everything queued has been sent.
     fn on_eof(&mut self, out: &mut Outbox) {
         out.close();
     }
 
-    /// The outbox was congested and has fallen to the low-water mark: produce again.
+    /// The send queue was congested and has fallen to the low-water mark: the protocol may send
+    /// again.
     fn on_drain(&mut self, out: &mut Outbox) {}
 
-    /// The deadline asked for with [`Outbox::wake_at`] has come, and is spent; or somebody asked for
-    /// it with [`Handle::wake_connection`](crate::Handle::wake_connection).
+    /// The deadline set with [`Outbox::wake_at`] has come, which clears it, or another thread has
+    /// called [`Handle::wake_connection`](crate::Handle::wake_connection).
     fn on_wake(&mut self, out: &mut Outbox) {}
 
-    /// The conversation is over. Comes exactly once, on every path but a panic of this protocol.
+    /// The connection is closed. Called exactly once, unless this protocol has panicked.
     fn on_close(&mut self, reason: &CloseReason) {}
 }
 
@@ -59,39 +60,40 @@ pub trait Protocol {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// Both halves ended in order and everything was delivered to the kernel.
+    /// Both halves ended in order, and the kernel took every byte.
     Finished,
-    /// The protocol, or a [`Handle`](crate::Handle), asked for a reset.
+    /// The protocol called [`Outbox::abort`].
     Aborted,
-    /// No byte moved in either direction for [`Limits::idle`](crate::Limits::idle).
+    /// No byte was received or sent for [`Limits::idle`](crate::Limits::idle).
     Idle,
-    /// The peer did not read what it is owed for [`Limits::stall`](crate::Limits::stall).
+    /// Bytes were queued, and none could be sent for [`Limits::stall`](crate::Limits::stall).
     Stalled,
-    /// Everything was sent and our half ended, but the peer's did not within
-    /// [`Limits::linger`](crate::Limits::linger) or its bound of discarded bytes.
+    /// Everything was sent and our half ended, but the peer did not end its half within
+    /// [`Limits::linger`](crate::Limits::linger), or sent more than
+    /// [`Limits::linger_bytes`](crate::Limits::linger_bytes) meanwhile.
     Lingered,
-    /// The connection reached [`Limits::lifetime`](crate::Limits::lifetime).
+    /// The connection was open for [`Limits::lifetime`](crate::Limits::lifetime).
     Expired,
-    /// More than [`Limits::unsent`](crate::Limits::unsent) bytes were owed to the peer.
+    /// More than [`Limits::unsent`](crate::Limits::unsent) bytes were queued for the peer.
     Overflow,
-    /// The reactor was shut down and the grace was over.
+    /// The reactor was shut down, and the connection did not finish within the grace.
     Shutdown,
     /// The protocol panicked.
     Panicked,
-    /// An outgoing connection could not be made; it was never opened.
+    /// The outgoing connection could not be made. Its protocol was never opened.
     ConnectFailed(io::Error),
-    /// The kernel reported an error: the peer reset the connection, or the network failed.
+    /// The kernel reported an error, for example that the peer reset the connection.
     Failed(io::Error),
 }
 
 impl CloseReason {
-    /// Whether what is left is to be dropped with a reset, so that the kernel frees its buffers.
+    /// Returns whether the connection ends with a reset, so that the kernel frees its buffers.
     pub(crate) fn wants_reset(&self) -> bool {
         use CloseReason::*;
         !matches!(self, Finished | ConnectFailed(_) | Failed(_))
     }
 
-    /// Whether the peer reset the connection.
+    /// Returns whether the peer reset the connection.
     pub(crate) fn is_peer_reset(&self) -> bool {
         use io::ErrorKind::{BrokenPipe, ConnectionReset};
         matches!(self, CloseReason::Failed(error) if matches!(error.kind(), ConnectionReset | BrokenPipe))
@@ -116,8 +118,10 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// Which connection: its slot, and the ordinal of its making, which never repeats. So an identity
-/// that is kept for too long names nobody, and never a stranger.
+/// Identifies a connection within its reactor.
+///
+/// It holds the slot of the connection and a sequence number that never repeats. So the id of a
+/// closed connection never identifies another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnId {
     pub(crate) key: u32,
@@ -125,7 +129,7 @@ pub struct ConnId {
 }
 
 impl ConnId {
-    /// Sequence number within its reactor, counted from 1.
+    /// Returns the sequence number within the reactor, counted from 1.
     pub fn ordinal(&self) -> u64 {
         self.ordinal
     }
@@ -146,13 +150,13 @@ pub enum Address {
 }
 
 impl Address {
-    /// The address if it is one of IP, with IPv4 for what is mapped into IPv6.
+    /// Returns the IP address. An IPv4 address that is mapped into IPv6 becomes IPv4.
     pub fn ip(&self) -> Option<IpAddr> {
         let Address::Inet(addr) = self;
         Some(addr.ip().to_canonical())
     }
 
-    /// The socket address if it is one of IP.
+    /// Returns the socket address if it is an IP address and a port.
     pub fn inet(&self) -> Option<SocketAddr> {
         let Address::Inet(addr) = self;
         Some(*addr)
@@ -172,14 +176,14 @@ impl fmt::Display for Address {
     }
 }
 
-/// A connection that was just accepted, as its protocol's maker sees it.
+/// A connection that was just accepted, for the closure that creates its protocol.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Accepted {
-    /// Its identity, for a [`Handle`](crate::Handle).
+    /// The id of the connection, for a [`Handle`](crate::Handle).
     pub id: ConnId,
-    /// The far end.
+    /// The address of the peer.
     pub peer: Address,
-    /// Where the listener is bound, which may be all addresses of the machine.
+    /// The address of the listener, which can be the unspecified address.
     pub local: Address,
 }

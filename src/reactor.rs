@@ -17,10 +17,10 @@ use self::admission::Peers;
 use self::shutdown::Shutdown;
 pub use self::stats::Stats;
 use crate::connection::{Connection, Next, Queued};
-use crate::handle::{Command, Mailbox};
 use crate::kernel::{Kernel, Mio, Phase, Source};
 use crate::limits::{Limits, Workspace};
 use crate::listener::Listener;
+use crate::mailbox::{Command, Mailbox};
 use crate::outbox::Outbox;
 use crate::protocol::{CloseReason, ConnId, Protocol};
 use crate::timers::{Millis, SLOTS_MAX, Timers};
@@ -189,8 +189,8 @@ impl<K: Kernel> Reactor<K> {
         // First what was asked in an earlier turn: even without a grace, a shutdown has one turn to
         // serve the backlog.
         match self.shutdown {
-            Shutdown::Grace { until } if until <= self.cx.millis => self.say_farewell(),
-            Shutdown::Farewell { until } if until <= self.cx.millis => self.end_all(|_| true),
+            Shutdown::Grace { until } if until <= self.cx.millis => self.start_draining(),
+            Shutdown::Draining { until } if until <= self.cx.millis => self.end_all(|_| true),
             _ => {}
         }
         if !self.mailbox.has_mail() {
@@ -344,7 +344,7 @@ impl<K: Kernel> Reactor<K> {
             return Some(Duration::ZERO);
         }
         let mut next = self.timers.next().unwrap_or(Millis::MAX);
-        if let Shutdown::Grace { until } | Shutdown::Farewell { until } = self.shutdown {
+        if let Shutdown::Grace { until } | Shutdown::Draining { until } = self.shutdown {
             // A reactor that has ended has nothing left to wait for.
             next = if self.is_finished() { next } else { next.min(until) };
         }

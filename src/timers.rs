@@ -1,10 +1,10 @@
-//! Deadlines: when to look at a slot again.
+//! Deadlines: when to check a connection again.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-/// Milliseconds since the reactor began.
+/// Milliseconds since the reactor was created.
 pub(crate) type Millis = u64;
 
 /// 49 days in milliseconds. A `u32` of milliseconds wraps 17 hours later: a timeout below this one is
@@ -25,23 +25,25 @@ const KEY_BITS: u32 = 24;
 /// The most slots that can have a deadline.
 pub(crate) const SLOTS_MAX: usize = 1 << KEY_BITS;
 
-/// For each slot the next time to look at it. A deadline says only "look": whoever looks judges,
-/// and arms the slot again. So activity never touches the heap; an entry that comes too early is
-/// simply armed anew (the libev manual, "Be smart about timeouts", calls this the best way).
+/// The next deadline of each slot.
 ///
-/// Invariant: the heap holds `(armed[key], key)` for every armed key. Other entries are superseded;
-/// they never outnumber the slots by more than a constant.
+/// A deadline only schedules a check; the connection decides whether it has expired, and arms the
+/// slot again. So activity on a connection never touches the heap: a check that comes too early is
+/// scheduled again (the libev manual, "Be smart about timeouts", recommends this).
+///
+/// Invariant: the heap holds `(armed[key], key)` for every armed key. All other entries are
+/// superseded. There are never more than twice as many entries as slots, and a constant.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    /// `deadline << KEY_BITS | key`: one word each, ordered by time. 40 bits of milliseconds last
-    /// for 34 years.
+    /// `deadline << KEY_BITS | key`: one word per entry, ordered by time. 40 bits of milliseconds
+    /// last for 34 years.
     heap: BinaryHeap<Reverse<u64>>,
     /// The low bits of each slot's deadline, or `NEVER`.
     armed: Vec<u32>,
 }
 
 impl Timers {
-    /// Looks at `key` at `deadline` at the latest. An earlier look that is planned already stays.
+    /// Schedules a check of `key` for `deadline`, unless an earlier one is already scheduled.
     pub(crate) fn arm(&mut self, key: usize, deadline: Millis) {
         debug_assert!(key < SLOTS_MAX);
         if key >= self.armed.len() {
@@ -61,12 +63,12 @@ impl Timers {
         self.heap.push(Reverse(deadline << KEY_BITS | key as u64));
     }
 
-    /// When the next look is due. It may find a slot that is gone.
+    /// Returns the time of the next check. Its slot can be free by then.
     pub(crate) fn next(&self) -> Option<Millis> {
         self.heap.peek().map(|entry| entry.0 >> KEY_BITS)
     }
 
-    /// Takes one slot whose deadline has come.
+    /// Removes one deadline that has come and returns its slot.
     pub(crate) fn pop_due(&mut self, now: Millis) -> Option<usize> {
         while self.next().is_some_and(|deadline| deadline <= now) {
             let Reverse(entry) = self.heap.pop()?;
@@ -89,7 +91,7 @@ impl Timers {
         self.heap = entries.into();
     }
 
-    /// By an eighth, not by doubling: an idle connection's share of spare room is memory, too.
+    /// Grows by an eighth instead of doubling, because spare room is memory per idle connection, too.
     fn grow(&mut self, key: usize) {
         if key >= self.armed.capacity() {
             self.armed.reserve_exact(key + key / 8 + 9 - self.armed.len());
@@ -98,7 +100,7 @@ impl Timers {
     }
 }
 
-/// The low bits of a deadline, never the mark of an unarmed slot.
+/// Returns the low bits of a deadline, but never `NEVER`, which marks an unarmed slot.
 fn low(deadline: Millis) -> u32 {
     (deadline as u32).min(NEVER - 1)
 }
@@ -153,7 +155,7 @@ mod tests {
         for (key, deadline) in (0..100).map(|key| (key, 20)).chain((0..100).map(|key| (key, 10))) {
             timers.arm(key, deadline);
         }
-        assert_eq!(timers.heap.len(), 200, "to find them costs a look at all");
+        assert_eq!(timers.heap.len(), 200, "removing them would cost a pass over all entries");
         assert_eq!(due(&mut timers, 20).len(), 100);
     }
 
@@ -179,7 +181,7 @@ mod tests {
             timers.arm(key, deadline);
         }
         timers.arm(3, wrap - 5);
-        // The one whose low bits are the mark of an unarmed slot is armed all the same.
+        // Deadline `wrap` has the low bits of `NEVER`; its slot is armed all the same.
         timers.arm(1, wrap + 10);
         assert_eq!(due(&mut timers, wrap + 1), [3, 0, 1, 2]);
     }

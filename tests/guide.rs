@@ -1,5 +1,5 @@
 //! What the guide shows is what happens: the output of its experiments, the lines that it quotes,
-//! the lines that it breaks, its diagrams, its length.
+//! the lines that it breaks, its diagrams.
 #![cfg(all(target_os = "linux", feature = "cli"))]
 
 mod common;
@@ -34,10 +34,6 @@ const CHAPTERS: [(&str, &[&str]); 10] = [
 const PARTS: [&str; 7] =
     ["Question", "Experiment", "Seen", "Why", "Break it", "In the library", "Yours"];
 
-/// In the whole guide, and in the prose of one chapter.
-const WORDS: usize = 6000;
-const CHAPTER_WORDS: usize = 350;
-
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -70,10 +66,6 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
 /// The text without its fenced blocks.
 fn prose(text: &str) -> String {
     text.split("```").step_by(2).collect()
-}
-
-fn words(text: &str) -> usize {
-    text.split_whitespace().count()
 }
 
 /// Runs an example to its end.
@@ -137,7 +129,7 @@ fn every_experiment_prints_what_the_guide_shows() {
 }
 
 #[test]
-fn every_chapter_is_short_and_has_its_parts_in_order() {
+fn every_chapter_has_its_parts_in_order() {
     for ((name, _), number) in CHAPTERS.iter().zip(1..) {
         let text = chapter(name);
         assert!(text.starts_with(&format!("# {number}. ")), "{name}");
@@ -149,15 +141,7 @@ fn every_chapter_is_short_and_has_its_parts_in_order() {
             })
             .collect();
         assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{name}: {places:?}");
-        let count = words(&prose(&text));
-        assert!((200..=CHAPTER_WORDS).contains(&count), "{name}: {count} words");
     }
-}
-
-#[test]
-fn the_whole_guide_is_short() {
-    let count: usize = texts().iter().map(|(_, text)| words(text)).sum();
-    assert!((3000..WORDS).contains(&count), "{count} words");
 }
 
 #[test]
@@ -249,6 +233,7 @@ fn copy(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         let (path, to) = (entry.path(), to.join(entry.file_name()));
         match path.is_dir() {
+            true if path.ends_with("target") => {}
             true => copy(&path, &to),
             false => _ = fs::copy(&path, &to).unwrap(),
         }

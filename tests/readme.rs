@@ -1,4 +1,4 @@
-//! What the README shows is what happens: its console blocks are run, its counts are counted.
+//! What the README shows is what happens: its console blocks are run.
 #![cfg(all(feature = "cli", unix))]
 
 mod common;
@@ -65,14 +65,6 @@ fn the_console_blocks_of_the_readme_print_what_they_say() {
         run += 1;
     }
     assert!(served && run >= 2, "{run} commands were run");
-}
-
-#[test]
-fn the_readme_is_as_short_as_it_promises() {
-    let lines = README.lines().count();
-    assert!(lines <= 200, "{lines} lines");
-    let first = README.lines().position(|line| line.starts_with("## ")).unwrap();
-    assert!(first <= 30, "the first screen has {first} lines");
 }
 
 /// The lines between the anchor comments of a source, moved to the left edge.

@@ -1,4 +1,4 @@
-//! What the program around a reactor asks of it: its handle, its descriptor, when to turn, how it is.
+//! The interface for the program around a reactor: its handle, its descriptor, its timeout, its counts.
 
 use std::any::Any;
 use std::io;
@@ -11,28 +11,29 @@ use crate::kernel::Kernel;
 use crate::protocol::{Address, ConnId};
 
 impl<K: Kernel> Reactor<K> {
-    /// For other threads: shuts the reactor down, sends on a connection, closes one.
+    /// Returns a handle, with which other threads shut the reactor down and send on its connections.
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.mailbox))
     }
 
-    /// How long somebody else's loop may sleep before it calls [`turn`](Reactor::turn) without an
-    /// event of our descriptor; `None` for as long as it likes. Ask before every sleep: work that
-    /// is left over has no event.
+    /// Returns how long an outer loop may sleep before it calls [`turn`](Reactor::turn), if the
+    /// reactor's descriptor has no event; `None` means any time. Call it before every sleep, because
+    /// there is no event for work that is left over.
     pub fn timeout(&self) -> Option<Duration> {
         let now = self.cx.deadline(self.kernel.now()).saturating_sub(1).max(self.cx.millis);
         self.rest(now)
     }
 
-    /// Whether neither a listener nor a connection is left.
+    /// Returns whether neither a listener nor a connection is left.
     pub fn is_finished(&self) -> bool {
         self.connections.is_empty() && self.listeners.iter().all(Option::is_none)
     }
 
-    /// How it went, once it is finished: what [`run`](Reactor::run) returns, for whoever turns it.
+    /// Returns the result that [`run`](Reactor::run) would return, for a program that calls
+    /// [`turn`](Reactor::turn) itself. Call it once the reactor is finished.
     ///
     /// # Errors
-    /// If the last listener broke.
+    /// If the last listener failed for good.
     pub fn outcome(&mut self) -> io::Result<()> {
         match self.failure.take() {
             Some(error) if self.shutdown == Shutdown::No => Err(error),
@@ -40,9 +41,10 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Makes the loop turn once `fd` can be read, too: a descriptor of your own, looked at after
-    /// each turn, such as that of a signal. Read it until `WouldBlock` and watch it again for the
-    /// next time, and keep it open as long as the loop turns.
+    /// Makes the loop turn when `fd` can be read, for example the pipe of a signal handler.
+    ///
+    /// After a turn, read `fd` until `WouldBlock` and watch it again. Keep it open as long as the loop
+    /// turns.
     ///
     /// ```
     /// use std::io::Write;
@@ -52,45 +54,46 @@ impl<K: Kernel> Reactor<K> {
     /// let (ours, mut theirs) = UnixStream::pair()?;
     /// reactor.watch(&ours)?;
     /// theirs.write_all(b"!")?;
-    /// reactor.turn(None)?; // comes back at once
+    /// reactor.turn(None)?; // returns at once
     /// # Ok::<(), std::io::Error>(())
     /// ```
     ///
     /// # Errors
-    /// If it cannot be watched: a regular file cannot.
+    /// If `fd` cannot be watched, for example a regular file.
     #[cfg(unix)]
     pub fn watch(&mut self, fd: impl std::os::fd::AsFd) -> io::Result<()> {
         self.kernel.watch(fd.as_fd())
     }
 
-    /// How many connections there are.
+    /// Returns the number of connections.
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// The identities of the connections, for a [`Handle`].
+    /// Returns the ids of the connections, for a [`Handle`].
     pub fn ids(&self) -> impl Iterator<Item = ConnId> {
         self.connections
             .iter()
             .map(|(key, connection)| ConnId { key: key as u32, ordinal: connection.ordinal })
     }
 
-    /// Where the listeners are bound, in the order they were made.
+    /// Returns the addresses of the listeners, in the order of their creation.
     pub fn local_addrs(&self) -> impl Iterator<Item = &Address> {
         self.listeners.iter().flatten().map(|listener| &listener.local)
     }
 
-    /// What was done so far.
+    /// Returns the counts so far.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    /// The kernel beneath the loop.
+    /// Returns the kernel of the loop.
     pub fn kernel(&self) -> &K {
         &self.kernel
     }
 
-    /// What the first protocol that panicked panicked with, to be raised where somebody sees it.
+    /// Removes the payload of the first panic of a protocol and returns it, so that the program can
+    /// raise it again.
     pub fn take_panic(&mut self) -> Option<Box<dyn Any + Send>> {
         self.panic.take()
     }

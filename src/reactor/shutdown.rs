@@ -1,4 +1,4 @@
-//! How a reactor ends: who waits is served, conversations finish, what is left is reset.
+//! How a reactor ends: it serves the backlog, lets connections finish, and resets the rest.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use crate::kernel::Kernel;
 use crate::protocol::CloseReason;
 use crate::timers::{Millis, millis};
 
-/// After the grace, who owes nothing has this long to end its half.
-const FAREWELL: Millis = 1000;
+/// How long a peer may take, after the grace, to end its half of a connection with nothing queued.
+const DRAINING: Millis = 1000;
 
 /// How far the end of the reactor has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shutdown {
     No,
-    /// Who waits in a backlog is served, conversations finish.
+    /// The clients in the backlogs are served, and connections finish.
     Grace {
         until: Millis,
     },
-    /// Whoever owed nothing was sent a FIN.
-    Farewell {
+    /// The grace is over. Connections with nothing queued were sent a FIN.
+    Draining {
         until: Millis,
     },
 }
@@ -31,16 +31,16 @@ impl<K: Kernel> Reactor<K> {
         self.shutdown = match self.shutdown {
             Shutdown::No => Shutdown::Grace { until },
             Shutdown::Grace { until: before } => Shutdown::Grace { until: before.min(until) },
-            farewell => farewell,
+            draining => draining,
         };
-        // Once more, to WouldBlock: whoever is connected by now is served, not reset.
+        // Each listener accepts until WouldBlock: a client that is connected by now is served.
         for listener in self.listeners.iter_mut().flatten() {
             listener.drain();
         }
     }
 
-    /// The grace is over: who owes nothing gets a FIN and a moment, the rest is reset.
-    pub(super) fn say_farewell(&mut self) {
+    /// Ends the grace: sends a FIN on connections with nothing queued, and resets the others.
+    pub(super) fn start_draining(&mut self) {
         self.listeners.clear();
         self.end_all(|connection| connection.wants_write());
         for (key, connection) in &mut self.connections {
@@ -52,7 +52,7 @@ impl<K: Kernel> Reactor<K> {
                 Err(reason) => close(key, connection, reason, &mut self.closed),
             }
         }
-        self.shutdown = Shutdown::Farewell { until: self.cx.millis + FAREWELL };
+        self.shutdown = Shutdown::Draining { until: self.cx.millis + DRAINING };
     }
 
     pub(super) fn end_all(&mut self, which: impl Fn(&Connection<K::Stream>) -> bool) {

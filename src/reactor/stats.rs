@@ -1,8 +1,8 @@
-//! What a reactor has done, as counts.
+//! [`Stats`]: the counts of a reactor.
 
 use crate::protocol::CloseReason;
 
-/// What a reactor has done so far, as counts.
+/// The counts of a reactor since it was created.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -10,25 +10,26 @@ pub struct Stats {
     pub turns: u64,
     /// Connections accepted.
     pub accepted: u64,
-    /// Outgoing connections begun.
+    /// Outgoing connections begun, whether they were made or not.
     pub connecting: u64,
-    /// Connections closed, for whatever reason.
+    /// Connections closed for any reason.
     pub closed: u64,
-    /// Of those, how many the peer reset.
+    /// Closed connections that the peer reset.
     pub peer_resets: u64,
-    /// Of those, how many we reset because a bound was reached or the protocol asked for it.
+    /// Closed connections that the loop reset: a limit was reached, the protocol aborted or panicked,
+    /// or the reactor ended.
     pub our_resets: u64,
     /// Protocols that panicked.
     pub panics: u64,
-    /// Connections refused because their peer had too many.
+    /// Connections refused because their address had too many.
     pub refused: u64,
-    /// Errors of accept(2) other than that nobody waits.
+    /// Errors of accept(2) other than `WouldBlock`.
     pub accept_errors: u64,
-    /// Commands to connections that were gone, had closed or were still being made.
+    /// Commands for connections that were gone, had closed or were still connecting.
     pub gone: u64,
-    /// Bytes read.
+    /// Bytes received on connections that have closed.
     pub bytes_in: u64,
-    /// Bytes the kernel took.
+    /// Bytes sent, which means taken by the kernel, on connections that have closed.
     pub bytes_out: u64,
 }
 

@@ -1,11 +1,11 @@
-//! Echo, RFC 862: every byte comes back.
+//! Echo (RFC 862): the server sends back every byte.
 
 use crate::outbox::Outbox;
 use crate::protocol::{Accepted, Protocol};
 
-/// Gives back every byte, in order. At the peer's EOF it delivers the rest and ends, too.
+/// Sends back every byte, in order. After the peer's EOF it sends the rest and closes.
 ///
-/// Back-pressure, partial writes and half-close are the loop's work, so this is all of it.
+/// The loop does the rest: back-pressure, partial writes and half-close.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Echo;
 
@@ -15,7 +15,7 @@ impl Protocol for Echo {
     }
 }
 
-/// Makes an [`Echo`] for every connection: `reactor.listen(addr, echo())`.
+/// Creates an [`Echo`] for every connection: `reactor.listen(addr, echo())`.
 pub fn echo() -> impl FnMut(&Accepted) -> Echo {
     |_| Echo
 }

@@ -83,7 +83,7 @@ fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }
 
-/// Sabotage: no grace (`until = self.lent.millis` in src/reactor/shutdown.rs).
+/// Sabotage: no grace (`until = self.cx.millis` in src/reactor/shutdown.rs).
 #[test]
 fn told_to_end_at_a_random_moment_nothing_that_was_begun_is_lost() {
     let (seed, circle) = (seed(), Circle::new());
