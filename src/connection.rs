@@ -30,7 +30,7 @@ enum Stage {
     Closed,
 }
 
-/// What a connection needs after a run, besides an event.
+/// The result of a run: a connection needs this besides an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]

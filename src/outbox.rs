@@ -1,4 +1,4 @@
-//! What a protocol sends: the bytes ([`SendQueue`]) and its requests ([`Outbox`]).
+//! The output of a protocol: its bytes ([`SendQueue`]) and its requests ([`Outbox`]).
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -79,7 +79,7 @@ impl SendQueue {
     }
 }
 
-/// What the peer may still send.
+/// Whether the peer may still send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Input {
@@ -89,7 +89,7 @@ pub enum Input {
     Ended,
 }
 
-/// What we may still send.
+/// Whether we may still send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
@@ -127,7 +127,7 @@ impl State {
     };
 }
 
-/// What a protocol sends and requests: plain data, without a socket, a lifetime or a clock.
+/// The bytes and requests of a protocol: plain data, without a socket, a lifetime or a clock.
 ///
 /// The connection lends an outbox for the length of one call and applies the requests after it, so a
 /// protocol cannot block or break the loop, and can be tested without one:

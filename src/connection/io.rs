@@ -192,7 +192,7 @@ impl<S: Stream> Connection<S> {
             }
             // ANCHOR_END: cursor
         }
-        // What a short write has left of the borrowed bytes is copied now, and only now.
+        // The rest of the borrowed bytes is copied here, once a call and never once a write.
         if !borrowed.is_empty() {
             self.send_queue.prepend(&cx.scratch[borrowed]);
         }

@@ -1,4 +1,4 @@
-//! What the kernel reported of a stream, and for how long it holds.
+//! Readiness: the kernel's reports about a stream, and how long they hold.
 
 /// Readiness: set by events, cleared by `WouldBlock`.
 ///

@@ -9,9 +9,9 @@ use crate::limits::Workspace;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct View {
-    /// What the peer may still send.
+    /// Whether the peer may still send.
     pub input: Input,
-    /// What we may still send.
+    /// Whether we may still send.
     pub output: Output,
     /// The protocol has closed: incoming bytes are discarded.
     pub closed: bool,

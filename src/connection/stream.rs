@@ -1,11 +1,11 @@
-//! What a connection reads from and writes to.
+//! The stream under a connection.
 
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use crate::protocol::{Address, CloseReason};
 
-/// What a connection needs of a byte stream that never blocks.
+/// A byte stream that never blocks.
 ///
 /// A TCP socket is one; so is a script in a test, or a wrapper that makes another stream slow.
 pub trait Stream: Read + Write {
