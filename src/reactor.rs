@@ -2,6 +2,7 @@
 
 mod admission;
 mod embedding;
+mod run_queue;
 mod shutdown;
 mod stats;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use self::admission::Peers;
+use self::run_queue::RunQueue;
 use self::shutdown::Shutdown;
 pub use self::stats::Stats;
 use crate::connection::{Connection, Next, Queued};
@@ -39,12 +41,9 @@ pub struct Reactor<K: Kernel = Mio> {
     /// The key of the listener that accepts first in the next turn. Beyond the last key, key 0 does.
     first_listener: usize,
     connections: Slab<Connection<K::Stream>>,
-    /// The connections that run in this turn: those with a new event, and the oldest leftover.
-    run_queue: Vec<usize>,
-    running: Vec<usize>,
-    /// Connections whose budget was spent before their work was done, oldest first. A connection is
-    /// in one of the two queues at most.
-    leftovers: VecDeque<usize>,
+    run_queue: RunQueue,
+    /// The connections of the current batch; its storage serves every turn.
+    batch: Vec<usize>,
     /// Closed, and to be dropped at the end of the turn.
     closed: VecDeque<(usize, CloseReason)>,
     timers: Timers,
@@ -92,9 +91,8 @@ impl<K: Kernel> Reactor<K> {
             listeners: Vec::new(),
             first_listener: 0,
             connections: Slab::new(),
-            run_queue: Vec::new(),
-            running: Vec::new(),
-            leftovers: VecDeque::new(),
+            run_queue: RunQueue::default(),
+            batch: Vec::new(),
             closed: VecDeque::new(),
             timers: Timers::default(),
             mailbox,
@@ -175,7 +173,7 @@ impl<K: Kernel> Reactor<K> {
                 Source::Connection(key) => {
                     if let Some(connection) = self.connections.get_mut(key) {
                         connection.note(event.readable, event.writable, event.is_plain);
-                        enqueue(key, connection, &mut self.run_queue);
+                        self.run_queue.push(key, connection);
                     }
                 }
             }
@@ -220,7 +218,7 @@ impl<K: Kernel> Reactor<K> {
         while let Some(key) = self.timers.pop_due(self.cx.millis) {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.note_deadline();
-                self.run_in_this_turn(key);
+                self.run_queue.push_urgent(key, connection);
             }
         }
     }
@@ -251,20 +249,18 @@ impl<K: Kernel> Reactor<K> {
     #[inline(never)]
     fn run_connections(&mut self) {
         self.kernel.phase(Phase::RunConnections);
-        let mut running = std::mem::take(&mut self.running);
-        std::mem::swap(&mut self.run_queue, &mut running);
-        // Taken before the others run: what they leave over waits for a later turn.
-        let fresh = running.len();
-        running.extend(self.leftovers.pop_front());
+        let mut batch = std::mem::take(&mut self.batch);
+        // Taken before any of them runs: what they leave over waits for a later turn.
+        let fresh = self.run_queue.take(&mut batch);
         self.cx.budget = self.cx.limits.fresh_budget;
-        for (at, &key) in running.iter().enumerate() {
+        for (at, &key) in batch.iter().enumerate() {
             if at == fresh {
                 self.cx.budget = self.cx.limits.budget;
             }
             self.run_connection(key);
         }
-        running.clear();
-        self.running = running;
+        batch.clear();
+        self.batch = batch;
     }
 
     fn run_connection(&mut self, key: usize) {
@@ -289,8 +285,7 @@ impl<K: Kernel> Reactor<K> {
         match outcome {
             Ok(Next { has_work, deadline }) => {
                 if has_work {
-                    connection.queued = Queued::Leftover;
-                    self.leftovers.push_back(key);
+                    self.run_queue.push_leftover(key, connection);
                 }
                 if let Some(deadline) = deadline {
                     self.timers.arm(key, deadline.min(self.cx.millis + HORIZON));
@@ -307,10 +302,8 @@ impl<K: Kernel> Reactor<K> {
             return;
         }
         while let Some((key, reason)) = self.closed.pop_front() {
-            let connection = self.connections.remove(key);
-            if connection.queued == Queued::Leftover {
-                self.leftovers.retain(|&leftover| leftover != key);
-            }
+            let mut connection = self.connections.remove(key);
+            self.run_queue.remove_leftover(key, &mut connection);
             let (bytes_in, bytes_out) = connection.bytes();
             log::debug!(
                 "#{} closed: {reason}; {bytes_in} bytes in, {bytes_out} out",
@@ -339,8 +332,7 @@ impl<K: Kernel> Reactor<K> {
     /// How long nothing needs to be done, unless something happens.
     fn rest(&self, now: Millis) -> Option<Duration> {
         // More events may be waiting than a nested selector would announce again.
-        let has_work = !self.run_queue.is_empty() || !self.leftovers.is_empty();
-        if has_work || self.was_full || self.mailbox.has_mail() {
+        if !self.run_queue.is_empty() || self.was_full || self.mailbox.has_mail() {
             return Some(Duration::ZERO);
         }
         let mut next = self.timers.next().unwrap_or(Millis::MAX);
@@ -359,33 +351,13 @@ impl<K: Kernel> Reactor<K> {
         match self.connections.get_mut(key) {
             Some(connection) if connection.ordinal == id.ordinal && connection.is_talking() => {
                 match connection.command(&mut self.cx, what) {
-                    Ok(()) => self.run_in_this_turn(key),
+                    // It may have set a deadline, which is armed once the connection has run.
+                    Ok(()) => self.run_queue.push_urgent(key, connection),
                     Err(reason) => close(key, connection, reason, &mut self.closed),
                 }
             }
             _ => self.stats.gone += 1,
         }
-    }
-
-    /// Puts a connection on the run queue, even if it is a leftover that has to wait for its turn: a
-    /// deadline that is due, or that a command has set, cannot.
-    fn run_in_this_turn(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        if connection.queued == Queued::Leftover {
-            self.leftovers.retain(|&leftover| leftover != key);
-            connection.queued = Queued::No;
-        }
-        enqueue(key, connection, &mut self.run_queue);
-    }
-}
-
-/// Puts a connection on the run queue unless it waits in a queue already.
-fn enqueue<S>(key: usize, connection: &mut Connection<S>, run_queue: &mut Vec<usize>) {
-    if connection.queued == Queued::No {
-        connection.queued = Queued::Fresh;
-        run_queue.push(key);
     }
 }
 

@@ -6,8 +6,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::Reactor;
 use super::shutdown::Shutdown;
-use super::{Reactor, enqueue};
 use crate::connection::{Connection, Stream};
 use crate::kernel::Kernel;
 use crate::listener::{Listener, Maker, Outcome};
@@ -199,7 +199,7 @@ impl<K: Kernel> Reactor<K> {
         if self.connections.len() == self.connections.capacity() {
             self.connections.reserve_exact(self.connections.len() / 8 + 8);
         }
-        enqueue(id.key as usize, &mut connection, &mut self.run_queue);
+        self.run_queue.push(id.key as usize, &mut connection);
         let inserted = self.connections.insert(connection);
         debug_assert_eq!(inserted, id.key as usize);
     }

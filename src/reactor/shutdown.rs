@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Reactor, close, enqueue};
+use super::{Reactor, close};
 use crate::connection::Connection;
 use crate::kernel::Kernel;
 use crate::protocol::CloseReason;
@@ -48,7 +48,7 @@ impl<K: Kernel> Reactor<K> {
                 continue;
             }
             match connection.command(&mut self.cx, &mut |_, out| out.close()) {
-                Ok(()) => enqueue(key, connection, &mut self.run_queue),
+                Ok(()) => self.run_queue.push(key, connection),
                 Err(reason) => close(key, connection, reason, &mut self.closed),
             }
         }
