@@ -112,6 +112,7 @@ impl<S: Stream> Connection<S> {
             progress: cx.millis as u32,
             stage: Stage::New,
             state: State::OPEN,
+            // ANCHOR: assumed-ready
             ready: Readiness::BOTH,
             planned: None,
             queued: Queued::No,
@@ -145,6 +146,7 @@ impl<S: Stream> Connection<S> {
     pub fn run(&mut self, cx: &mut Workspace) -> Result<Next, CloseReason> {
         cx.renew_budget();
         let is_open = self.stage == Stage::Opened || self.open(cx)?;
+        // ANCHOR: io-first
         let has_work = is_open && self.work(cx)?;
         self.check_deadline(has_work, cx)
     }
@@ -188,6 +190,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
+    // ANCHOR: interest
     /// Returns how many bytes may be read. While the protocol may answer, the answer must fit below
     /// the high-water mark.
     fn room(&self, cx: &Workspace) -> usize {
@@ -204,6 +207,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
+    // ANCHOR: drain
     /// Returns whether the protocol waits for [`Protocol::on_drain`], and may have it.
     fn has_drained(&self, cx: &Workspace) -> bool {
         self.state.congested
@@ -225,6 +229,7 @@ impl<S: Stream> Connection<S> {
     /// Records that the deadline has come. This is a hint like any event: with a full batch, or
     /// after SIGCONT, bytes can be waiting that no event has reported yet.
     pub fn note_deadline(&mut self) {
+        // ANCHOR: deadline-hint
         self.ready.set(true, true);
         self.planned = None;
     }
@@ -248,6 +253,7 @@ impl<S> Connection<S> {
         self.state.closed && self.state.input == Input::Open && self.state.output == Output::Shut
     }
 
+    // ANCHOR: finished
     fn has_finished(&self) -> bool {
         self.state.input == Input::Ended && self.state.output == Output::Shut
     }

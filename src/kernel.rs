@@ -56,12 +56,14 @@ pub enum Phase {
     Reap,
 }
 
+// ANCHOR: waker
 /// Wakes a sleeping poll from any thread.
 pub trait Wake: Send + Sync {
     /// Makes the current or the next poll return. Calls may be merged, but are never lost.
     fn wake(&self) -> io::Result<()>;
 }
 
+// ANCHOR: edge
 /// The interface between the loop and an operating system.
 ///
 /// [`Mio`] implements it with a real one. A simulator implements it to run the same loop without
@@ -157,6 +159,7 @@ impl fmt::Debug for Mio {
 /// Whether the selector is epoll, which reports a FIN and an urgent byte together with the data.
 const EPOLL: bool = cfg!(all(target_os = "linux", not(mio_unsupported_force_poll_poll)));
 
+// ANCHOR: token
 /// A connection's token is its slab key; listeners count down from the top, below the waker.
 impl From<Source> for Token {
     fn from(source: Source) -> Token {
@@ -209,6 +212,7 @@ impl Kernel for Mio {
 
     fn events(&self) -> impl Iterator<Item = Event> {
         self.events.iter().map(|event| {
+            // ANCHOR: hint
             // A closed half, an error or an urgent byte: the loop tries both calls, which show it.
             let has_special_bits = event.is_error()
                 || event.is_read_closed()
@@ -246,6 +250,7 @@ impl Kernel for Mio {
         // `adopt` does it again, but tcp(7) wants the size of the buffers before listen(2).
         configure(&socket, limits)?;
         socket.bind(&addr.into())?;
+        // ANCHOR: backlog
         // std and mio would listen with a backlog of 128, or 1024.
         socket.listen(i32::try_from(limits.backlog).unwrap_or(i32::MAX))?;
         self.adopt(socket.into(), key, limits)
@@ -352,6 +357,7 @@ impl Stream for Tcp {
     }
 
     fn abort(&mut self) {
+        // ANCHOR: reset
         // With a linger time of zero, the drop that follows resets the connection (socket(7)). If
         // this call fails, the drop closes it in order.
         let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));

@@ -33,6 +33,7 @@ pub struct Limits {
     /// Bytes in the send queue of a connection. More reset it with
     /// [`CloseReason::Overflow`](crate::CloseReason::Overflow). Default: 1 MiB.
     pub unsent: usize,
+    // ANCHOR: water-marks
     /// Bytes in the send queue at which the loop stops reading from the peer. Default: 64 KiB.
     pub high_water: usize,
     /// Bytes in the send queue at which the loop reads from the peer again. Default: 16 KiB.

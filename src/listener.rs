@@ -91,6 +91,7 @@ impl<L> Listener<L> {
             _ if !self.ready => None,
             Pause::No => Some(0),
             Pause::Full => None,
+            // ANCHOR: retry
             Pause::Exhausted { until } => Some(until),
         }
     }
@@ -125,6 +126,7 @@ impl<L> Listener<L> {
         (self.ready, self.pressure, self.pause) = (true, u32::MAX, Pause::No);
     }
 
+    // ANCHOR: rearm
     /// Asks for an event after a burst instead of accepting again: an accept(2) that finds no client
     /// has made a file for it before it looks, and costs ten times as much as the rearm.
     pub(crate) fn rearm<K: Kernel<Listener = L>>(&mut self, kernel: &mut K, key: usize) {
@@ -184,6 +186,7 @@ impl<L> Listener<L> {
         self.repeats >= REPEATS
     }
 
+    // ANCHOR: emfile
     /// Pauses: an edge-triggered listener gets no new edge when descriptors come free.
     fn exhausted(&mut self, error: &io::Error, now: Millis) {
         let transition = self.pause == Pause::No;

@@ -79,6 +79,7 @@ impl Mailbox {
         self.post(|mail| mail.stop = true);
     }
 
+    // ANCHOR: mailbox
     /// Changes the mail and wakes the loop, even if a full mailbox stays as it is.
     pub(crate) fn post<T>(&self, change: impl FnOnce(&mut Mail) -> T) -> T {
         let mut mail = self.lock();

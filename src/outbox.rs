@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+// ANCHOR: send-queue
 /// Bytes that wait to be sent, oldest first. Invariant: `head < bytes.len()`, or both are 0.
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
@@ -184,6 +185,7 @@ impl Outbox {
         Outbox { read_buffer, ..Outbox::with_high_water(now, high_water) }
     }
 
+    // ANCHOR: send
     /// Queues all of `bytes`.
     ///
     /// Like `sendall`, it takes everything; unlike `sendall`, it does not block. The bytes that the
@@ -241,6 +243,7 @@ impl Outbox {
         self.state.congested
     }
 
+    // ANCHOR: close
     /// Closes the connection once everything queued has been sent. No call follows but
     /// [`on_close`](crate::Protocol::on_close).
     pub fn close(&mut self) {

@@ -139,6 +139,7 @@ impl<K: Kernel> Reactor<K> {
         self.outcome()
     }
 
+    // ANCHOR: sleep
     /// The only place that blocks, and where the time of the turn is read.
     fn sleep(&mut self, patience: Option<Duration>) -> io::Result<()> {
         self.kernel.phase(Phase::Sleep);
@@ -211,6 +212,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
+    // ANCHOR: timers
     /// A connection whose deadline has come runs in this turn, which checks the deadline after its
     /// IO. A leftover does not wait until it is the oldest.
     fn fire_timers(&mut self) {
@@ -243,6 +245,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
+    // ANCHOR: fresh-first
     /// Runs each connection with a new event, with a small budget, so that none waits for another
     /// one's stream. Then runs the oldest leftover with the full budget: with `k` leftovers each has
     /// its turn within `k` turns.
@@ -295,6 +298,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
+    // ANCHOR: reap
     /// Drops the closed connections; their slots are free from the next turn on.
     fn reap(&mut self) {
         self.kernel.phase(Phase::Reap);
@@ -331,6 +335,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// How long nothing needs to be done, unless something happens.
     fn rest(&self, now: Millis) -> Option<Duration> {
+        // ANCHOR: zero-timeout
         // More events may be waiting than a nested selector would announce again.
         if !self.run_queue.is_empty() || self.was_full || self.mailbox.has_mail() {
             return Some(Duration::ZERO);
@@ -349,6 +354,7 @@ impl<K: Kernel> Reactor<K> {
     fn command(&mut self, id: ConnId, what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox)) {
         let key = id.key as usize;
         match self.connections.get_mut(key) {
+            // ANCHOR: ordinal
             Some(connection) if connection.ordinal == id.ordinal && connection.is_talking() => {
                 match connection.command(&mut self.cx, what) {
                     // It may have set a deadline, which is armed once the connection has run.

@@ -1,5 +1,6 @@
-//! What the guide shows is what happens: the output of its experiments, the lines that it quotes,
-//! the lines that it breaks, its diagrams.
+//! The guide shows the output of its experiments as they print it, and every place that it names or
+//! breaks exists. It names a place in the library by an anchor, a comment in the source, so that
+//! renaming a function or a variable there changes no line of the guide.
 #![cfg(all(target_os = "linux", feature = "cli"))]
 
 mod common;
@@ -165,7 +166,8 @@ fn spans(text: &str) -> Vec<(String, String)> {
     pieces.chunks_exact(2).map(|pair| (between(pair[0]), line(pair[1]))).collect()
 }
 
-/// The quotations: a piece of a line, and the file where it is said to be.
+/// The quotations: an anchor of the library, or a piece of a line of an example or a test; and the
+/// file that holds it.
 fn quotations(text: &str) -> Vec<(String, String)> {
     let spans = spans(text);
     let pairs = spans.windows(2).filter(|pair| matches!(&*pair[1].0, "in" | "in ["));
@@ -173,17 +175,87 @@ fn quotations(text: &str) -> Vec<(String, String)> {
     found.filter(|(_, path)| path.ends_with(".rs")).collect()
 }
 
+/// The names in the comments of a source that begin with `mark`.
+fn marks(path: &str, mark: &str) -> Vec<String> {
+    let text = read(path);
+    let names = text.lines().filter_map(|line| line.trim_start().strip_prefix(mark));
+    names.map(str::to_owned).collect()
+}
+
+const ANCHOR: &str = "// ANCHOR: ";
+const ANCHOR_END: &str = "// ANCHOR_END: ";
+
 #[test]
-fn every_quoted_line_is_where_the_guide_says() {
-    let mut count = 0;
+fn every_quotation_is_where_the_guide_says() {
+    let (mut anchors, mut lines) = (0, 0);
     for (name, text) in texts() {
         for (quoted, path) in quotations(&text) {
-            let is_there = read(&path).lines().any(|line| line.contains(&quoted));
-            assert!(is_there, "{name}: {quoted:?} is not in {path}");
-            count += 1;
+            if path.starts_with("src/") {
+                let count = marks(&path, ANCHOR).iter().filter(|mark| **mark == quoted).count();
+                assert_eq!(
+                    count, 1,
+                    "src/guide/{name}.md names `{quoted}` in {path}: write `{ANCHOR}{quoted}` once \
+                     there, directly above the code that the guide means, or name another anchor"
+                );
+                anchors += 1;
+            } else {
+                let is_there = read(&path).lines().any(|line| line.contains(&quoted));
+                assert!(is_there, "src/guide/{name}.md quotes {quoted:?}, which {path} lacks");
+                lines += 1;
+            }
         }
     }
-    assert!(count > 60, "{count} quotations");
+    assert!(anchors > 40 && lines > 10, "{anchors} anchors and {lines} lines are quoted");
+}
+
+/// Every source of the library.
+fn sources() -> Vec<String> {
+    let (mut folders, mut files) = (vec!["src".to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = format!("{folder}/{}", entry.file_name().into_string().unwrap());
+            match entry.file_type().unwrap().is_dir() {
+                true => folders.push(path),
+                false if path.ends_with(".rs") => files.push(path),
+                false => {}
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn every_anchor_is_named_by_the_guide_or_the_readme() {
+    let mut named: BTreeSet<_> = texts().iter().flat_map(|(_, text)| quotations(text)).collect();
+    for (name, _) in CHAPTERS {
+        let (path, before, _) = sabotage(&chapter(name));
+        let first = before.lines().next().and_then(|line| line.trim_start().strip_prefix(ANCHOR));
+        named.extend(first.map(|anchor| (anchor.to_owned(), path)));
+    }
+    // An excerpt begins with its path and its anchor.
+    let is_in_readme = |anchor: &str, path: &str| {
+        read("README.md").lines().any(|line| line == format!("// {path}: {anchor}"))
+    };
+    let mut count = 0;
+    for path in sources() {
+        let anchors = marks(&path, ANCHOR);
+        for anchor in &anchors {
+            let is_named = named.contains(&(anchor.clone(), path.clone()));
+            assert!(
+                is_named || is_in_readme(anchor, &path),
+                "neither the guide nor the README names `{ANCHOR}{anchor}` of {path}: remove it"
+            );
+            count += 1;
+        }
+        for end in marks(&path, ANCHOR_END) {
+            assert!(
+                anchors.contains(&end),
+                "{path}: `{ANCHOR_END}{end}` ends no anchor: remove it"
+            );
+        }
+    }
+    assert!(count > 30, "{count} anchors");
 }
 
 #[test]
@@ -196,17 +268,36 @@ fn every_path_that_the_guide_names_is_there() {
     }
 }
 
-/// How a chapter breaks a file: its path, the lines that are there and those that replace them.
+/// Whether a line of a diff stands for a line of a source; `...` stands for any text.
+fn stands_for(shown: &str, line: &str) -> bool {
+    match shown.split_once("...") {
+        None => shown == line,
+        Some((head, tail)) => {
+            line.len() >= head.len() + tail.len() && line.starts_with(head) && line.ends_with(tail)
+        }
+    }
+}
+
+/// The change with which a chapter breaks a file: its path, the lines there, and their replacement.
 fn sabotage(text: &str) -> (String, String, String) {
     let (head, diff) = blocks(text, "diff")[0].split_once('\n').unwrap();
     let path = head.strip_prefix("// ").expect("the first line names the file");
-    let side = |sign: char| -> String {
-        diff.lines()
-            .filter_map(|line| line.strip_prefix([sign, ' ']))
-            .map(|line| format!("{line}\n"))
-            .collect()
+    let side = |sign: char| -> Vec<&str> {
+        diff.lines().filter_map(|line| line.strip_prefix([sign, ' '])).collect()
     };
-    (path.to_owned(), side('-'), side('+'))
+    let (shown, after) = (side('-'), side('+'));
+    let is_anchor = shown[0].trim_start().starts_with(ANCHOR);
+    assert_eq!(is_anchor, path.starts_with("src/"), "{path}: a diff begins with an anchor");
+    let source = read(path);
+    let lines: Vec<_> = source.lines().collect();
+    let found: Vec<_> = lines
+        .windows(shown.len())
+        .filter(|lines| lines.iter().zip(&shown).all(|(line, shown)| stands_for(shown, line)))
+        .collect();
+    assert_eq!(found.len(), 1, "{path} has these lines once: {shown:#?}");
+    let text =
+        |lines: &[&str]| -> String { lines.iter().map(|line| format!("{line}\n")).collect() };
+    (path.to_owned(), text(found[0]), text(&after))
 }
 
 /// The test that a chapter says turns red: its name and its file.
@@ -293,39 +384,23 @@ fn every_test_turns_red_where_the_guide_says_and_is_green_before() {
     }
 }
 
-/// The variants of an enum, from its source.
-fn variants(source: &str, head: &str) -> BTreeSet<String> {
-    let (_, body) = source.split_once(&format!("{head} {{\n")).expect("the enum is there");
-    let body = body.split("\n}").next().unwrap();
-    // Those of one level deeper are the fields of a variant.
-    let lines = body.lines().filter_map(|line| line.strip_prefix("    "));
-    lines
-        .filter(|line| line.starts_with(char::is_uppercase))
-        .map(|line| line.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned())
-        .collect()
-}
-
 #[test]
-fn every_diagram_has_the_states_of_its_enum_and_no_others() {
+fn every_state_of_a_diagram_is_entered_and_left() {
     let text = chapter("states");
     let diagrams = blocks(&text, "mermaid");
     assert_eq!(diagrams.len(), 5);
     for diagram in diagrams {
         let mut lines = diagram.lines();
-        let head = lines.next().unwrap().strip_prefix("%% ").expect("it names its enum");
-        let (head, path) = head.split_once(" in ").unwrap();
+        // `tests/lint.py` compares the states with the variants of the enum.
+        let head = lines.next().unwrap().strip_prefix("%% enum ").expect("it names its enum");
         assert_eq!(lines.next(), Some("stateDiagram-v2"), "{head}");
-        let mut states = BTreeSet::new();
         let (mut entered, mut left) = (BTreeSet::new(), BTreeSet::new());
         for line in lines {
             let (from, rest) = line.trim().split_once(" --> ").expect("a transition");
-            let to = rest.split(": ").next().unwrap();
-            states.extend([from, to].map(str::to_owned));
             left.insert(from);
-            entered.insert(to);
+            entered.insert(rest.split(": ").next().unwrap());
         }
-        assert!(states.remove("[*]"), "{head} has a beginning");
-        assert_eq!(states, variants(&read(path), head), "{head} in {path}");
+        assert!(left.contains("[*]"), "{head} has a beginning");
         assert_eq!(entered, left, "{head}: every state is entered and left");
     }
 }
@@ -367,7 +442,7 @@ fn the_glossary_has_a_line_for_each_word() {
         "budget",
         "yield",
         "run queue",
-        "runnable",
+        "leftover",
         "reap",
         "waker",
         "mailbox",

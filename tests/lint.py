@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks the house rules: layers, crates, line counts and words.
+"""Checks the house rules: layers, crates, line counts, words, and the states in diagrams.
 
 Run it with `python3 tests/lint.py`. Each complaint says what to do. `.ci/run` runs it, too;
 `cargo test` tests behaviour only.
@@ -256,6 +256,31 @@ def check_guide():
     return len(chapters)
 
 
+def check_diagrams():
+    """The diagrams of the guide draw the states of their enums, and no others."""
+    place = "src/guide/states.md"
+    diagrams = re.findall(r"^%% enum (\w+) in (\S+)\n(.*?)^```", (ROOT / place).read_text(),
+                          re.M | re.S)
+    for name, file, diagram in diagrams:
+        text = (ROOT / file).read_text() if (ROOT / file).exists() else ""
+        found = re.search(rf"\benum {name} \{{\n(.*?)^\}}", text, re.M | re.S)
+        if not found:
+            complain(place, f"draws the enum {name}, which {file} does not have: name the enum that "
+                     "replaces it, and its file")
+            continue
+        # The fields of a variant are indented further.
+        variants = set(re.findall(r"^    (\w+)", found[1], re.M))
+        drawn = set(re.findall(r"^ *(\w+) -->|--> (\w+)", diagram, re.M))
+        drawn = {name for pair in drawn for name in pair if name}
+        for state in sorted(drawn - variants):
+            complain(place, f"draws the state {state}, which the enum {name} in {file} does not "
+                     "have: rename or remove it in the diagram")
+        for state in sorted(variants - drawn):
+            complain(place, f"does not draw the state {state} of the enum {name} in {file}: add it "
+                     "to the diagram")
+    return len(diagrams)
+
+
 def main():
     sources = [Source(path) for path in sorted((ROOT / "src").rglob("*.rs"))]
     core = [source for source in sources if source.layer in CORE]
@@ -274,6 +299,7 @@ def main():
         "examples": (check_examples(), 8),
         "skips of tests": (check_skips(), 10),
         "chapters of the guide": (check_guide(), 10),
+        "diagrams of the guide": (check_diagrams(), 5),
     }
     for what, (count, least) in checked.items():
         if count < least:

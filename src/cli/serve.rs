@@ -93,6 +93,7 @@ fn run_on<K: Kernel>(
 
 fn watch_signals<K: Kernel>(reactor: &mut Reactor<K>) -> io::Result<Signals> {
     let signals = Signals::watch()?;
+    // ANCHOR: self-pipe
     #[cfg(unix)]
     reactor.watch(&signals)?;
     Ok(signals)

@@ -50,6 +50,7 @@ impl<S: Stream> Connection<S> {
             Err(error) => return self.on_read_error(error),
         };
         // Otherwise it stays readable: mio only promises another event after `WouldBlock`.
+        // ANCHOR: short-read
         if count < size && self.ready.is_drained_by_short_read() {
             self.ready.clear_readable();
         }
@@ -62,6 +63,7 @@ impl<S: Stream> Connection<S> {
         self.call(cx, count, |protocol, data, out| protocol.on_data(data, out))
     }
 
+    // ANCHOR: eof
     /// Zero bytes do not mean "nothing yet", which is `WouldBlock`: they are the peer's EOF.
     fn on_peer_eof(&mut self, cx: &mut Workspace) -> Result<(), CloseReason> {
         self.state.input = Input::Ended;
@@ -73,6 +75,7 @@ impl<S: Stream> Connection<S> {
 
     fn on_read_error(&mut self, error: io::Error) -> Result<(), CloseReason> {
         match error.kind() {
+            // ANCHOR: would-block
             ErrorKind::WouldBlock => {
                 self.ready.clear_readable();
                 Ok(())
@@ -82,6 +85,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
+    // ANCHOR: linger
     /// Drops bytes that arrive after the protocol has closed. They must be read, or closing would
     /// reset the connection and could destroy what the peer has not read yet (RFC 1122, 4.2.2.13).
     fn discard(&mut self, count: usize, cx: &Workspace) -> Result<(), CloseReason> {
@@ -209,6 +213,7 @@ impl<S: Stream> Connection<S> {
         if self.state.output == Output::Flushing { self.shut(cx) } else { Ok(()) }
     }
 
+    // ANCHOR: fin
     /// Ends our half. The linger timeout, if the protocol has closed, starts here.
     fn shut(&mut self, cx: &Workspace) -> Result<(), CloseReason> {
         self.state.output = Output::Shut;

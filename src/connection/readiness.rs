@@ -1,5 +1,6 @@
 //! Readiness: the kernel's reports about a stream, and how long they hold.
 
+// ANCHOR: readiness
 /// Readiness: set by events, cleared by `WouldBlock`.
 ///
 /// A read that returns less than was asked for clears nothing: data and FIN can share one edge, and

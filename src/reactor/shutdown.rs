@@ -26,6 +26,7 @@ pub(super) enum Shutdown {
 }
 
 impl<K: Kernel> Reactor<K> {
+    // ANCHOR: shutdown
     pub(super) fn begin_shutdown(&mut self, grace: Duration) {
         let until = self.cx.millis + millis(grace).map_or(Millis::MAX / 2, Millis::from);
         self.shutdown = match self.shutdown {
