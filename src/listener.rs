@@ -47,7 +47,7 @@ pub(crate) struct Listener<L> {
     suppressed: u64,
 }
 
-/// What came of accepting.
+/// The result of an attempt to accept.
 pub(crate) enum Outcome<S> {
     Accepted(S, Address),
     /// One connection failed; the next one may be fine.
@@ -205,7 +205,7 @@ impl<L> Listener<L> {
     }
 }
 
-/// What to do about an accept error that stays.
+/// The next step after an accept error that stays.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::PermissionDenied => {
@@ -229,7 +229,7 @@ enum Class {
     Broken,
 }
 
-/// What an error of accept(2) means. Its manual page lists network errors that are already pending on
+/// The meaning of an error of accept(2). Its manual page lists network errors that are already pending on
 /// the new socket, and asks to try again after them: they concern one connection only.
 fn class(error: &io::Error) -> Class {
     match error.kind() {

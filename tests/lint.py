@@ -134,7 +134,7 @@ def check_crates(sources):
 
 
 def check_sizes(source):
-    count = len(source.text.splitlines())
+    count = sum("// ANCHOR" not in line for line in source.text.splitlines())
     if count > 400:
         complain(source.file, f"has {count} lines before its tests; the limit is 400: give the idea "
                  "inside it a file of its own")
@@ -218,7 +218,7 @@ def check_skips():
     calls = 0
     for path in sorted((ROOT / "tests").rglob("*.rs")):
         file = path.relative_to(ROOT).as_posix()
-        if file in exempt or "/target/" in file:
+        if file in exempt or file.startswith("tests/tools/") or "/target/" in file:
             continue
         for number, line in enumerate(Source(path).whole.splitlines(), 1):
             if re.search(r"\be?print(ln)?!.*skip", line, re.I):
