@@ -78,17 +78,17 @@ fn a_server_that_stops_or_is_silent_gets_a_table_that_says_why_and_exit_3() {
 #[test]
 fn a_slow_server_gets_the_bound_that_ended_the_rung_and_exit_124() {
     let server = TestServer::start();
-    server.fault("daytime: slice 1/200ms");
+    server.fault("daytime: slice 1/450ms");
     let addr = server.daytime().addr().to_string();
-    let ended = run_words(["check", "daytime", &addr, "--timeout", "400ms"]);
+    let ended = run_words(["check", "daytime", &addr, "--timeout", "1s"]);
     assert_eq!(ended.code, Some(124), "{}", ended.stdout);
-    let bound = "4s for one rung, 10 times the timeout of 400ms";
+    let bound = "10s for one rung, 10 times the timeout of 1s";
     let lines = "\n  2  one line, then EOF                TIMED OUT\n       sent      nothing\n";
     assert!(ended.stdout.contains(lines), "{}", ended.stdout);
     assert!(ended.stdout.contains(&format!("\n       bound     {bound}\n")), "{}", ended.stdout);
     let expected = format!(
         "{}error: rung 2, one line, then EOF, did not finish within the bound of {bound}\n  \
-         allow more time: campanile check daytime --rung 2 --timeout 1200ms {addr}\n",
+         allow more time: campanile check daytime --rung 2 --timeout 3s {addr}\n",
         progress(&DAYTIME[..2])
     );
     assert_eq!(ended.stderr, expected);

@@ -82,7 +82,7 @@ fn protocols_of_ones_own_have_faults_and_ledgers_too() {
     assert_eq!(read_all(&mut client).unwrap(), b"HELL");
     assert_eq!(server.service("shout").ended().bytes_out, 4);
     let told = panic_of(|| _ = server.service("shoot"));
-    assert_eq!(told, "no service is named \"shoot\"; this server has shout");
+    assert_eq!(told, "no service is named \"shoot\"; this server has daytime and echo and shout");
 }
 
 #[test]
