@@ -55,7 +55,7 @@ pub fn after_turn<K: Kernel>(simulation: &Simulation<K>) {
             world.violate(format!("socket {sid} {wrong}: {}", world.sockets[sid].brief()));
         }
     }
-    leftovers_take_turns(world, stats.turns);
+    leftovers_take_turns(world);
     if is_quiet {
         let is_full = connections >= world.limits.connections;
         nobody_is_kept_waiting(world, rest, is_full);
@@ -92,8 +92,8 @@ fn out_of_bounds(world: &World, socket: &Socket) -> Option<String> {
 
 /// With `k` connections that have work left over, each of them runs again within `k` turns, however
 /// many others have new events.
-fn leftovers_take_turns(world: &mut World, turn: u64) {
-    let low_water = world.limits.low_water;
+fn leftovers_take_turns(world: &mut World) {
+    let (turn, low_water) = (world.turns, world.limits.low_water);
     let has_work = |socket: &Socket| {
         let Some(view) = &socket.view else { return false };
         let drains = view.congested && view.output == Output::Open && view.unsent <= low_water;

@@ -137,11 +137,14 @@ impl<K: Kernel> Simulation<K> {
     /// One turn, and what can be asked after it.
     pub fn turn(&mut self, patience: Option<Duration>) {
         let (progress, was_due) = (self.world.borrow().progress, self.reactor.timeout() == NOW);
-        if let Err(error) = self.reactor.turn(patience) {
-            let world = &mut *self.world.borrow_mut();
-            // Under torture poll may fail. Whoever turns on all the same finds the loop unharmed.
-            if world.torture.map(|torture| torture.errno) != error.raw_os_error() {
-                world.violate(format!("a turn failed: {error}"));
+        let outcome = self.reactor.turn(patience);
+        match (outcome, &mut *self.world.borrow_mut()) {
+            (Ok(()), world) => world.turns += 1,
+            // Under torture poll may fail. The next turn finds the loop unharmed.
+            (Err(error), world) => {
+                if world.torture.map(|torture| torture.errno) != error.raw_os_error() {
+                    world.violate(format!("a turn failed: {error}"));
+                }
             }
         }
         check::after_turn(self);

@@ -93,6 +93,8 @@ pub struct World {
     /// Events that did not fit into the batch.
     pub left_behind: usize,
     pub polls: usize,
+    /// Turns that did not fail. A turn whose poll fails runs no connection.
+    pub turns: u64,
     pub interrupted_polls: usize,
     pub fail_registers: VecDeque<i32>,
     /// How many sockets were closed so far.
@@ -135,6 +137,7 @@ impl World {
             batch: Vec::new(),
             left_behind: 0,
             polls: 0,
+            turns: 0,
             interrupted_polls: 0,
             fail_registers: VecDeque::new(),
             closed: 0,
