@@ -175,6 +175,8 @@ impl<K: Kernel> Kernel for Faulty<K> {
     type Stream = FaultyStream<K::Stream>;
     type Listener = FaultyListener<K::Listener>;
 
+    forward! { waker watch look }
+
     fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
         let outcome = if self.turn.waiting.borrow().is_empty() {
             let change = self.next_change.map(|at| at.saturating_duration_since(self.now()));
@@ -205,10 +207,6 @@ impl<K: Kernel> Kernel for Faulty<K> {
     fn now(&self) -> Instant {
         self.turn.now.set(self.inner.now());
         self.turn.now.get()
-    }
-
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.inner.waker()
     }
 
     fn listen(
@@ -269,20 +267,11 @@ impl<K: Kernel> Kernel for Faulty<K> {
         self.inner.register(&mut stream.inner, key, writes)
     }
 
-    #[cfg(unix)]
-    fn watch(&mut self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
-        self.inner.watch(fd)
-    }
-
     fn phase(&mut self, phase: Phase) {
         if phase == Phase::RunConnections {
             // Every listener that had an event was asked by now, so its door has moved.
             self.plan.acted_on(self.changes);
         }
         self.inner.phase(phase);
-    }
-
-    fn look(&mut self, id: ConnId, view: impl FnOnce() -> View) {
-        self.inner.look(id, view);
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::ledger::{Book, Entry, Page, Side, lock};
 use crate::connection::{Stream, View};
@@ -51,25 +51,11 @@ impl<K: Kernel> Kernel for Logged<K> {
     type Stream = LoggedStream<K::Stream>;
     type Listener = LoggedListener<K::Listener>;
 
-    fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
-        self.inner.poll(patience)
-    }
-
-    fn events(&self) -> impl Iterator<Item = Event> {
-        self.inner.events()
-    }
-
-    fn capacity(&self) -> usize {
-        self.inner.capacity()
-    }
+    forward! { poll events capacity waker watch phase }
 
     fn now(&self) -> Instant {
         self.now.set(self.inner.now());
         self.now.get()
-    }
-
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.inner.waker()
     }
 
     fn listen(
@@ -124,15 +110,6 @@ impl<K: Kernel> Kernel for Logged<K> {
         let page = stream.log.as_ref().map(|log| Arc::clone(&log.page));
         self.slots[key] = page.map(|page| Slot { page, unread_since: None });
         self.inner.register(&mut stream.inner, key, writes)
-    }
-
-    #[cfg(unix)]
-    fn watch(&mut self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
-        self.inner.watch(fd)
-    }
-
-    fn phase(&mut self, phase: Phase) {
-        self.inner.phase(phase);
     }
 
     fn look(&mut self, id: ConnId, view: impl FnOnce() -> View) {
@@ -226,6 +203,8 @@ impl<S: Stream> Read for LoggedStream<S> {
 }
 
 impl<S: Stream> Write for LoggedStream<S> {
+    forward! { flush }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let outcome = self.inner.write(bytes);
         if let Some(log) = &self.log {
@@ -233,13 +212,11 @@ impl<S: Stream> Write for LoggedStream<S> {
         }
         outcome
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }
 
 impl<S: Stream> Stream for LoggedStream<S> {
+    forward! { connected local_addr retry_at }
+
     fn shutdown_write(&mut self) -> io::Result<()> {
         let outcome = self.inner.shutdown_write();
         if let (Some(log), Ok(())) = (&self.log, &outcome) {
@@ -261,18 +238,6 @@ impl<S: Stream> Stream for LoggedStream<S> {
             log.note_write(bytes.len(), &outcome);
         }
         outcome
-    }
-
-    fn connected(&mut self) -> io::Result<bool> {
-        self.inner.connected()
-    }
-
-    fn local_addr(&self) -> io::Result<Address> {
-        self.inner.local_addr()
-    }
-
-    fn retry_at(&self) -> Option<Instant> {
-        self.inner.retry_at()
     }
 
     fn ended(&mut self, reason: &CloseReason) {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -124,6 +123,8 @@ impl<K: Kernel> Kernel for Timed<K> {
     type Stream = K::Stream;
     type Listener = K::Listener;
 
+    forward! { events capacity waker listen adopt listener_addr accept connect register watch phase look }
+
     fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
         let patience = match &self.hand {
             // Whoever waits at a listener that was asked again is told of first: no time passes.
@@ -141,67 +142,8 @@ impl<K: Kernel> Kernel for Timed<K> {
         }
     }
 
-    fn events(&self) -> impl Iterator<Item = Event> {
-        self.inner.events()
-    }
-
-    fn capacity(&self) -> usize {
-        self.inner.capacity()
-    }
-
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.inner.waker()
-    }
-
-    fn listen(
-        &mut self,
-        addr: SocketAddr,
-        key: usize,
-        limits: &Limits,
-    ) -> io::Result<Self::Listener> {
-        self.inner.listen(addr, key, limits)
-    }
-
-    fn adopt(
-        &mut self,
-        listener: std::net::TcpListener,
-        key: usize,
-        limits: &Limits,
-    ) -> io::Result<Self::Listener> {
-        self.inner.adopt(listener, key, limits)
-    }
-
-    fn local_addr(&self, listener: &Self::Listener) -> io::Result<Address> {
-        self.inner.local_addr(listener)
-    }
-
-    fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)> {
-        self.inner.accept(listener)
-    }
-
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {
         self.has_rearmed = true;
         self.inner.rearm(listener, key)
-    }
-
-    fn connect(&mut self, addr: SocketAddr, limits: &Limits) -> io::Result<Self::Stream> {
-        self.inner.connect(addr, limits)
-    }
-
-    fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()> {
-        self.inner.register(stream, key, writes)
-    }
-
-    #[cfg(unix)]
-    fn watch(&mut self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
-        self.inner.watch(fd)
-    }
-
-    fn phase(&mut self, phase: Phase) {
-        self.inner.phase(phase);
-    }
-
-    fn look(&mut self, id: ConnId, view: impl FnOnce() -> View) {
-        self.inner.look(id, view);
     }
 }

@@ -1,6 +1,9 @@
 //! A server for tests: exactly as badly behaved as you ask.
 #![doc = include_str!("guide.md")]
 
+#[macro_use]
+mod forward;
+
 mod builder;
 pub mod check;
 mod fault;

@@ -2,6 +2,10 @@
 //! knows at every moment what may have been said to whom.
 #![allow(dead_code)]
 
+#[macro_use]
+#[path = "../../src/testing/forward.rs"]
+mod forward;
+
 pub mod check;
 pub mod contract;
 pub mod faults;

@@ -4,8 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use campanile::{
     Address, CloseReason, ConnId, Event, Kernel, Limits, Phase, Source, Stream, View, Wake,
@@ -112,6 +111,8 @@ impl<K: Kernel> Kernel for Traced<K> {
     type Stream = Numbered<K::Stream>;
     type Listener = Numbered<K::Listener>;
 
+    forward! { events capacity now waker phase look }
+
     fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
         self.inner.poll(patience)?;
         let trace = &mut *self.trace.borrow_mut();
@@ -119,22 +120,6 @@ impl<K: Kernel> Kernel for Traced<K> {
         trace.note(Step::Poll { is_full });
         self.inner.events().for_each(|event| trace.note(Step::Event(event)));
         Ok(())
-    }
-
-    fn events(&self) -> impl Iterator<Item = Event> {
-        self.inner.events()
-    }
-
-    fn capacity(&self) -> usize {
-        self.inner.capacity()
-    }
-
-    fn now(&self) -> Instant {
-        self.inner.now()
-    }
-
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.inner.waker()
     }
 
     fn listen(&mut self, at: SocketAddr, key: usize, l: &Limits) -> io::Result<Self::Listener> {
@@ -178,14 +163,6 @@ impl<K: Kernel> Kernel for Traced<K> {
         self.trace.borrow_mut().note(Step::Register { id: stream.id, source });
         Ok(())
     }
-
-    fn phase(&mut self, phase: Phase) {
-        self.inner.phase(phase);
-    }
-
-    fn look(&mut self, id: ConnId, view: impl FnOnce() -> View) {
-        self.inner.look(id, view);
-    }
 }
 
 impl<S: Stream> Read for Numbered<S> {
@@ -213,42 +190,26 @@ impl<S: Stream> Read for Numbered<S> {
 }
 
 impl<S: Stream> Write for Numbered<S> {
+    forward! { flush }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let outcome = self.inner.write(bytes);
         self.exchanged(Half::Write, bytes.len(), &outcome);
         outcome
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }
 
 impl<S: Stream> Stream for Numbered<S> {
+    forward! { abort connected local_addr retry_at ended }
+
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.trace.borrow_mut().note(Step::Shut { id: self.id });
         self.inner.shutdown_write()
-    }
-
-    fn abort(&mut self) {
-        self.inner.abort();
     }
 
     fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let outcome = self.inner.write_last(bytes);
         self.exchanged(Half::Write, bytes.len(), &outcome);
         outcome
-    }
-
-    fn connected(&mut self) -> io::Result<bool> {
-        self.inner.connected()
-    }
-
-    fn retry_at(&self) -> Option<Instant> {
-        self.inner.retry_at()
-    }
-
-    fn ended(&mut self, reason: &CloseReason) {
-        self.inner.ended(reason);
     }
 }

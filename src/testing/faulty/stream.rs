@@ -338,29 +338,25 @@ impl<S: Stream> Read for FaultyStream<S> {
 }
 
 impl<S: Stream> Write for FaultyStream<S> {
+    forward! { flush }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.state {
             None => self.inner.write(bytes),
             Some(state) => state.write(&mut self.inner, bytes),
         }
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }
 
 impl<S: Stream> Stream for FaultyStream<S> {
+    forward! { abort connected local_addr ended }
+
     fn shutdown_write(&mut self) -> io::Result<()> {
         let Some(state) = &mut self.state else { return self.inner.shutdown_write() };
         state.begin(&mut self.inner, false);
         let is_withheld =
             state.is_shut || matches!(state.ending, Ending::Reset { .. }) || state.holds_open();
         if is_withheld { Ok(()) } else { self.inner.shutdown_write() }
-    }
-
-    fn abort(&mut self) {
-        self.inner.abort();
     }
 
     fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -371,20 +367,8 @@ impl<S: Stream> Stream for FaultyStream<S> {
         }
     }
 
-    fn connected(&mut self) -> io::Result<bool> {
-        self.inner.connected()
-    }
-
-    fn local_addr(&self) -> io::Result<Address> {
-        self.inner.local_addr()
-    }
-
     fn retry_at(&self) -> Option<Instant> {
         let ours = self.state.as_ref().and_then(|state| state.retry_at());
         [ours, self.inner.retry_at()].into_iter().flatten().min()
-    }
-
-    fn ended(&mut self, reason: &CloseReason) {
-        self.inner.ended(reason);
     }
 }
