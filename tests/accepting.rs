@@ -1,13 +1,14 @@
 //! Accepting: bounds, pauses and what every error of accept(2) means, on a kernel without sockets.
 
 mod common;
+mod sim;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use campanile::{Clock, Limits, Reactor, daytime, echo};
-use common::fake::{Client, Fake, World, settle, turns};
 use common::{TUTORIAL, TUTORIAL_LINE};
+use sim::fake::{Client, Fake, World, settle, turns};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 

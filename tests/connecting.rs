@@ -1,6 +1,7 @@
 //! Outgoing connections, on a kernel without sockets: opened once they are established, or never.
 
 mod common;
+mod sim;
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use campanile::services::Echo;
 use campanile::{Limits, Outbox, Protocol, Reactor};
 use common::diary::Diary;
-use common::fake::{Fake, World};
+use sim::fake::{Fake, World};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 

@@ -2,6 +2,7 @@
 //! for what happened, and none may happen again.
 
 mod common;
+mod sim;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,8 +11,8 @@ use std::time::Duration;
 use campanile::services::Echo;
 use campanile::{Clock, ConnId, Limits, Outbox, Protocol, daytime, echo};
 use common::diary::Diary;
-use common::fake::{World, serving, settle};
 use common::{TUTORIAL, TUTORIAL_LINE, pattern};
+use sim::fake::{World, serving, settle};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -247,7 +248,7 @@ fn protocols_that_panicked_in_one_turn_were_counted_as_one_and_one_that_did_twic
 fn behind_a_shut_door(
     world: &World,
     slots: usize,
-) -> campanile::Reactor<campanile::testing::Faulty<common::fake::Fake>> {
+) -> campanile::Reactor<campanile::testing::Faulty<sim::fake::Fake>> {
     use campanile::testing::{Book, Faulty, Plan};
     let (plan, book) = (Plan::new(0), Book::new(0));
     let limits = Limits { connections: slots, ..Limits::default() };

@@ -1,12 +1,13 @@
 //! The end of a reactor, on a kernel without sockets.
 
 mod common;
+mod sim;
 
 use std::time::Duration;
 
 use campanile::{Clock, Limits, Reactor, daytime, echo};
-use common::fake::{Fake, World};
 use common::{TUTORIAL, TUTORIAL_LINE};
+use sim::fake::{Fake, World};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const GRACE: Duration = Duration::from_secs(5);
@@ -124,6 +125,7 @@ fn clients_behind_a_pause_are_given_up_when_the_grace_ends() {
     world.fail_accepts(0, &[libc::EMFILE; 1000]);
     let client = world.connect(0);
     reactor.turn(NOW).unwrap();
+    world.expect_shutdown();
     reactor.handle().shutdown(GRACE);
     reactor.run().unwrap();
     assert!(world.is_closed(0));

@@ -8,6 +8,7 @@ mod common;
 mod sim;
 
 use std::cell::RefCell;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use campanile::Limits;
 use libc::*;
 use sim::plan::{Action, Dialled, Plan};
 use sim::run::Simulation;
-use sim::socket::{Link, Service, Socket};
+use sim::socket::{Link, Service};
 use sim::world::{Selector, Torture, World};
 
 /// What the man page of a call lists, beside EAGAIN; for streams also what tcp(7) adds.
@@ -245,9 +246,7 @@ fn listeners_that_are_broken_for_good_end_the_run_with_their_error() {
         }
         for listener in 0..3 {
             let world = &mut *simulation.world.borrow_mut();
-            let sid = world.sockets.len();
-            let socket = Socket::new(Service::Echo, 1, Link::Up, 1, Duration::ZERO);
-            world.sockets.push(socket);
+            let sid = world.add(Service::Echo, Some(Ipv4Addr::LOCALHOST.into()), Link::Up, 1);
             world.arrive(listener, sid);
         }
         let error = simulation.reactor.run().expect_err("nobody can be served any more");

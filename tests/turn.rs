@@ -1,6 +1,7 @@
 //! The turn, on a kernel without sockets: order, time and identity, counted and not clocked.
 
 mod common;
+mod sim;
 
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use campanile::{
     Accepted, Clock, ConnId, Limits, Outbox, Protocol, Reactor, Source, daytime, echo,
 };
 use common::diary::Diary;
-use common::fake::{Fake, World, settle};
 use common::{TUTORIAL, TUTORIAL_LINE, pattern};
+use sim::fake::{Fake, World, settle};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -336,10 +337,9 @@ fn a_failed_registration_drops_that_connection_only() {
     let mut reactor = reactor(&world, Limits::default());
     let before = world.connect(1);
     settle(&mut reactor);
-    world.fail_register(true);
+    world.fail_register();
     let unlucky = world.connect(1);
     settle(&mut reactor);
-    world.fail_register(false);
     assert!(unlucky.is_gone() && !before.is_gone());
     before.send(b"x");
     settle(&mut reactor);

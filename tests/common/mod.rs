@@ -2,7 +2,6 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod diary;
-pub mod fake;
 pub mod namespace;
 pub mod script;
 

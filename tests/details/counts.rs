@@ -2,7 +2,7 @@
 
 use campanile::{Limits, Outbox, Protocol, echo};
 
-use super::common::fake::World;
+use super::sim::fake::World;
 use super::{serving, turns};
 
 #[test]
@@ -15,7 +15,7 @@ fn turns_closed_connections_and_accept_errors_have_counts_of_their_own() {
     polite.end();
     turns(&mut reactor, 3);
     assert!(polite.is_gone());
-    world.fail_register(true);
+    world.fail_register();
     let unlucky = world.connect(0);
     turns(&mut reactor, 3);
     assert!(unlucky.is_gone());

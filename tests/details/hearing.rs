@@ -2,7 +2,7 @@
 
 use campanile::{Limits, Outbox, Protocol};
 
-use super::common::fake::World;
+use super::sim::fake::World;
 use super::{seconds, serving, turns};
 
 type Wish = fn(&mut Outbox);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use campanile::{Address, Limits, Reactor, echo};
 use socket2::{Domain, Socket, Type};
 
-use super::common::fake::{World, settle};
 use super::common::{eventually, skip};
+use super::sim::fake::{World, settle};
 use super::{NOW, seconds, serving, turns};
 
 #[test]

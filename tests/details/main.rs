@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../sim/mod.rs"]
+mod sim;
 
 mod counts;
 mod hearing;
@@ -14,7 +16,7 @@ mod waking;
 
 use std::time::Duration;
 
-use common::fake::{serving, turns};
+use sim::fake::{serving, turns};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 

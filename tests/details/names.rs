@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use campanile::{Address, ConnId, Limits, Outbox, Workspace};
 
-use super::common::fake::{World, settle};
+use super::sim::fake::{World, settle};
 use super::{seconds, serving};
 
 #[test]

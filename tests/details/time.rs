@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use campanile::{Limits, Outbox, Protocol, echo};
 
-use super::common::fake::World;
+use super::sim::fake::World;
 use super::{seconds, serving, turns};
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use campanile::{Background, Limits, Reactor, echo};
 
-use super::common::fake::World;
+use super::sim::fake::World;
 use super::{NOW, serving, turns};
 
 #[test]

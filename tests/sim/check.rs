@@ -1,6 +1,7 @@
 //! What must hold after every turn, whenever the loop rests, and in the end.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use campanile::{Input, Kernel, Output, View};
@@ -34,9 +35,9 @@ pub fn after_turn<K: Kernel>(simulation: &Simulation<K>) {
         world.violate(format!("{connections} connections at once"));
     }
     if let Some(max) = world.limits.per_peer {
-        let mut peers = HashMap::<u8, usize>::new();
-        for socket in world.sockets.iter().filter(|socket| socket.is_live() && socket.ip != 99) {
-            *peers.entry(socket.ip).or_default() += 1;
+        let mut peers = HashMap::<IpAddr, usize>::new();
+        for socket in world.sockets.iter().filter(|socket| socket.is_live()) {
+            socket.ip.into_iter().for_each(|ip| *peers.entry(ip).or_default() += 1);
         }
         if peers.values().any(|&count| count > max) {
             world.violate("a peer has more than its share");

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use campanile::{Address, CloseReason, ConnId, Event, Input, Kernel, Limits, Stream, View, Wake};
 
 use super::faults::{ENDS, HOLDS};
-use super::random::said;
 use super::socket::Link;
-use super::world::{Queue, Selector, Shared};
+use super::world::{Queue, Shared};
 
 #[derive(Debug, Default)]
 pub struct Bell(AtomicBool);
@@ -55,11 +54,6 @@ impl Drop for SimListener {
     }
 }
 
-/// The port names the socket, so that whoever accepts it knows which it is.
-pub fn address_of(sid: usize, ip: u8) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::new(10, 0, 0, ip), sid as u16))
-}
-
 impl Kernel for Sim {
     type Stream = SimStream;
     type Listener = SimListener;
@@ -68,7 +62,8 @@ impl Kernel for Sim {
         let world = &mut *self.world.borrow_mut();
         world.batch.clear();
         world.polls += 1;
-        for socket in &mut world.sockets {
+        for sid in world.busy.drain(..) {
+            let socket = &mut world.sockets[sid];
             (socket.read_this_turn, socket.written_this_turn) = (0, 0);
             socket.ran_this_turn = false;
         }
@@ -76,9 +71,8 @@ impl Kernel for Sim {
         if self.bell.0.swap(false, Ordering::SeqCst) {
             world.ring();
         }
-        if world.interrupted_polls > 0 {
-            world.interrupted_polls -= 1;
-            return Err(ErrorKind::Interrupted.into());
+        if let Some(kind) = world.fail_polls.pop_front() {
+            return Err(kind.into());
         }
         let is_silent = world.is_silent();
         world.fetch();
@@ -124,19 +118,23 @@ impl Kernel for Sim {
     }
 
     fn local_addr(&self, listener: &SimListener) -> io::Result<Address> {
-        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 1 + listener.index as u16)).into())
+        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 1000 + listener.index as u16)).into())
     }
 
     fn accept(&mut self, listener: &mut SimListener) -> io::Result<(SimStream, Address)> {
         let index = listener.index;
         let world = &mut *self.world.borrow_mut();
         let told = world.call("accept4", index);
+        world.queues[index].accepts += 1;
         if world.is_hurried(index) {
             world.violate("accepts again at once, though nothing can have come free");
         }
+        // accept(2) takes a descriptor before it looks for a client.
+        let exhausted = (world.open >= world.descriptors).then_some(libc::EMFILE);
         let queue = &mut world.queues[index];
         let failure = told.err().and_then(|error| error.raw_os_error());
-        if let Some(errno) = failure.or(queue.broken).or_else(|| queue.errors.pop_front()) {
+        let failure = failure.or(queue.broken).or_else(|| queue.errors.pop_front());
+        if let Some(errno) = failure.or(exhausted) {
             return Err(world.refuse(index, errno));
         }
         queue.is_starved = false;
@@ -146,11 +144,13 @@ impl Kernel for Sim {
         };
         queue.repeats = 0;
         world.progress += 1;
+        world.open += 1;
         let now = world.now;
         let socket = &mut world.sockets[sid];
         socket.owner = true;
         (socket.born, socket.last_read, socket.last_write) = (now, now, now);
-        let address = address_of(sid, socket.ip);
+        // The port names the socket, so that the maker knows which it is.
+        let address = SocketAddr::new(socket.ip.expect("a client has one"), sid as u16);
         world.take_turn(index);
         world.afflict(index, sid);
         Ok((SimStream { world: Rc::clone(&self.world), sid }, address.into()))
@@ -159,6 +159,9 @@ impl Kernel for Sim {
     fn rearm(&mut self, listener: &mut SimListener, key: usize) -> io::Result<()> {
         let world = &mut *self.world.borrow_mut();
         world.call("epoll_ctl listener", key)?;
+        if world.fails_rearm {
+            return Err(ErrorKind::OutOfMemory.into());
+        }
         world.rearm_listener(listener.index);
         Ok(())
     }
@@ -169,6 +172,7 @@ impl Kernel for Sim {
         let dial = world.dials.pop_front().unwrap_or(Err(libc::ENETUNREACH));
         let sid = dial.map_err(io::Error::from_raw_os_error)?;
         world.sockets[sid].owner = true;
+        world.open += 1;
         Ok(SimStream { world: Rc::clone(&self.world), sid })
     }
 
@@ -187,10 +191,8 @@ impl Kernel for Sim {
         let view = view();
         let world = &mut *self.world.borrow_mut();
         world.trace("look", id.ordinal() as usize, view.unsent);
-        let (now, ordinal) = (world.now, id.ordinal());
-        let Some(socket) = world.sockets.iter_mut().find(|socket| socket.ordinal == ordinal) else {
-            return;
-        };
+        let now = world.now;
+        let Some(socket) = world.identified(id) else { return };
         socket.owed_since = socket.owed_since.or(Some(now)).filter(|_| view.unsent > 0);
         let is_deaf = view.closed && view.input == Input::Open;
         socket.deaf_since = socket.deaf_since.or(Some(now)).filter(|_| is_deaf);
@@ -210,6 +212,7 @@ impl SimStream {
     fn begin(&self, name: &'static str, length: usize) -> io::Result<()> {
         let world = &mut *self.world.borrow_mut();
         let (sid, now) = (self.sid, world.now);
+        world.busy.push(sid);
         let socket = &world.sockets[sid];
         let wrong = match () {
             () if socket.dead => Some("after its error was told"),
@@ -272,16 +275,13 @@ impl Read for SimStream {
             socket.marks.pop_front();
         }
         let to_mark = socket.marks.front().map_or(usize::MAX, |mark| mark - socket.read);
-        let short = socket.short.take().filter(|_| selector != Selector::Epoll);
+        let short = socket.short.take().filter(|_| !selector.is_epoll());
         let count = buffer.len().min(unread).min(to_mark).min(short.unwrap_or(usize::MAX));
-        for (at, byte) in buffer[..count].iter_mut().enumerate() {
-            *byte = said(sid, socket.read + at);
-        }
-        socket.read += count;
+        socket.read_into(sid, &mut buffer[..count]);
         socket.read_this_turn += count;
         if socket.unread() == 0 && count < buffer.len() && socket.is_plain() {
             // Only epoll's readers may lean on this; they need no WouldBlock for the next edge.
-            if selector == Selector::Epoll {
+            if selector.is_epoll() {
                 socket.arm_read();
             }
         }

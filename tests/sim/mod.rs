@@ -8,6 +8,7 @@ mod forward;
 
 pub mod check;
 pub mod contract;
+pub mod fake;
 pub mod faults;
 pub mod kernel;
 pub mod plan;

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::panic::catch_unwind;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use campanile::{Accepted, ConnId, Kernel, Reactor};
 use super::check;
 use super::contract::Contract;
 use super::faults::{ENDS, Faults};
-use super::kernel::{Bell, Sim, address_of};
+use super::kernel::{Bell, Sim};
 use super::plan::{Action, Dialled, Plan};
 use super::random::Random;
 use super::socket::{Link, Service, Socket};
@@ -254,7 +256,9 @@ impl<K: Kernel> Simulation<K> {
                 }
             }
             Action::Mend => self.mend(),
-            Action::InterruptPoll => self.world.borrow_mut().interrupted_polls += 1,
+            Action::InterruptPoll => {
+                self.world.borrow_mut().fail_polls.push_back(ErrorKind::Interrupted)
+            }
             other => self.act_afar(other),
         }
     }
@@ -332,9 +336,8 @@ impl<K: Kernel> Simulation<K> {
         if queue.closed || !queue.exists || queue.broken.is_some() {
             return None;
         }
-        let sid = world.sockets.len();
-        let service = world.services[listener];
-        world.sockets.push(Socket::new(service, ip, Link::Up, room, world.now));
+        let ip = Ipv4Addr::new(10, 0, 0, ip).into();
+        let sid = world.add(world.services[listener], Some(ip), Link::Up, room);
         world.arrive(listener, sid);
         Some(sid)
     }
@@ -343,8 +346,7 @@ impl<K: Kernel> Simulation<K> {
         let sid = {
             let world = &mut *self.world.borrow_mut();
             let link = if outcome == Dialled::Up { Link::Up } else { Link::Pending };
-            world.sockets.push(Socket::new(service, 99, link, 1 << 20, world.now));
-            let sid = world.sockets.len() - 1;
+            let sid = world.add(service, None, link, 1 << 20);
             world.dials.push_back(match outcome {
                 Dialled::AtOnce(errno) => Err(errno),
                 _ => Ok(sid),
@@ -352,13 +354,13 @@ impl<K: Kernel> Simulation<K> {
             sid
         };
         let witness = Witness::new(&self.world, sid, self.seed);
-        let dialled = self.reactor.connect(address_of(sid, 99), witness);
+        let dialled = self.reactor.connect(([10, 0, 0, 99], sid as u16).into(), witness);
         let world = &mut *self.world.borrow_mut();
         world.dials.clear();
         world.trace("dial", sid, usize::from(dialled.is_ok()));
         match dialled {
             Ok(id) => {
-                world.sockets[sid].ordinal = id.ordinal();
+                world.identify(sid, id);
                 self.ids.borrow_mut().push((id, sid));
             }
             // Nobody will ever say that this one ends.
@@ -444,7 +446,7 @@ impl<K: Kernel> Simulation<K> {
         let world = &mut *self.world.borrow_mut();
         world.is_calm = true;
         world.fail_registers.clear();
-        world.interrupted_polls = 0;
+        world.fail_polls.clear();
         world.queues.iter_mut().for_each(|queue| queue.errors.clear());
         for sid in 0..world.sockets.len() {
             let socket = &mut world.sockets[sid];
@@ -510,7 +512,7 @@ fn maker(
         if is_moody && Random::new(seed ^ sid as u64).percent(5) {
             boom(&world, sid);
         }
-        world.borrow_mut().sockets[sid].ordinal = new.id.ordinal();
+        world.borrow_mut().identify(sid, new.id);
         ids.borrow_mut().push((new.id, sid));
         Witness::new(&world, sid, seed)
     }

@@ -1,11 +1,13 @@
 //! One connection, as the model knows it: both ends, and what its protocol was told.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use campanile::View;
 
 use super::faults::Order;
+use super::random::said;
 
 /// How an outgoing connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,11 +29,19 @@ pub enum Service {
     Punctual,
 }
 
+/// The bytes of a connection whose far end is played by a test. Otherwise the model reckons them.
+#[derive(Debug, Default)]
+pub struct Tape {
+    pub sent: Vec<u8>,
+    pub received: Vec<u8>,
+}
+
 /// One connection: what the far end did, what our end did, and what is known of its protocol.
 #[derive(Debug, Default)]
 pub struct Socket {
     pub service: Service,
-    pub ip: u8,
+    /// Of a client; an outgoing connection has none.
+    pub ip: Option<IpAddr>,
     pub link: Link,
     pub key: Option<usize>,
     /// Of its identity; 0 while it has none.
@@ -40,6 +50,7 @@ pub struct Socket {
     pub read_armed: bool,
     pub write_armed: bool,
     // The far end's half.
+    pub tape: Option<Tape>,
     pub sent: usize,
     pub read: usize,
     pub marks: VecDeque<usize>,
@@ -105,25 +116,21 @@ pub struct Socket {
 }
 
 impl Socket {
-    pub fn new(service: Service, ip: u8, link: Link, room: usize, now: Duration) -> Socket {
-        let (born, last_read, last_write, shut_at) = (now, now, now, now);
-        let wants_writable = true;
-        Socket {
-            service,
-            ip,
-            link,
-            room,
-            wants_writable,
-            born,
-            last_read,
-            last_write,
-            shut_at,
-            ..Socket::default()
-        }
-    }
-
     pub fn unread(&self) -> usize {
         self.sent - self.read
+    }
+
+    /// Reads the next `bytes` of what the far end sent.
+    pub fn read_into(&mut self, sid: usize, bytes: &mut [u8]) {
+        match &self.tape {
+            Some(tape) => bytes.copy_from_slice(&tape.sent[self.read..self.read + bytes.len()]),
+            None => {
+                for (at, byte) in bytes.iter_mut().enumerate() {
+                    *byte = said(sid, self.read + at);
+                }
+            }
+        }
+        self.read += bytes.len();
     }
 
     pub fn is_live(&self) -> bool {

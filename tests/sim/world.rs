@@ -1,19 +1,20 @@
 //! What the kernel and the far ends know: sockets, edges, time; and what must never happen.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::io;
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use campanile::{Event, Limits, Source};
+use campanile::{ConnId, Event, Limits, Source};
 
 use super::faults::{ENDS, Order};
 use super::kernel::Bell;
 use super::plan::PEER_ERRNOS;
 use super::random::{Random, mix, said};
-use super::socket::{Service, Socket};
+use super::socket::{Link, Service, Socket};
 
 /// How events come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,14 +25,14 @@ pub enum Selector {
     Noise,
     /// As epoll: FINs, resets and urgent bytes always come, writable rides along, plain is plain.
     Epoll,
+    /// The fewest edges that epoll gives, and those of the test's script.
+    Scripted,
 }
 
-/// Something the kernel has noted for a source and not handed out yet.
-#[derive(Debug, Clone, Copy)]
-struct Ready {
-    source: Source,
-    readable: bool,
-    writable: bool,
+impl Selector {
+    pub fn is_epoll(self) -> bool {
+        matches!(self, Selector::Epoll | Selector::Scripted)
+    }
 }
 
 /// Who waits at a listener.
@@ -56,6 +57,8 @@ pub struct Queue {
     /// How many polls in a row other listeners took the last slot while a client waited here.
     passed_over: usize,
     passed_over_in: usize,
+    /// Calls of accept, those that failed included.
+    pub accepts: usize,
     armed: bool,
 }
 
@@ -88,17 +91,26 @@ pub struct World {
     pub queues: Vec<Queue>,
     pub services: Vec<Service>,
     keys: Vec<Option<usize>>,
-    ready: VecDeque<Ready>,
+    /// By the ordinal of its identity, the number of each socket.
+    ordinals: HashMap<u64, usize>,
+    /// Sockets that were read, written or run in this turn.
+    pub busy: Vec<usize>,
+    /// What the kernel has noted for a source and not handed out yet.
+    ready: VecDeque<Event>,
     pub batch: Vec<Event>,
     /// Events that did not fit into the batch.
     pub left_behind: usize,
     pub polls: usize,
     /// Turns that did not fail. A turn whose poll fails runs no connection.
     pub turns: u64,
-    pub interrupted_polls: usize,
+    pub fail_polls: VecDeque<ErrorKind>,
     pub fail_registers: VecDeque<i32>,
     /// How many sockets were closed so far.
     pub closed: usize,
+    pub fails_rearm: bool,
+    /// How many sockets may be open, and how many are.
+    pub descriptors: usize,
+    pub open: usize,
     /// What is asked of the fault language.
     pub orders: Vec<Order>,
     pub dials: VecDeque<Result<usize, i32>>,
@@ -133,14 +145,19 @@ impl World {
             queues: Vec::new(),
             services: Vec::new(),
             keys: Vec::new(),
+            ordinals: HashMap::new(),
+            busy: Vec::new(),
             ready: VecDeque::new(),
             batch: Vec::new(),
             left_behind: 0,
             polls: 0,
             turns: 0,
-            interrupted_polls: 0,
+            fail_polls: VecDeque::new(),
             fail_registers: VecDeque::new(),
             closed: 0,
+            fails_rearm: false,
+            descriptors: usize::MAX,
+            open: 0,
             orders: Vec::new(),
             dials: VecDeque::new(),
             calls: Vec::new(),
@@ -157,10 +174,42 @@ impl World {
         }
     }
 
+    /// A new socket; returns its number.
+    pub fn add(&mut self, service: Service, ip: Option<IpAddr>, link: Link, room: usize) -> usize {
+        let (born, wants_writable) = (self.now, true);
+        let (last_read, last_write, shut_at) = (born, born, born);
+        self.sockets.push(Socket {
+            service,
+            ip,
+            link,
+            room,
+            wants_writable,
+            born,
+            last_read,
+            last_write,
+            shut_at,
+            ..Socket::default()
+        });
+        self.sockets.len() - 1
+    }
+
+    /// A socket gets its identity.
+    pub fn identify(&mut self, sid: usize, id: ConnId) {
+        self.sockets[sid].ordinal = id.ordinal();
+        self.ordinals.insert(id.ordinal(), sid);
+    }
+
+    /// The socket with this identity, which runs.
+    pub fn identified(&mut self, id: ConnId) -> Option<&mut Socket> {
+        let sid = *self.ordinals.get(&id.ordinal())?;
+        self.busy.push(sid);
+        Some(&mut self.sockets[sid])
+    }
+
     /// Whether a peer has as many connections as it may have.
-    pub fn is_crowded(&self, ip: u8) -> bool {
-        let of_it = |socket: &&Socket| socket.is_live() && socket.ip == ip;
-        self.limits.per_peer.is_some_and(|max| self.sockets.iter().filter(of_it).count() >= max)
+    pub fn is_crowded(&self, ip: Option<IpAddr>) -> bool {
+        let (Some(max), Some(_)) = (self.limits.per_peer, ip) else { return false };
+        self.sockets.iter().filter(|socket| socket.is_live() && socket.ip == ip).count() >= max
     }
 
     pub fn instant(&self) -> Instant {
@@ -209,19 +258,25 @@ impl World {
 
     /// Notes an event; a source has one waiting at most.
     fn push(&mut self, source: Source, readable: bool, writable: bool) {
-        match self.ready.iter_mut().find(|ready| ready.source == source) {
+        self.note(Event { source, readable, writable, is_plain: true });
+    }
+
+    /// The same of an event that may be more than data or room.
+    pub fn note(&mut self, event: Event) {
+        match self.ready.iter_mut().find(|ready| ready.source == event.source) {
             Some(ready) => {
-                ready.readable |= readable;
-                ready.writable |= writable;
+                ready.readable |= event.readable;
+                ready.writable |= event.writable;
+                ready.is_plain &= event.is_plain;
             }
-            None => self.ready.push_back(Ready { source, readable, writable }),
+            None => self.ready.push_back(event),
         }
     }
 
     /// Something came from the far end. `loud` is what epoll always tells: a FIN, an error, an
     /// urgent byte.
     pub fn edge(&mut self, sid: usize, readable: bool, writable: bool, loud: bool) {
-        let is_loud = loud && self.selector == Selector::Epoll;
+        let is_loud = loud && self.selector.is_epoll();
         let socket = &mut self.sockets[sid];
         let Some(key) = socket.key else { return };
         let readable = readable && (std::mem::take(&mut socket.read_armed) || is_loud);
@@ -266,6 +321,7 @@ impl World {
     pub fn forget(&mut self, sid: usize) {
         self.sockets[sid].dropped = true;
         self.closed += 1;
+        self.open -= 1;
         self.progress += 1;
         if let Some(key) = self.sockets[sid].key.take() {
             self.keys[key] = None;
@@ -303,8 +359,7 @@ impl World {
     /// A connection is accepted. At the limit, no listener may be passed over more often than there
     /// are others.
     pub fn take_turn(&mut self, listener: usize) {
-        let open = self.sockets.iter().filter(|socket| socket.owner && !socket.dropped).count();
-        let is_full = open >= self.limits.connections;
+        let is_full = self.open >= self.limits.connections;
         for at in 0..self.queues.len() {
             let is_told = !self.ready.iter().any(|ready| ready.source == Source::Listener(at));
             let is_open = !self.is_locked(at);
@@ -356,7 +411,7 @@ impl World {
     }
 
     pub fn is_silent(&self) -> bool {
-        self.ready.is_empty() && self.interrupted_polls == 0
+        self.ready.is_empty() && self.fail_polls.is_empty()
     }
 
     /// Moves what is ready into the batch. Nothing real is handed out twice.
@@ -376,19 +431,19 @@ impl World {
         }
     }
 
-    fn event_of(&mut self, ready: Ready) -> Event {
-        let Ready { source, mut readable, mut writable } = ready;
-        let mut is_plain = false;
-        if let (Selector::Epoll, Source::Connection(key)) = (self.selector, source) {
+    fn event_of(&mut self, mut event: Event) -> Event {
+        let sid = match event.source {
+            Source::Connection(key) => self.keys.get(key).copied().flatten(),
+            _ => None,
+        };
+        let socket = sid.map(|sid| &self.sockets[sid]);
+        event.is_plain &= self.selector.is_epoll() && socket.is_some_and(Socket::is_plain);
+        if let (Selector::Epoll, Some(socket)) = (self.selector, socket) {
             // The mask is what holds now, not what held when the event was noted.
-            if let Some(sid) = self.keys[key] {
-                let socket = &self.sockets[sid];
-                readable |= socket.is_readable() || !socket.marks.is_empty();
-                writable |= socket.wants_writable && socket.is_writable();
-                is_plain = socket.is_plain();
-            }
+            event.readable |= socket.is_readable() || !socket.marks.is_empty();
+            event.writable |= socket.wants_writable && socket.is_writable();
         }
-        Event { source, readable, writable, is_plain }
+        event
     }
 
     /// Doubles, splits or widens an event, or adds one that means nothing, for somebody or nobody.
@@ -418,6 +473,10 @@ impl World {
 
     /// Our end wrote `bytes`: they must be what its protocol, or a handle, asked for.
     pub fn deliver(&mut self, sid: usize, bytes: &[u8]) {
+        if let Some(tape) = &mut self.sockets[sid].tape {
+            tape.received.extend_from_slice(bytes);
+            return;
+        }
         let mut wrong = None;
         for &byte in bytes {
             let socket = &mut self.sockets[sid];

@@ -3,6 +3,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../sim/mod.rs"]
+mod sim;
 
 mod effects;
 mod language;

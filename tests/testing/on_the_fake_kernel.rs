@@ -6,8 +6,8 @@ use std::time::Duration;
 use campanile::testing::{Book, Effect, Entry, Fault, Faulty, Ledger, Logged, Plan};
 use campanile::{Clock, Limits, Reactor, daytime, echo};
 
-use crate::common::fake::{Client, Fake, World, settle};
 use crate::common::{TUTORIAL, TUTORIAL_LINE, pattern};
+use crate::sim::fake::{Client, Fake, World, settle};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -31,6 +31,7 @@ impl Stage {
     }
 
     fn fault(&self, text: &str) {
+        self.world.excuse();
         self.plan.add(text.parse().unwrap()).unwrap();
     }
 
