@@ -1,5 +1,5 @@
-//! One test for each fault that was found: by the simulator, by torture, by mutants. Each is named
-//! for what happened, and none may happen again.
+//! One test for each fault that the simulator, the torture test or a mutant has found. Its name says
+//! what holds; the comment above it says what went wrong.
 
 mod common;
 mod sim;
@@ -47,9 +47,9 @@ impl<F: FnMut(Call, &mut Outbox)> Protocol for Each<F> {
     }
 }
 
-/// Bounds were judged only when a run ended with nothing left to do.
+/// Bounds were checked only when a run ended with nothing left to do.
 #[test]
-fn a_peer_that_never_stopped_talking_outlived_its_lifetime() {
+fn a_peer_that_never_stops_sending_is_reset_at_its_lifetime() {
     let world = World::new();
     let limits = Limits { lifetime: Some(seconds(5)), budget: 10, ..Limits::default() };
     let mut reactor = serving(&world, limits, echo());
@@ -63,8 +63,9 @@ fn a_peer_that_never_stopped_talking_outlived_its_lifetime() {
     assert!(client.is_gone() && client.saw_reset());
 }
 
+/// As above: such a peer lingered for ever.
 #[test]
-fn a_peer_that_never_stopped_talking_lingered_for_ever() {
+fn a_peer_that_never_stops_sending_is_reset_at_the_linger_timeout() {
     let world = World::new();
     let limits = Limits { linger: seconds(2), budget: 10, ..Limits::default() };
     let mut reactor = serving(&world, limits, daytime(Clock::fixed(TUTORIAL)));
@@ -78,8 +79,9 @@ fn a_peer_that_never_stopped_talking_lingered_for_ever() {
     assert!(client.is_gone() && client.saw_reset());
 }
 
+/// As above: the protocol of such a peer was never woken.
 #[test]
-fn a_peer_that_never_stopped_talking_kept_a_protocol_from_its_wake_up() {
+fn a_protocol_is_woken_in_time_though_its_peer_never_stops_sending() {
     let world = World::new();
     let mut reactor = serving(&world, Limits { budget: 10, ..Limits::default() }, |_| {
         Each(|call, out: &mut Outbox| match call {
@@ -96,9 +98,9 @@ fn a_peer_that_never_stopped_talking_kept_a_protocol_from_its_wake_up() {
     assert!(client.is_gone() && client.saw_reset());
 }
 
-/// Its bound counted from the last turn, however long ago that was.
+/// The connect timeout counted from the last turn, however long ago that was.
 #[test]
-fn an_outgoing_connection_made_after_a_long_rest_was_given_up_at_once() {
+fn an_outgoing_connection_has_its_whole_connect_timeout_after_a_long_rest() {
     let (world, diary) = (World::new(), Diary::default());
     let mut reactor = serving(&world, Limits::default(), echo());
     settle(&mut reactor);
@@ -113,8 +115,9 @@ fn an_outgoing_connection_made_after_a_long_rest_was_given_up_at_once() {
     assert_eq!(diary.letters(), "o");
 }
 
+/// The next connection got the id of the one whose maker had panicked.
 #[test]
-fn after_a_maker_had_panicked_the_next_connection_bore_the_same_identity() {
+fn an_id_whose_maker_panicked_is_never_given_again() {
     let world = World::new();
     let seen = Rc::new(RefCell::new(Vec::<ConnId>::new()));
     let kept = seen.clone();
@@ -134,9 +137,9 @@ fn after_a_maker_had_panicked_the_next_connection_bore_the_same_identity() {
     assert_eq!(stranger.received(), b"");
 }
 
-/// The clock of a stall ran while nothing was owed.
+/// The write timeout ran while nothing was queued.
 #[test]
-fn a_debt_of_this_moment_was_taken_for_a_stall_of_minutes() {
+fn the_write_timeout_counts_from_the_moment_something_is_queued() {
     let world = World::new();
     let limits = Limits { stall: Some(seconds(10)), ..Limits::default() };
     let mut reactor = serving(&world, limits, echo());
@@ -147,7 +150,7 @@ fn a_debt_of_this_moment_was_taken_for_a_stall_of_minutes() {
     let id = reactor.ids().next().unwrap();
     reactor.handle().send(id, *b"news").unwrap();
     settle(&mut reactor);
-    assert!(!client.is_gone(), "it owes nothing for longer than this moment");
+    assert!(!client.is_gone(), "nothing was queued before this moment");
     world.advance(seconds(9));
     settle(&mut reactor);
     assert!(!client.is_gone());
@@ -156,9 +159,9 @@ fn a_debt_of_this_moment_was_taken_for_a_stall_of_minutes() {
     assert!(client.is_gone() && client.saw_reset());
 }
 
-/// Lingering counted from the FIN, though the protocol had gone on listening.
+/// The linger timeout counted from the FIN, though the protocol had gone on reading.
 #[test]
-fn whoever_half_closed_and_closed_a_minute_later_gave_the_peer_no_time_to_end() {
+fn the_linger_timeout_counts_from_the_close_of_a_protocol_that_half_closed_before() {
     let (world, diary) = (World::new(), Diary::default());
     let kept = diary.clone();
     let mut reactor = serving(&world, Limits::default(), move |_| {
@@ -174,7 +177,7 @@ fn whoever_half_closed_and_closed_a_minute_later_gave_the_peer_no_time_to_end() 
     settle(&mut reactor);
     world.advance(seconds(60));
     settle(&mut reactor);
-    assert!(!client.is_gone(), "the peer may take its two seconds");
+    assert!(!client.is_gone(), "the peer has two seconds to end its half");
     world.advance(seconds(1));
     client.end();
     settle(&mut reactor);
@@ -182,8 +185,9 @@ fn whoever_half_closed_and_closed_a_minute_later_gave_the_peer_no_time_to_end() 
     assert!(!client.saw_reset());
 }
 
+/// Its timeout stayed zero for ever.
 #[test]
-fn a_loop_that_had_ended_asked_to_be_turned_for_ever() {
+fn a_reactor_that_has_ended_does_not_ask_for_another_turn() {
     let world = World::new();
     let mut reactor = serving(&world, Limits::default(), echo());
     let client = world.connect(0);
@@ -200,9 +204,10 @@ fn a_loop_that_had_ended_asked_to_be_turned_for_ever() {
     }
 }
 
-/// After a full batch more may wait, of which a nested selector tells no second time.
+/// After a full batch more events may wait, and a nested selector reports them only once. An
+/// interrupted poll made the loop forget that its last batch was full.
 #[test]
-fn an_interrupted_poll_made_the_loop_forget_that_its_last_batch_was_full() {
+fn a_full_batch_is_remembered_across_an_interrupted_poll() {
     let world = World::with_capacity(1);
     let mut reactor = serving(&world, Limits::default(), echo());
     let clients = [world.connect(0), world.connect(0)];
@@ -212,13 +217,14 @@ fn an_interrupted_poll_made_the_loop_forget_that_its_last_batch_was_full() {
     assert_eq!(reactor.timeout(), NOW);
     world.fail_poll(std::io::ErrorKind::Interrupted);
     reactor.turn(NOW).unwrap();
-    assert_eq!(reactor.timeout(), NOW, "nobody has looked yet");
+    assert_eq!(reactor.timeout(), NOW, "an interrupted poll fetches nothing");
     settle(&mut reactor);
     assert!(clients.iter().all(|client| client.received() == b"x"));
 }
 
+/// Protocols that panicked in one turn counted as one, and a protocol that panicked twice as two.
 #[test]
-fn protocols_that_panicked_in_one_turn_were_counted_as_one_and_one_that_did_twice_as_two() {
+fn each_protocol_that_panics_counts_once() {
     /// Panics when it hears something, and when it is dropped.
     struct Bomb;
     impl Protocol for Bomb {
@@ -242,8 +248,8 @@ fn protocols_that_panicked_in_one_turn_were_counted_as_one_and_one_that_did_twic
     assert_eq!(panic.downcast_ref(), Some(&"boom"));
 }
 
-/// One event a batch, and a listener whose door is to be shut and cannot be: with no slot
-/// left, nobody asks it.
+/// One event a batch, and a listener that a fault is to shut but cannot: with no slot left, the
+/// reactor does not call accept.
 #[cfg(feature = "testing")]
 fn behind_a_shut_door(
     world: &World,
@@ -265,18 +271,19 @@ fn behind_a_shut_door(
     reactor
 }
 
-/// The events of its own that a fault adds were counted as if they filled the batch.
+/// The events that a fault adds were counted as if they filled the batch.
 #[cfg(feature = "testing")]
 #[test]
-fn a_fault_that_could_not_be_acted_on_yet_kept_the_loop_from_sleeping() {
+fn the_loop_sleeps_while_a_fault_waits_until_a_listener_is_asked() {
     let world = World::with_capacity(1);
     let reactor = behind_a_shut_door(&world, 1);
     assert_ne!(reactor.timeout(), NOW);
 }
 
+/// A batch that was full looked longer than full because a fault had added to it.
 #[cfg(feature = "testing")]
 #[test]
-fn a_full_batch_was_not_seen_to_be_full_because_a_fault_had_added_to_it() {
+fn a_full_batch_counts_as_full_beside_the_events_that_a_fault_adds() {
     let world = World::with_capacity(1);
     let mut reactor = behind_a_shut_door(&world, 2);
     let ids: Vec<_> = reactor.ids().collect();
