@@ -13,6 +13,7 @@ mod program;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,13 +26,19 @@ struct Strace {
     child: Child,
     program: u32,
     said: BufReader<ChildStderr>,
+    /// The file with the calls, if they are not on stderr.
+    log: Option<PathBuf>,
     _watchdog: Watchdog,
 }
 
 impl Strace {
     /// Lets `call` fail as `what` says: `error=EMFILE:when=1+2` is every second time.
     fn attach(server: &Server, call: &str, what: &str) -> Strace {
-        Strace::with(server.pid(), call, what, &["-o", "/dev/null"])
+        let log = std::env::temp_dir().join(format!("campanile-strace-{}", server.pid()));
+        let options = ["-o", log.to_str().unwrap()];
+        let mut strace = Strace::with(server.pid(), call, what, &options);
+        strace.log = Some(log);
+        strace
     }
 
     /// The same, and prints every such call and its time.
@@ -54,7 +61,7 @@ impl Strace {
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         stderr.read_line(&mut said).unwrap();
         assert!(said.contains("attached"), "{said}");
-        Strace { child, program, said: stderr, _watchdog: watchdog }
+        Strace { child, program, said: stderr, log: None, _watchdog: watchdog }
     }
 }
 
@@ -72,6 +79,13 @@ impl Drop for Strace {
         // strace lets go of the program and ends.
         program::signal(self.child.id(), libc::SIGTERM);
         let _ = self.child.wait();
+        let Some(log) = &self.log else { return };
+        let calls = std::fs::read_to_string(log).unwrap_or_default();
+        let _ = std::fs::remove_file(log);
+        assert!(
+            std::thread::panicking() || calls.contains("(INJECTED)"),
+            "no call failed: {calls}"
+        );
     }
 }
 

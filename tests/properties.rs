@@ -54,32 +54,22 @@ fn ten_thousand_seconds_of_all_time_are_told_as_the_calendar_has_them() {
 
 #[test]
 fn any_address_that_is_understood_says_itself_again() {
-    let pieces = [
-        "127.0.0.1",
-        "::1",
-        "[",
-        "]",
-        ":",
-        "9999",
-        "0",
-        "65535",
-        "65536",
-        "localhost",
-        "off",
-        ".",
-        "-",
-        "_",
-        "%",
-        "fe80::1",
-        "a",
-        "\u{e9}",
-        " ",
-        "999999999999999999999",
-    ];
-    let mut random = Random::new(3);
+    let hosts = ["127.0.0.1", "[::1]", "[fe80::1%2]", "localhost", "a-b.c", "::1", "0", ""];
+    let ports = ["9999", "0", "65535", "65536"];
+    let pieces =
+        ["[", "]", ":", ".", "-", "_", "%", "off", "a", "\u{e9}", " ", "99999999999999999999"];
+    let pieces = [&hosts[..], &ports, &pieces].concat();
+    let (mut random, mut understood) = (Random::new(3), 0);
     for _ in 0..50_000 {
+        let mut address = format!("{}:{}", random.pick(&hosts), random.pick(&ports));
+        understood += usize::from(address::server(&address).is_ok());
+        bodies::addresses(&address);
+        let at = random.below(address.len() + 1);
+        address.insert_str(at, random.pick(&pieces));
+        bodies::addresses(&address);
         bodies::addresses(&text(&mut random, &pieces));
     }
+    assert!(understood > 10_000, "only {understood} texts are addresses");
 }
 
 #[cfg(feature = "testing")]

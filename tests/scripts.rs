@@ -261,6 +261,7 @@ fn a_panic_ends_its_connection_without_another_call() {
     assert!(matches!(reason, CloseReason::Panicked));
     connection.end(reason, &mut lent);
     assert!(script.0.borrow().aborted, "the peer sees that it went wrong");
-    let panic = lent.take_panic().expect("kept for whoever owns the reactor");
+    let panic = lent.take_panic().expect("the panic is kept for the owner of the reactor");
     assert_eq!(panic.downcast_ref(), Some(&"boom"));
+    assert!(lent.take_panic().is_none(), "the protocol was called again");
 }
