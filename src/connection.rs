@@ -30,7 +30,7 @@ enum Stage {
     Closed,
 }
 
-/// The result of a run: a connection needs this besides an event.
+/// The result of a run: the loop must schedule this, besides events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
@@ -42,13 +42,13 @@ pub struct Next {
     pub deadline: Option<u64>,
 }
 
-/// The queue of the loop that a connection waits in.
+/// The place of a connection in the run queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Queued {
     No,
-    /// The run queue, for a new event: it runs in this turn, with the small budget.
+    /// It runs in this turn, with the small budget.
     Fresh,
-    /// The leftovers, for work left when a budget was spent: it runs once it is the oldest.
+    /// Its budget was spent before its work was done: it runs once it is the oldest.
     Leftover,
 }
 
@@ -66,14 +66,14 @@ struct Extra {
 /// | input \ output | Open | Flushing | Shut |
 /// |---|---|---|---|
 /// | Open | conversation | we have ended, the queue is being sent | we have ended, the peer may still send |
-/// | Open, closed | | the queue is being sent, incoming bytes are discarded | lingering: the FIN is sent, incoming bytes are discarded until EOF or the linger timeout |
+/// | Open, protocol has closed | | the queue is being sent, incoming bytes are discarded | lingering: the FIN is sent, incoming bytes are discarded until EOF or the linger timeout |
 /// | Ended | the peer has ended, we may still send | the queue is being sent | finished |
 ///
 /// *Readiness* is what the kernel reported: set by events, cleared by `WouldBlock`. *Interest* is what
 /// the state allows: computed, never stored. Work is their intersection.
 pub struct Connection<S> {
     stream: S,
-    /// The low bits of the time of the last progress; once lingering, of the FIN.
+    /// The low bits of the time from which the bound that applies is counted.
     progress: u32,
     stage: Stage,
     state: State,
@@ -81,7 +81,7 @@ pub struct Connection<S> {
     /// The bound that the armed deadline was computed for. `None` once the deadline has come, or a
     /// timer was set. While the bound stays the same, activity only moves the deadline back.
     planned: Option<Bound>,
-    /// Kept here for the loop, which saves a table.
+    /// The loop's mark, kept here to save a table.
     pub(crate) queued: Queued,
     protocol: Box<dyn Protocol>,
     send_queue: SendQueue,
@@ -151,7 +151,7 @@ impl<S: Stream> Connection<S> {
         self.check_deadline(has_work, cx)
     }
 
-    /// Reads, calls and writes. Returns whether the budget ended it: then work is left.
+    /// Reads, calls and writes. Returns true if work is left because the budget is spent.
     fn work(&mut self, cx: &mut Workspace) -> Result<bool, CloseReason> {
         if !self.send_queue.is_empty() {
             self.flush(0..0, cx)?;
@@ -164,24 +164,25 @@ impl<S: Stream> Connection<S> {
             let room = if self.ready.is_readable() { self.room(cx) } else { 0 };
             let has_work = if !self.send_queue.is_empty() && self.ready.is_writable() {
                 true
-            } else if room > 0 {
-                if cx.read_budget > 0 {
-                    self.read(room, cx)?;
-                    continue;
-                }
-                true
             } else if self.has_drained(cx) {
+                // Before the next read, or a peer that never pauses would keep the protocol from it.
                 if cx.write_budget > 0 {
                     self.state.congested = false;
                     self.notify(cx, &mut |protocol, out| protocol.on_drain(out))?;
                     continue;
                 }
                 true
+            } else if room > 0 {
+                if cx.read_budget > 0 {
+                    self.read(room, cx)?;
+                    continue;
+                }
+                true
             } else {
                 false
             };
-            // Once a run, or a timer set to the past would never let it end; and even if there is
-            // more to read, or a peer that never pauses would keep the protocol from its timer.
+            // The timer fires at most once a run; otherwise a timer in the past would loop for ever.
+            // It fires even if work is left; otherwise a peer that never pauses would block it.
             if timer_has_fired || !self.take_due_timer(cx) {
                 return Ok(has_work);
             }
@@ -208,7 +209,7 @@ impl<S: Stream> Connection<S> {
     }
 
     // ANCHOR: drain
-    /// Returns whether the protocol waits for [`Protocol::on_drain`], and may have it.
+    /// Returns whether [`Protocol::on_drain`] is due: the queue has fallen to low water.
     fn has_drained(&self, cx: &Workspace) -> bool {
         self.state.congested
             && self.state.output == Output::Open
@@ -220,7 +221,7 @@ impl<S: Stream> Connection<S> {
         self.stage == Stage::Opened && self.room(cx) > 0
     }
 
-    /// Records the readiness that an event reported. Readiness is a hint: the next call tells.
+    /// Records the readiness that an event reported. It is a hint: only the next call shows whether it holds.
     /// For `is_plain` see [`Event::is_plain`](crate::Event::is_plain).
     pub fn note(&mut self, readable: bool, writable: bool, is_plain: bool) {
         self.ready.on_event(readable, writable, is_plain);

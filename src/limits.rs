@@ -13,7 +13,7 @@ use crate::timers::{Millis, millis};
 pub struct Limits {
     /// Open connections. More clients wait in the backlog. Default: 10,000.
     pub connections: usize,
-    /// Open connections from one address. More are reset at once. Default: no bound.
+    /// Open connections from one address. More are closed at once. Default: no bound.
     pub per_peer: Option<usize>,
     /// Resets a connection that moves no byte in either direction for this long. May act up to a
     /// fifth of the time later, and at most an hour, so that many idle connections share wake-ups.

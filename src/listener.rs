@@ -6,9 +6,9 @@ use crate::kernel::Kernel;
 use crate::protocol::{Accepted, Address, Protocol};
 use crate::timers::Millis;
 
-/// How long a listener pauses after an error that trying again at once would not end.
+/// How long a listener pauses after an error that an immediate retry would repeat.
 const RETRY: Millis = 100;
-/// At most one warning in this time. The next warning says how many failures it stands for.
+/// At most one warning in this time. The next warning says how many failures were not logged.
 const QUIET: Millis = 1000;
 /// For how many turns in a row clients must wait before a turn accepts more than one.
 const PATIENCE: u32 = 4;
@@ -101,7 +101,7 @@ impl<L> Listener<L> {
         self.pause = Pause::Full;
     }
 
-    /// Ends a pause: a connection has closed, and its slot and its descriptor are free. No event tells.
+    /// Ends a pause: a connection has closed, and its slot and its descriptor are free. No event reports this.
     pub(crate) fn resume(&mut self) {
         self.pause = Pause::No;
     }

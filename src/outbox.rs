@@ -34,8 +34,8 @@ impl SendQueue {
         self.bytes.extend_from_slice(more);
     }
 
-    /// Drops the sent prefix. Only growing does this: shifting after every write would be quadratic,
-    /// and never shifting would keep every byte for a peer that is always a little behind.
+    /// Drops the sent prefix, only when the queue grows. Shifting after every write would be quadratic.
+    /// Never shifting would keep every byte for a peer that is always a little behind.
     fn make_room(&mut self, more: usize) {
         let needed = self.len() + more;
         if needed <= self.bytes.capacity() && self.head >= self.bytes.len() / 2 {
@@ -203,14 +203,14 @@ impl Outbox {
         if !self.borrow(bytes) {
             self.queue.append(bytes);
         }
-        // Set here and not after the flush: a producer whose output fits the socket would otherwise
-        // never be called again.
+        // Set here and not after the flush: otherwise a producer whose output fits the socket would
+        // never get `on_drain`.
         if self.unsent() >= self.high_water {
             self.state.congested = true;
         }
     }
 
-    /// Extends the borrowed part by `bytes` if they lie there and the order is kept.
+    /// Borrows `bytes` if they directly follow the borrowed part and the queue is empty.
     fn borrow(&mut self, bytes: &[u8]) -> bool {
         // An address below the buffer wraps around to far behind it. A slice that begins in the
         // buffer also ends there: no slice spans two allocations.
@@ -302,8 +302,8 @@ impl Outbox {
         self.set_timer(Some(deadline));
     }
 
-    /// Requests a call of [`on_wake`](crate::Protocol::on_wake) after `delay`. A delay that is too
-    /// long to be a point in time never ends.
+    /// Requests a call of [`on_wake`](crate::Protocol::on_wake) after `delay`. If the time
+    /// of the call is beyond what a clock can hold, no wake-up is set.
     pub fn wake_after(&mut self, delay: Duration) {
         self.set_timer(self.now.checked_add(delay));
     }
@@ -334,7 +334,7 @@ impl Outbox {
         state: State,
         timer: Option<Instant>,
     ) {
-        // Otherwise the spare storage, which is empty too, stays here.
+        // An empty queue is not swapped, so the call uses the spare storage.
         if !queue.is_empty() {
             std::mem::swap(&mut self.queue, queue);
         }

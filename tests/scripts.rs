@@ -160,6 +160,70 @@ fn a_congested_producer_resumes_without_an_edge() {
 }
 
 #[test]
+fn a_peer_that_never_pauses_does_not_keep_a_protocol_from_its_drain() {
+    /// Bounds by itself what it reads, and sends more than the high-water mark at the first byte.
+    struct Relay(u32);
+    impl Protocol for Relay {
+        fn on_data(&mut self, _: &[u8], out: &mut campanile::Outbox) {
+            out.resume();
+            if self.0 == 0 {
+                out.send(&[7; 100]);
+            }
+            self.0 += 1;
+        }
+        fn on_drain(&mut self, out: &mut campanile::Outbox) {
+            assert!(self.0 < 3, "{} reads came first", self.0);
+            out.close();
+        }
+    }
+    let script = Script::default();
+    let limits = Limits { high_water: 50, low_water: 10, scratch: 8, ..Limits::default() };
+    let mut lent = Workspace::new(limits, Instant::now());
+    // Every read returns bytes, for far longer than one budget.
+    script.0.borrow_mut().begin(&[], &pattern(1 << 20));
+    let reason = converse(&script, Relay(0), &mut lent);
+    assert!(matches!(reason, CloseReason::Finished));
+    assert_eq!(script.0.borrow().written.len(), 100);
+}
+
+#[test]
+fn a_peer_that_sends_and_never_reads_is_stalled() {
+    struct Answer;
+    impl Protocol for Answer {
+        fn on_data(&mut self, _: &[u8], out: &mut campanile::Outbox) {
+            out.resume();
+            out.send(b"answer");
+        }
+    }
+    let began = Instant::now();
+    let script = Script::default();
+    let limits = Limits { stall: Some(Duration::from_secs(5)), ..Limits::default() };
+    let mut lent = Workspace::new(limits, began);
+    let mut connection = Connection::new(script.clone(), Box::new(Answer), &lent);
+    for second in 0..10 {
+        // A byte each second, and no room for an answer.
+        let read_then_write = [Step::One, Step::WouldBlock, Step::WouldBlock];
+        let write_then_read = [Step::WouldBlock, Step::One, Step::WouldBlock];
+        let steps = if second == 0 { read_then_write } else { write_then_read };
+        script.0.borrow_mut().begin(&steps, b"xx");
+        lent.begin_turn(began + Duration::from_secs(second));
+        connection.note(true, false, false);
+        connection.note_deadline();
+        match connection.run(&mut lent) {
+            Ok(_) => assert!(second < 5, "second {second}"),
+            Err(reason) => {
+                assert!(
+                    second >= 5 && matches!(reason, CloseReason::Stalled),
+                    "{second}: {reason}"
+                );
+                return;
+            }
+        }
+    }
+    panic!("never stalled");
+}
+
+#[test]
 fn what_is_more_than_a_budget_is_tried_before_the_cap_is_held_against_it() {
     struct Speech;
     impl Protocol for Speech {

@@ -31,7 +31,7 @@ impl Bound {
         }
     }
 
-    /// Returns the reason of a connection that has exceeded it.
+    /// Returns the close reason if the bound is exceeded.
     fn reason(self) -> CloseReason {
         match self {
             Bound::Connect => CloseReason::ConnectFailed(ErrorKind::TimedOut.into()),
@@ -55,7 +55,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Closes a connection that has exceeded its bound, and returns when to check another one.
+    /// Closes a connection that has exceeded its bound; otherwise returns the time of the next check.
     ///
     /// The check is skipped while the bound is the one that the armed deadline was computed for:
     /// that deadline has not come, and activity since then only moves it back.
@@ -120,7 +120,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Returns true once for a timer that is due.
+    /// Clears a due timer and returns true.
     pub(super) fn take_due_timer(&mut self, cx: &Workspace) -> bool {
         let is_due = self.timer().is_some_and(|at| at <= cx.now);
         if is_due {

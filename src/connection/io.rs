@@ -22,7 +22,7 @@ impl<S: Stream> Connection<S> {
         self.progress = cx.millis as u32;
         self.notify(cx, &mut |protocol, out| protocol.on_open(out))?;
         // An accepted socket is assumed readable, for protocols that answer. A protocol that has
-        // closed waits for a FIN, which is hardly ever there so soon: registration reports it.
+        // closed waits for a FIN, which is rarely there yet; if it is, registration reports it.
         if !is_outgoing && self.state.closed {
             self.ready.clear_readable();
         }
@@ -49,7 +49,7 @@ impl<S: Stream> Connection<S> {
             Ok(count) => count.min(size),
             Err(error) => return self.on_read_error(error),
         };
-        // Otherwise it stays readable: mio only promises another event after `WouldBlock`.
+        // Without that proof it stays readable: mio only promises another event after `WouldBlock`.
         // ANCHOR: short-read
         if count < size && self.ready.is_drained_by_short_read() {
             self.ready.clear_readable();
@@ -59,7 +59,10 @@ impl<S: Stream> Connection<S> {
         if self.state.closed {
             return self.discard(count, cx);
         }
-        self.progress = cx.millis as u32;
+        if self.send_queue.is_empty() {
+            // With bytes queued, only a write is progress: the write timeout runs.
+            self.progress = cx.millis as u32;
+        }
         self.call(cx, count, |protocol, data, out| protocol.on_data(data, out))
     }
 
@@ -110,7 +113,7 @@ impl<S: Stream> Connection<S> {
         let timer = self.extra.as_ref().and_then(|extra| extra.timer);
         cx.outbox.begin_call(&mut self.send_queue, self.state, timer);
         let (data, out) = (&cx.scratch[..count], &mut cx.outbox);
-        // A panic leaves nothing behind but this protocol, which is dropped.
+        // Unwind-safe: only the protocol can be left inconsistent, and it is dropped.
         let outcome = catch_unwind(AssertUnwindSafe(|| what(&mut *self.protocol, data, out)));
         self.state = cx.outbox.end_call(&mut self.send_queue);
         if let Err(panic) = outcome {
@@ -147,7 +150,7 @@ impl<S: Stream> Connection<S> {
         }
         self.set_timer(cx.outbox.wake());
         if self.is_lingering() {
-            // Our half has ended before; the linger timeout starts with the close.
+            // Our half ended earlier; the linger timeout starts with the close.
             self.progress = cx.millis as u32;
         }
         Ok(())
@@ -177,7 +180,7 @@ impl<S: Stream> Connection<S> {
             };
             // ANCHOR: cursor
             match outcome {
-                // Zero does not mean "nothing yet", which is `WouldBlock`: it will never take more.
+                // Zero is not "not yet" (that is `WouldBlock`): the stream will never take more.
                 Ok(0) => return Err(CloseReason::Failed(ErrorKind::WriteZero.into())),
                 // A short write is the normal case, not an error: move the cursor and go on.
                 Ok(taken) => {
@@ -203,7 +206,7 @@ impl<S: Stream> Connection<S> {
         self.settle(cx)
     }
 
-    /// Gives storage back and bounds what is left. If nothing is left or may follow, ends our half.
+    /// Gives spare storage back, checks the cap, and ends our half once a flushing queue is empty.
     fn settle(&mut self, cx: &mut Workspace) -> Result<(), CloseReason> {
         cx.outbox.recycle(&mut self.send_queue);
         if !self.send_queue.is_empty() {

@@ -112,13 +112,14 @@ impl<K: Kernel> Reactor<K> {
         Ok((key, stream))
     }
 
-    /// Accepts a burst of connections from one listener, which has left its place for that long.
+    /// Accepts a burst of connections from one listener. The caller has taken it out of `listeners`;
+    /// this puts it back, unless it is broken or, in a shutdown, drained.
     pub(super) fn accept_burst(&mut self, key: usize, mut listener: Box<Listener<K::Listener>>) {
         let (most, now) = (self.cx.limits.accepts, self.cx.millis);
         let burst = listener.burst(most);
         for count in 0..=burst {
             if count == burst {
-                // At the most a turn may accept, the listener stays ready and the next turn goes on.
+                // After a burst of the full size the listener stays ready, and the next turn goes on.
                 if burst < most {
                     listener.rearm(&mut self.kernel, key);
                 }

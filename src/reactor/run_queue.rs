@@ -39,8 +39,8 @@ impl RunQueue {
         self.leftovers.push_back(key);
     }
 
-    /// Removes a leftover, which is urgent or gone: the next connection of its slot must not inherit
-    /// its place.
+    /// Takes a connection out of the leftovers. A closed one must not leave its place to the next
+    /// connection of its slot.
     pub(super) fn remove_leftover<S>(&mut self, key: usize, connection: &mut Connection<S>) {
         if connection.queued == Queued::Leftover {
             connection.queued = Queued::No;
