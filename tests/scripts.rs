@@ -175,6 +175,9 @@ fn a_peer_that_never_pauses_does_not_keep_a_protocol_from_its_drain() {
             assert!(self.0 < 3, "{} reads came first", self.0);
             out.close();
         }
+        fn on_eof(&mut self, _: &mut campanile::Outbox) {
+            panic!("the peer's EOF came first");
+        }
     }
     let script = Script::default();
     let limits = Limits { high_water: 50, low_water: 10, scratch: 8, ..Limits::default() };
