@@ -71,15 +71,6 @@ fn a_protocol_of_ones_own_frames_times_out_and_refuses() {
 }
 
 #[test]
-#[cfg(feature = "testing")]
-fn the_naive_client_loses_what_comes_in_the_second_piece_and_the_repaired_one_does_not() {
-    let said = output("naive_client", &[]);
-    let lines: Vec<_> = said.lines().map(|line| line.split_once('"').unwrap().1).collect();
-    let line = r#"Wed Jan 29 19:14:15 2014\r\n""#;
-    assert_eq!(lines, [line, "Wed J\"", line]);
-}
-
-#[test]
 fn what_one_guest_says_the_others_hear() {
     let (_chat, addr) = Example::serve("chat", &["127.0.0.1:0"]);
     let welcome = b"welcome; what you say, everybody hears\n";
