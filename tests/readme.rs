@@ -195,7 +195,7 @@ fn root() -> &'static Path {
 #[test]
 fn every_test_the_readme_names_is_there() {
     let named: Vec<_> = README.split('`').filter(|word| word.starts_with("tests/")).collect();
-    assert!(named.len() > 10, "the README names only {named:?}");
+    assert!(named.len() >= 4, "the README names only {named:?}");
     for word in named {
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(word).exists(), "{word} is missing");
     }
