@@ -115,7 +115,7 @@ pub fn echo_stream(
             let flight = flight.clone();
             move || send(from, &half, &notes, &flight)
         })
-        .map_err(failed)?;
+        .map_err(Error::Thread)?;
     let owed = Owed { notes: sent, piece: Vec::new(), at: 0, ended: false, since: Instant::now() };
     let receiver =
         Receiver { stream: &stream, addr, timeout, owed, flight: &flight, to, received: 0 };

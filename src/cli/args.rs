@@ -48,7 +48,7 @@ had no room for) and stopped. The sources describe their fields in
 tests/schema/events.json.
 
 Every flag can be set in the environment: --ready-file by CAMPANILE_READY_FILE.
-An empty value counts as unset. RUST_LOG sets what is logged without -v and -q.";
+An empty value counts as unset. Without -v and -q, RUST_LOG sets the log level.";
 
 const DAYTIME_EXAMPLES: &str = "\
 Examples:
@@ -62,12 +62,13 @@ Examples:
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
-  campanile check echo localhost:7777      any server, in any language, or a proxy before one
+  campanile check echo localhost:7777   any server, or a proxy in front of one
   campanile check daytime 13
-  campanile check echo --rung 1 7777       an exercise: climb to rung 1 only, then to rung 2 ...
+  campanile check echo --rung 1 7777    rung 1 only, as the first exercise
 
-The climb ends at the first rung that the server does not reach. The table then shows what the client
-sent, what it received and which rule the server broke.
+A rung is a small conversation that checks one rule. The rungs are run in order,
+up to the first that the server does not reach. The table then shows what the
+client sent, what it received and which rule the server broke.
 
 Exit codes:
   0    every rung reached, up to --rung
@@ -159,11 +160,11 @@ pub struct Serve {
     #[arg(long, value_name = "PATH", help_heading = "Listen")]
     pub ready_file: Option<PathBuf>,
 
-    /// Accept N connections; others wait [default: 10000]
+    /// Open connections; more wait [default: 10000]
     #[arg(long, value_name = "N", value_parser = values::count, help_heading = "Limits")]
     pub max_connections: Option<usize>,
 
-    /// Refuse more than N from one address
+    /// Open connections from one address
     #[arg(long, value_name = "N", default_value = "off", value_parser = values::count_or_off)]
     #[arg(help_heading = "Limits")]
     pub max_per_peer: OrOff<usize>,
@@ -229,15 +230,15 @@ pub struct Serve {
 /// Flags of the clients and of the check.
 #[derive(Debug, Args)]
 pub struct Client {
-    /// Bound on connecting, and on silence of the server
+    /// Fail after T without an answer
     #[arg(long, value_name = "T", default_value = "10s", value_parser = values::length)]
     pub timeout: Duration,
 
-    /// Bound on the whole command, or off [default: 60s; off for check and -m -]
+    /// Fail after T in all [default: 60s; check, -m -: off]
     #[arg(long, value_name = "T", value_parser = values::length_or_off)]
     pub deadline: Option<OrOff<Duration>>,
 
-    /// Print one JSON object instead
+    /// Print one JSON object instead of text
     #[arg(long)]
     pub json: bool,
 }
@@ -245,7 +246,7 @@ pub struct Client {
 #[derive(Debug, Args)]
 #[command(after_help = DAYTIME_EXAMPLES)]
 pub struct Daytime {
-    /// PORT (of loopback), IP:PORT, [IPV6]:PORT or HOST:PORT
+    /// PORT, IP:PORT, [IPV6]:PORT or HOST:PORT
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999", value_parser = address::server)]
     pub addr: Place,
 
@@ -256,11 +257,11 @@ pub struct Daytime {
 #[derive(Debug, Args)]
 #[command(after_help = ECHO_EXAMPLES)]
 pub struct Echo {
-    /// PORT (of loopback), IP:PORT, [IPV6]:PORT or HOST:PORT
+    /// PORT, IP:PORT, [IPV6]:PORT or HOST:PORT
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:12345", value_parser = address::server)]
     pub addr: Place,
 
-    /// Text to send; - streams stdin to stdout
+    /// Send this; - for stdin to stdout
     #[arg(short, long, value_name = "TEXT", default_value = "Hello, world")]
     #[arg(allow_hyphen_values = true)]
     pub message: OsString,
@@ -281,7 +282,7 @@ pub enum Check {
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_ECHO_RUNGS)]
 pub struct CheckEcho {
-    /// PORT (of loopback), IP:PORT, [IPV6]:PORT or HOST:PORT
+    /// PORT, IP:PORT, [IPV6]:PORT or HOST:PORT
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:12345", value_parser = address::server)]
     pub addr: Place,
 
@@ -296,7 +297,7 @@ pub struct CheckEcho {
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_DAYTIME_RUNGS)]
 pub struct CheckDaytime {
-    /// PORT (of loopback), IP:PORT, [IPV6]:PORT or HOST:PORT
+    /// PORT, IP:PORT, [IPV6]:PORT or HOST:PORT
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999", value_parser = address::server)]
     pub addr: Place,
 

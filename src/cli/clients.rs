@@ -92,7 +92,7 @@ fn run(
                 }
                 return fail(None, &Failure::new(TIMED_OUT, what, advice));
             }
-            Err(error) => Err(Error::Connect { addr: addr.to_string(), error }),
+            Err(error) => Err(Error::Thread(error)),
         },
     };
     let Err(error) = outcome else {

@@ -110,7 +110,7 @@ fn cannot_listen<K: Kernel>(
         ErrorKind::AddrInUse => format!("another process listens on that address; {any_port}"),
         ErrorKind::PermissionDenied => format!(
             "ports below 1024 need a privilege; use --{service} {}, or grant CAP_NET_BIND_SERVICE",
-            10_000 + u32::from(port)
+            SocketAddr::new(addr.ip(), port.checked_add(10_000).unwrap_or(port))
         ),
         ErrorKind::AddrNotAvailable => format!(
             "this machine does not have that address; use --{service} 127.0.0.1:{port} or 0.0.0.0:{port}"
@@ -122,7 +122,8 @@ fn cannot_listen<K: Kernel>(
             )
         }
         _ if error.raw_os_error() == Some(libc::EMFILE) => {
-            "the limit of open files is reached; raise it: ulimit -n 1024".into()
+            "the limit of open files is reached; raise the hard limit: ulimit -Hn, LimitNOFILE="
+                .into()
         }
         _ => format!("use another address, such as --{service} 127.0.0.1:0"),
     };

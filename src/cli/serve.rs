@@ -41,7 +41,8 @@ pub fn serve(args: &Serve) -> ExitCode {
 fn run(args: &Serve, output: &Output) -> Result<(), Failure> {
     check(args)?;
     let failed = |error: io::Error| {
-        let advice = "if the limit of open files is reached, raise it: ulimit -n 1024";
+        let advice =
+            "if the limit of open files is reached, raise the hard limit: ulimit -Hn, LimitNOFILE=";
         Failure::new(FAILED, format!("cannot create the event loop: {error}"), advice)
     };
     if !Lab::is_wanted(args) {
@@ -61,7 +62,8 @@ fn run_on<K: Kernel>(
     lab: Option<&Lab>,
 ) -> Result<(), Failure> {
     let signals = watch_signals(&mut reactor).map_err(|error| {
-        let advice = "if the limit of open files is reached, raise it: ulimit -n 1024";
+        let advice =
+            "if the limit of open files is reached, raise the hard limit: ulimit -Hn, LimitNOFILE=";
         Failure::new(FAILED, format!("cannot install the signal handlers: {error}"), advice)
     })?;
     let connections_log = ConnectionsLog::default();

@@ -29,6 +29,8 @@ pub enum Error {
     Garbage { addr: String, line: Vec<u8> },
     /// The reply differs from the message, from the byte at `offset` on.
     Mismatch { addr: String, offset: u64, kind: Mismatch },
+    /// No thread can be started.
+    Thread(io::Error),
     /// The input cannot be read.
     Input(io::Error),
     /// The output cannot be written.
@@ -52,6 +54,7 @@ impl Error {
     /// Returns what to do next.
     pub fn advice(&self) -> &'static str {
         match self {
+            Error::Thread(_) => "the limit of processes may be reached; raise it: ulimit -u",
             Error::NotFound { .. } => {
                 "check the spelling, or give an IP address and port, such as 127.0.0.1:9999"
             }
@@ -60,8 +63,7 @@ impl Error {
                  again in a minute"
             }
             Error::Connect { .. } => {
-                "check the address and the port, and start the server if it does not run: \
-                 campanile serve"
+                "check the address and the port, and start the server; ours is: campanile serve"
             }
             Error::ConnectTimedOut { .. } => {
                 "check the address and any firewall on the way, or set a longer --timeout"
@@ -86,6 +88,7 @@ impl Error {
 impl Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Error::Thread(error) => write!(f, "cannot start a thread: {error}"),
             Error::NotFound { addr, error } => write!(f, "cannot find {addr}: {error}"),
             Error::Connect { addr, error } => write!(f, "cannot connect to {addr}: {error}"),
             Error::ConnectTimedOut { addr, timeout } => {

@@ -173,8 +173,7 @@ impl Error {
                 "check the spelling, or give an IP address and port, such as 127.0.0.1:12345"
             }
             Error::Absent { .. } => {
-                "check the address and the port, and start the server if it does not run: \
-                 campanile serve"
+                "check the address and the port, and start the server that is to be checked"
             }
             Error::Loop(_) => {
                 "close other programs, or raise the limit of open files: ulimit -n 4096"

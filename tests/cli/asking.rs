@@ -150,7 +150,7 @@ fn a_refused_connection_is_an_error() {
         let ended = run_words([command, &addr.to_string()]);
         let expected = format!(
             "error: cannot connect to {addr}: Connection refused (os error 111)\n  \
-             check the address and the port, and start the server if it does not run: campanile serve\n"
+             check the address and the port, and start the server; ours is: campanile serve\n"
         );
         assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(1), "", &*expected));
     }

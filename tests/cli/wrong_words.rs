@@ -256,7 +256,7 @@ fn a_port_for_the_privileged() {
     let Some(mut command) = campanile_without_privileges() else { return };
     let ended = run(command.args(["serve", "-e", "off", "-d", "1"]));
     let expected = "error: cannot listen on 127.0.0.1:1 for daytime: Permission denied (os error \
-                    13)\n  ports below 1024 need a privilege; use --daytime 10001, or grant \
+                    13)\n  ports below 1024 need a privilege; use --daytime 127.0.0.1:10001, or grant \
                     CAP_NET_BIND_SERVICE\n";
     assert_eq!((ended.code, &*ended.stdout, &*ended.stderr), (Some(1), "", expected));
 }

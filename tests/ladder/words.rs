@@ -272,8 +272,7 @@ fn a_refused_connection_is_exit_1() {
          \"message\":\"{message}\"}}\n"
     );
     assert_eq!((ended.code, ended.stdout), (Some(1), expected));
-    let advice =
-        "check the address and the port, and start the server if it does not run: campanile serve";
+    let advice = "check the address and the port, and start the server that is to be checked";
     let progress = progress(&["one client"]);
     assert_eq!(ended.stderr, format!("{progress}error: {message}\n  {advice}\n"));
     let ended = run_words(["check", "daytime", "no-such-name.invalid:13"]);
