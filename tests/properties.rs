@@ -77,48 +77,13 @@ fn any_address_that_is_understood_says_itself_again() {
 fn any_fault_that_is_understood_says_itself_again() {
     let whom =
         ["", "echo: ", "daytime once: ", "echo #3: ", "echo #2..9: ", "a 12.5%: ", "b every:"];
-    let what = [
-        "delay 20ms",
-        "delay 2s+-7us",
-        "slice 3",
-        "slice 9/4ms",
-        "rate 64KiB/s",
-        "short 1",
-        "stall",
-        "deaf",
-        "corrupt",
-        "hold-open",
-        "shut",
-        "close",
-        "reset",
-        "refuse",
-        "never-accept",
-    ];
+    let what = "delay 20ms, delay 2s+-7us, slice 3, slice 9/4ms, rate 64KiB/s, short 1, \
+        stall, deaf, corrupt, hold-open, shut, close, reset, refuse, never-accept";
+    let what: Vec<_> = what.split(", ").collect();
     let when =
         ["", " after 5 bytes", " after 2MiB in", " after 90s", " at eof", " at write 3", " at "];
-    let pieces = [
-        " ",
-        ":",
-        "#",
-        "%",
-        "/",
-        "+-",
-        "..",
-        "0",
-        "1",
-        "18446744073709551616",
-        "after",
-        "at",
-        "in",
-        "KiB",
-        "ns",
-        "h",
-        "once",
-        "echo",
-        "delay",
-        "reset",
-        "\u{e9}",
-    ];
+    let pieces = " |:|#|%|/|+-|..|0|1|18446744073709551616|after|at|in|KiB|ns|h|once|echo|delay|reset|\u{e9}";
+    let pieces: Vec<_> = pieces.split('|').collect();
     let mut random = Random::new(4);
     for _ in 0..50_000 {
         let mut fault = random.pick(&whom).to_owned() + random.pick(&what) + random.pick(&when);

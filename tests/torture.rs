@@ -19,88 +19,37 @@ use sim::run::Simulation;
 use sim::socket::{Link, Service};
 use sim::world::{Selector, Torture, World};
 
+/// A list of names from libc.
+macro_rules! errnos {
+    ($($name:ident)*) => { &[$($name),*] };
+}
+
 /// What the man page of a call lists, beside EAGAIN; for streams also what tcp(7) adds.
 fn errnos(call: &str) -> &'static [i32] {
     match call {
-        "recv" => &[
-            EBADF,
-            ECONNREFUSED,
-            EFAULT,
-            EINTR,
-            EINVAL,
-            ENOMEM,
-            ENOTCONN,
-            ENOTSOCK,
-            ECONNRESET,
-            ETIMEDOUT,
-            EHOSTUNREACH,
-        ],
-        "send" => &[
-            EACCES,
-            EALREADY,
-            EBADF,
-            ECONNRESET,
-            EDESTADDRREQ,
-            EFAULT,
-            EINTR,
-            EINVAL,
-            EISCONN,
-            EMSGSIZE,
-            ENOBUFS,
-            ENOMEM,
-            ENOTCONN,
-            ENOTSOCK,
-            EOPNOTSUPP,
-            EPIPE,
-            ETIMEDOUT,
-        ],
-        "shutdown" => &[EBADF, EINVAL, ENOTCONN, ENOTSOCK],
-        "accept4" => &[
-            EBADF,
-            ECONNABORTED,
-            EFAULT,
-            EINTR,
-            EINVAL,
-            EMFILE,
-            ENFILE,
-            ENOBUFS,
-            ENOMEM,
-            ENOTSOCK,
-            EOPNOTSUPP,
-            EPERM,
-            EPROTO,
-            ENETDOWN,
-            ENOPROTOOPT,
-            EHOSTDOWN,
-            ENONET,
-            EHOSTUNREACH,
-            ENETUNREACH,
-            ENOSR,
-            ESOCKTNOSUPPORT,
-            EPROTONOSUPPORT,
-            ETIMEDOUT,
-        ],
+        "recv" => errnos! {
+            EBADF ECONNREFUSED EFAULT EINTR EINVAL ENOMEM ENOTCONN ENOTSOCK ECONNRESET ETIMEDOUT
+            EHOSTUNREACH
+        },
+        "send" => errnos! {
+            EACCES EALREADY EBADF ECONNRESET EDESTADDRREQ EFAULT EINTR EINVAL EISCONN EMSGSIZE
+            ENOBUFS ENOMEM ENOTCONN ENOTSOCK EOPNOTSUPP EPIPE ETIMEDOUT
+        },
+        "shutdown" => errnos! { EBADF EINVAL ENOTCONN ENOTSOCK },
+        "accept4" => errnos! {
+            EBADF ECONNABORTED EFAULT EINTR EINVAL EMFILE ENFILE ENOBUFS ENOMEM ENOTSOCK
+            EOPNOTSUPP EPERM EPROTO ENETDOWN ENOPROTOOPT EHOSTDOWN ENONET EHOSTUNREACH
+            ENETUNREACH ENOSR ESOCKTNOSUPPORT EPROTONOSUPPORT ETIMEDOUT
+        },
         "epoll_ctl" | "epoll_ctl listener" => {
-            &[EBADF, EEXIST, EINVAL, ELOOP, ENOENT, ENOMEM, ENOSPC, EPERM]
+            errnos! { EBADF EEXIST EINVAL ELOOP ENOENT ENOMEM ENOSPC EPERM }
         }
-        "epoll_wait" => &[EBADF, EFAULT, EINTR, EINVAL],
-        "connect" => &[
-            EACCES,
-            EPERM,
-            EADDRINUSE,
-            EADDRNOTAVAIL,
-            EAFNOSUPPORT,
-            EALREADY,
-            EBADF,
-            ECONNREFUSED,
-            EFAULT,
-            EISCONN,
-            ENETUNREACH,
-            ENOTSOCK,
-            EPROTOTYPE,
-            ETIMEDOUT,
-        ],
-        "getsockopt" => &[EBADF, EFAULT, EINVAL, ENOPROTOOPT, ENOTSOCK],
+        "epoll_wait" => errnos! { EBADF EFAULT EINTR EINVAL },
+        "connect" => errnos! {
+            EACCES EPERM EADDRINUSE EADDRNOTAVAIL EAFNOSUPPORT EALREADY EBADF ECONNREFUSED
+            EFAULT EISCONN ENETUNREACH ENOTSOCK EPROTOTYPE ETIMEDOUT
+        },
+        "getsockopt" => errnos! { EBADF EFAULT EINVAL ENOPROTOOPT ENOTSOCK },
         other => unreachable!("{other} is not among the calls"),
     }
 }

@@ -9,19 +9,10 @@ use std::time::{Duration, Instant};
 
 use campanile::client::{self, Error, Mismatch};
 
+use crate::common::{pattern, reset};
 use crate::program::{Ended, Scripted, Server, Talking, campanile, run, run_words};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Bytes that repeat only after a long time.
-fn noise(count: usize) -> Vec<u8> {
-    let mut state = 1u32;
-    let next = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    (0..count).map(next).collect()
-}
 
 /// Gives back what it reads, changed, to the end.
 fn echo_but(mut change: impl FnMut(&mut Vec<u8>, usize) + Send + 'static) -> Scripted {
@@ -43,10 +34,6 @@ fn mismatch_of(server: &Scripted, message: &[u8]) -> (u64, Mismatch) {
         Err(Error::Mismatch { offset, kind, .. }) => (offset, kind),
         other => panic!("{other:?}"),
     }
-}
-
-fn reset(stream: &TcpStream) {
-    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 fn says(ended: &Ended, code: i32, expected: &str) {
@@ -80,7 +67,7 @@ fn twenty_megabytes_pass_from_stdin_to_stdout_unchanged() {
     let server = Server::start(&[]);
     let addr = server.echo().to_string();
     let mut client = Talking::spawn(campanile().args(["echo", &addr, "-m", "-"]));
-    let (sent, mut stdin) = (noise(20_000_000), client.stdin.take().unwrap());
+    let (sent, mut stdin) = (pattern(20_000_000), client.stdin.take().unwrap());
     let copy = sent.clone();
     let feeder = thread::spawn(move || stdin.write_all(&copy).unwrap());
     let (code, back, stderr) = client.wait();
@@ -155,7 +142,7 @@ fn every_outcome_ends_the_threads() {
     let (told, wait) = mpsc::channel();
     // Stuck in a write; stuck because too much is in flight; done.
     let server = Scripted::holding(|_| {});
-    let input = Watched(Cursor::new(noise(20_000_000)), told.clone());
+    let input = Watched(Cursor::new(pattern(20_000_000)), told.clone());
     let patience = Duration::from_millis(300);
     let error = client::echo_stream(server.addr, input, std::io::sink(), patience);
     assert!(matches!(error, Err(Error::Silent { .. })), "{error:?}");
@@ -167,7 +154,7 @@ fn every_outcome_ends_the_threads() {
     assert!(matches!(error, Err(Error::Silent { .. })), "{error:?}");
     wait.recv_timeout(PATIENCE).unwrap();
     let server = echo_but(|_, _| {});
-    let input = Watched(Cursor::new(noise(1_000_000)), told);
+    let input = Watched(Cursor::new(pattern(1_000_000)), told);
     let count = client::echo_stream(server.addr, input, std::io::sink(), PATIENCE);
     assert_eq!(count.unwrap(), 1_000_000);
     wait.try_recv().unwrap();
@@ -180,7 +167,7 @@ fn a_server_that_reads_everything_first_passes() {
         stream.read_to_end(&mut all).unwrap();
         stream.write_all(&all).unwrap();
     });
-    let message = noise(5_000_000);
+    let message = pattern(5_000_000);
     assert!(client::echo(server.addr, &message, PATIENCE).unwrap() == message);
 }
 
@@ -209,7 +196,7 @@ fn a_changed_byte_is_reported_with_its_offset() {
     );
     says(&ended, 3, &expected);
 
-    let message = noise(3_000_000);
+    let message = pattern(3_000_000);
     for offset in [0usize, 1, 65_535, 65_536, 2_999_999] {
         let server = echo_but(move |piece, at| {
             if let Some(byte) = offset.checked_sub(at).and_then(|offset| piece.get_mut(offset)) {
@@ -244,7 +231,7 @@ fn a_reply_that_is_too_short_is_a_mismatch() {
         stream.shutdown(Shutdown::Write).unwrap();
         let _ = std::io::copy(&mut stream, &mut std::io::sink());
     });
-    assert_eq!(mismatch_of(&server, &noise(3_000_000)), (100_000, Mismatch::Truncated));
+    assert_eq!(mismatch_of(&server, &pattern(3_000_000)), (100_000, Mismatch::Truncated));
 }
 
 #[test]
@@ -290,7 +277,7 @@ fn a_silent_server_ends_the_command_at_its_timeout() {
     // So much that the sender is stuck in a write; and more than may be in flight.
     for count in [20_000_000, 100_000_000] {
         let server = Scripted::holding(deaf);
-        let error = client::echo(server.addr, &noise(count), Duration::from_millis(300));
+        let error = client::echo(server.addr, &pattern(count), Duration::from_millis(300));
         assert!(matches!(error, Err(Error::Silent { received: 0, .. })), "{error:?}");
     }
     let server =
@@ -309,7 +296,7 @@ fn a_reset_ends_the_call_at_once_on_either_thread() {
             stream.read_exact(&mut [0; 1000]).unwrap();
             reset(&stream);
         });
-        let error = client::echo(server.addr, &noise(3_000_000), PATIENCE);
+        let error = client::echo(server.addr, &pattern(3_000_000), PATIENCE);
         assert!(matches!(error, Err(Error::Broken { received: 0, .. })), "{error:?}");
     }
 }
@@ -397,7 +384,7 @@ fn an_input_or_output_that_fails_is_an_error() {
         assert!(began.elapsed() < PATIENCE, "it is told at once");
     }
     let server = echo_but(|_, _| {});
-    let input = Cursor::new(noise(3_000_000));
+    let input = Cursor::new(pattern(3_000_000));
     let error = client::echo_stream(server.addr, input, Broken(3), PATIENCE);
     assert_eq!(error.unwrap_err().to_string(), "cannot write the output: torn");
     let server = echo_but(|_, _| {});

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::program::{Ended, Server, Watchdog, campanile, run, run_words, signal};
 use super::schema::checked;
-use crate::common::{DEADLINE, eventually, skip};
+use crate::common::{connect, eventually, skip};
 
 /// A server that reports events in JSON.
 pub struct Telling {
@@ -73,12 +73,6 @@ pub fn next(stdout: &mut impl BufRead) -> Value {
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
     checked(&line)
-}
-
-fn connect(addr: SocketAddr) -> TcpStream {
-    let client = TcpStream::connect(addr).unwrap();
-    client.set_read_timeout(Some(DEADLINE)).unwrap();
-    client
 }
 
 fn read_all(client: &mut TcpStream) -> (Vec<u8>, Option<ErrorKind>) {

@@ -148,21 +148,9 @@ fn the_help_of_serve_fits_a_terminal_and_names_every_flag_in_its_group() {
         let found = found.or(rest.find(&format!("{word}...")));
         rest = &rest[found.unwrap_or_else(|| panic!("{word} is missing or not in its place"))..];
     }
-    for effect in [
-        "delay",
-        "slice",
-        "rate",
-        "short",
-        "stall",
-        "deaf",
-        "corrupt",
-        "hold-open",
-        "shut",
-        "close",
-        "reset",
-        "refuse",
-        "never-accept",
-    ] {
+    let effects =
+        "delay slice rate short stall deaf corrupt hold-open shut close reset refuse never-accept";
+    for effect in effects.split(' ') {
         assert!(ended.stdout.contains(&format!("  {effect} ")), "{effect}");
     }
     for words in [&["--help"][..], &["daytime", "-h"], &["echo", "-h"], &["help", "serve"]] {

@@ -26,32 +26,16 @@ pub enum Got {
 /// One thing that passes between the loop and its kernel. Sources are numbered as they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// A poll that did not fail; its events follow. After a full batch more may be waiting.
-    Poll {
-        is_full: bool,
-    },
+    // A poll that did not fail; its events follow. After a full batch more may be waiting.
+    Poll { is_full: bool },
     Event(Event),
-    Register {
-        id: usize,
-        source: Source,
-    },
-    Try {
-        id: usize,
-        half: Half,
-        asked: usize,
-        got: Got,
-    },
-    /// A listener's next event was asked for.
-    Rearm {
-        id: usize,
-    },
-    /// Our half ends.
-    Shut {
-        id: usize,
-    },
-    Drop {
-        id: usize,
-    },
+    Register { id: usize, source: Source },
+    Try { id: usize, half: Half, asked: usize, got: Got },
+    // A listener's next event was asked for.
+    Rearm { id: usize },
+    // Our half ends.
+    Shut { id: usize },
+    Drop { id: usize },
 }
 
 /// What the kernel has promised about one source.

@@ -145,7 +145,7 @@ impl World {
 
     /// Lets accept fail with `EMFILE` while so many sockets are open.
     pub fn limit_descriptors(&self, count: usize) {
-        self.shared.borrow_mut().descriptors = count;
+        self.shared.borrow_mut().descriptors = Some(count);
     }
 
     pub fn accepts(&self, listener: usize) -> usize {

@@ -34,23 +34,8 @@ pub struct Order {
     pub moment: Moment,
 }
 
-const EFFECTS: [&str; 15] = [
-    "delay 20ms",
-    "delay 30ms+-30ms",
-    "slice 3/2ms",
-    "slice 40",
-    "rate 2KiB/s",
-    "short 1",
-    "short 7",
-    "stall",
-    "deaf",
-    "corrupt",
-    "hold-open",
-    "shut",
-    "close",
-    "reset",
-    "reset",
-];
+const EFFECTS: &str = "delay 20ms, delay 30ms+-30ms, slice 3/2ms, slice 40, rate 2KiB/s, short 1, short 7, stall, \
+    deaf, corrupt, hold-open, shut, close, reset, reset";
 const DOORS: [&str; 2] = ["refuse", "never-accept"];
 
 /// Effects that end something early.
@@ -80,7 +65,7 @@ impl Order {
                 Whom::Numbers(numbers, last),
                 Whom::Percent(40),
             ]),
-            effect: random.pick(&EFFECTS),
+            effect: random.pick(&EFFECTS.split(", ").collect::<Vec<_>>()),
             moment: random.pick(&[
                 Moment::Accept,
                 Moment::Sent(size),

@@ -130,7 +130,8 @@ impl Kernel for Sim {
             world.violate("accepts again at once, though nothing can have come free");
         }
         // accept(2) takes a descriptor before it looks for a client.
-        let exhausted = (world.open >= world.descriptors).then_some(libc::EMFILE);
+        let exhausted =
+            world.descriptors.filter(|&count| world.open >= count).map(|_| libc::EMFILE);
         let queue = &mut world.queues[index];
         let failure = told.err().and_then(|error| error.raw_os_error());
         let failure = failure.or(queue.broken).or_else(|| queue.errors.pop_front());

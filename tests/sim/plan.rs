@@ -13,91 +13,31 @@ use super::world::{CHUNK, Selector};
 /// there are, so a list stays meaningful when parts of it are cut out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    Connect {
-        listener: usize,
-        ip: u8,
-        room: usize,
-        says: usize,
-        ends: bool,
-    },
-    Say {
-        who: usize,
-        count: usize,
-    },
-    Urgent {
-        who: usize,
-        behind: usize,
-    },
-    End {
-        who: usize,
-    },
-    Reset {
-        who: usize,
-        keeps_data: bool,
-    },
-    Read {
-        who: usize,
-        room: usize,
-    },
-    Interrupt {
-        who: usize,
-    },
-    Short {
-        who: usize,
-        count: usize,
-    },
-    Fail {
-        who: usize,
-        errno: i32,
-    },
-    Delay {
-        who: usize,
-        millis: u64,
-    },
-    FailAccept {
-        listener: usize,
-        errno: i32,
-        times: usize,
-    },
-    Break {
-        listener: usize,
-        errno: i32,
-    },
-    FailRegister {
-        errno: i32,
-    },
+    Connect { listener: usize, ip: u8, room: usize, says: usize, ends: bool },
+    Say { who: usize, count: usize },
+    Urgent { who: usize, behind: usize },
+    End { who: usize },
+    Reset { who: usize, keeps_data: bool },
+    Read { who: usize, room: usize },
+    Interrupt { who: usize },
+    Short { who: usize, count: usize },
+    Fail { who: usize, errno: i32 },
+    Delay { who: usize, millis: u64 },
+    FailAccept { listener: usize, errno: i32, times: usize },
+    Break { listener: usize, errno: i32 },
+    FailRegister { errno: i32 },
     InterruptPoll,
-    Dial {
-        service: Service,
-        outcome: Dialled,
-    },
-    Result {
-        who: usize,
-        errno: Option<i32>,
-    },
-    HandleSend {
-        who: usize,
-    },
-    HandleClose {
-        who: usize,
-    },
-    HandleWake {
-        who: usize,
-    },
-    Pass {
-        millis: u64,
-    },
-    Sleep {
-        millis: u64,
-    },
-    Turn {
-        times: usize,
-    },
+    Dial { service: Service, outcome: Dialled },
+    Result { who: usize, errno: Option<i32> },
+    HandleSend { who: usize },
+    HandleClose { who: usize },
+    HandleWake { who: usize },
+    Pass { millis: u64 },
+    Sleep { millis: u64 },
+    Turn { times: usize },
     Settle,
-    Shutdown {
-        grace: u64,
-    },
-    /// Something is asked of the fault language, or everything that was asked is taken back.
+    Shutdown { grace: u64 },
+    // Something is asked of the fault language, or everything that was asked is taken back.
     Fault(Order),
     Mend,
 }

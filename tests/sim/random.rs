@@ -1,6 +1,6 @@
 //! Numbers from a seed: the same seed, the same numbers, on every machine (SplitMix64).
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Random(u64);
 
 impl Random {

@@ -17,9 +17,10 @@ use super::random::{Random, mix, said};
 use super::socket::{Link, Service, Socket};
 
 /// How events come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Selector {
     /// The fewest edges that mio's contract permits: one after WouldBlock, and for that half only.
+    #[default]
     Miser,
     /// Those, and spurious, doubled, split and flipped ones; for the living and for the dead.
     Noise,
@@ -78,11 +79,21 @@ pub struct Torture {
     pub for_good: bool,
 }
 
+/// The beginning of time. An `Instant` has no default.
 #[derive(Debug)]
+struct Began(Instant);
+
+impl Default for Began {
+    fn default() -> Began {
+        Began(Instant::now())
+    }
+}
+
+#[derive(Debug, Default)]
 pub struct World {
     pub selector: Selector,
     pub bell: Arc<Bell>,
-    began: Instant,
+    began: Began,
     pub now: Duration,
     pub random: Random,
     pub is_calm: bool,
@@ -108,8 +119,8 @@ pub struct World {
     /// How many sockets were closed so far.
     pub closed: usize,
     pub fails_rearm: bool,
-    /// How many sockets may be open, and how many are.
-    pub descriptors: usize,
+    /// How many sockets may be open, if that is limited, and how many are.
+    pub descriptors: Option<usize>,
     pub open: usize,
     /// What is asked of the fault language.
     pub orders: Vec<Order>,
@@ -135,42 +146,12 @@ impl World {
     pub fn new(selector: Selector, seed: u64, capacity: usize, limits: Limits) -> World {
         World {
             selector,
-            bell: Arc::default(),
-            began: Instant::now(),
-            now: Duration::ZERO,
-            random: Random::new(seed ^ 0x0006_e015_e0e5),
-            is_calm: false,
             capacity,
-            sockets: Vec::new(),
-            queues: Vec::new(),
-            services: Vec::new(),
-            keys: Vec::new(),
-            ordinals: HashMap::new(),
-            busy: Vec::new(),
-            ready: VecDeque::new(),
-            batch: Vec::new(),
-            left_behind: 0,
-            polls: 0,
-            turns: 0,
-            fail_polls: VecDeque::new(),
-            fail_registers: VecDeque::new(),
-            closed: 0,
-            fails_rearm: false,
-            descriptors: usize::MAX,
-            open: 0,
-            orders: Vec::new(),
-            dials: VecDeque::new(),
-            calls: Vec::new(),
-            torture: None,
-            victim: None,
-            violations: Vec::new(),
+            limits,
+            random: Random::new(seed ^ 0x0006_e015_e0e5),
             hash: seed,
             is_told: std::env::var_os("SIM_TRACE").is_some(),
-            progress: 0,
-            panics: 0,
-            protocols: 0,
-            limits,
-            shutdown: None,
+            ..World::default()
         }
     }
 
@@ -213,11 +194,11 @@ impl World {
     }
 
     pub fn instant(&self) -> Instant {
-        self.began + self.now
+        self.began.0 + self.now
     }
 
     pub fn since_began(&self, at: Instant) -> Duration {
-        at.saturating_duration_since(self.began)
+        at.saturating_duration_since(self.began.0)
     }
 
     pub fn violate(&mut self, what: impl Into<String>) {
