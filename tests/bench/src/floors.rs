@@ -1,16 +1,19 @@
-//! What the loop is measured against: epoll and nothing else. No state, no timeouts, no limits, one
-//! buffer of 32 KiB; level-triggered, so nothing needs to be remembered; sockets that block, so that
-//! a write takes everything.
+//! The servers that the loop is measured against.
+//!
+//! `plain` and `lingering` are epoll and nothing else: no timeouts, no limits, one buffer of 32 KiB.
+//! Events are level-triggered, so the server stores no state. Sockets block, so a write takes
+//! everything. `tokio` is the usual echo of a current-thread runtime.
 
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 
 use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::sys;
 
-/// The line of the current second, as the service keeps it: formatting costs more than sending.
+/// The line of the current second. The service keeps it too: formatting costs more than sending.
 struct Line {
     second: i64,
     text: [u8; 26],
@@ -34,7 +37,7 @@ fn listen(name: &str) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Echo, and a daytime that writes and closes.
+/// Serves echo, and a daytime that writes and closes.
 pub fn plain() -> io::Result<()> {
     let (daytime, echo) = (listen("daytime")?, listen("echo")?);
     let (daytime, echo) = (daytime.as_raw_fd(), echo.as_raw_fd());
@@ -65,7 +68,8 @@ pub fn plain() -> io::Result<()> {
     }
 }
 
-/// A daytime that lingers as ours does: line and FIN in one segment, then read to the peer's FIN.
+/// Serves a daytime that lingers as ours does: sends the line and the FIN in one segment, then reads
+/// to the peer's FIN.
 pub fn lingering() -> io::Result<()> {
     let daytime = listen("daytime")?;
     let daytime = daytime.as_raw_fd();
@@ -86,6 +90,30 @@ pub fn lingering() -> io::Result<()> {
             } else if sys::recv(fd, &mut scratch) <= 0 {
                 sys::close(fd);
             }
+        }
+    }
+}
+
+/// Serves echo with tokio: one task and one buffer of 32 KiB for each connection.
+pub fn tokio() -> io::Result<()> {
+    let listener = listen("echo")?;
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            tokio::spawn(echo(stream));
+        }
+    })
+}
+
+async fn echo(mut stream: tokio::net::TcpStream) -> io::Result<()> {
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        match stream.read(&mut buffer).await? {
+            0 => return Ok(()),
+            count => stream.write_all(&buffer[..count]).await?,
         }
     }
 }

@@ -1,5 +1,4 @@
-//! The clients. Loopback only, bounded in count, and no wait of theirs lasts for more than
-//! [`PATIENCE`].
+//! The clients: loopback only, bounded in number, and no wait is longer than [`PATIENCE`].
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,7 +12,7 @@ use crate::sys;
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+pub fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -21,7 +20,7 @@ fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Connections that each have one piece under way: it is sent, comes back, is sent again.
+/// Connections with one piece in flight each: it is sent, comes back, and is sent again.
 pub struct Echo {
     epoll: OwnedFd,
     clients: Vec<Client>,
@@ -50,7 +49,7 @@ impl Echo {
         Ok(echo)
     }
 
-    /// Sends `pieces` in all and waits until each has come back.
+    /// Sends `pieces` in total and waits until all have come back.
     pub fn run(&mut self, pieces: usize) -> io::Result<()> {
         let (mut unsent, mut out) = (pieces, 0);
         for client in self.clients.iter_mut().take(pieces) {
@@ -72,7 +71,9 @@ impl Echo {
                 if count == 0
                     || self.scratch[start..start + count] != self.piece[start..start + count]
                 {
-                    return Err(io::Error::other("what came back is not what was sent"));
+                    return Err(io::Error::other(
+                        "the server's echo differs from the bytes that were sent",
+                    ));
                 }
                 client.missing -= count;
                 if client.missing > 0 {
@@ -91,11 +92,11 @@ impl Echo {
     }
 }
 
-/// One connection that sends as fast as it can and reads what comes back.
+/// Sends `bytes` on one connection as fast as it can, and reads the echo.
 pub fn stream(stream: &mut TcpStream, bytes: usize) -> io::Result<()> {
     let mut chunk = vec![7; 256 << 10];
     let (mut to_send, mut to_read) = (bytes, bytes);
-    // One thread for both directions: two would fight for the one CPU of the load.
+    // One thread serves both directions: two would compete for the load's one CPU.
     stream.set_nonblocking(true)?;
     while to_read > 0 {
         let offer = to_send.min(chunk.len());
@@ -107,7 +108,7 @@ pub fn stream(stream: &mut TcpStream, bytes: usize) -> io::Result<()> {
         to_send -= sent.unwrap_or(0);
         to_read -= read.unwrap_or(0);
         if sent.is_none() && read.is_none() {
-            // Nothing can be done until some of it comes back.
+            // Neither direction can go on until the server sends.
             stream.set_nonblocking(false)?;
             to_read -= stream.read(&mut chunk)?;
             stream.set_nonblocking(true)?;
@@ -116,7 +117,8 @@ pub fn stream(stream: &mut TcpStream, bytes: usize) -> io::Result<()> {
     stream.set_nonblocking(false)
 }
 
-fn progress(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
+/// Turns `WouldBlock` into `None`.
+pub fn progress(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
     match outcome {
         Ok(count) => Ok(Some(count)),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
@@ -124,27 +126,23 @@ fn progress(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-pub fn connect_stream(addr: SocketAddr) -> io::Result<TcpStream> {
-    connect(addr)
-}
-
-/// Asks for the time, from one loopback address after the other: the server's half ends first, so
-/// it is the server that keeps the pair of addresses in TIME_WAIT.
+/// Daytime clients. The server closes first, so its side of each address pair stays in TIME_WAIT;
+/// the clients therefore connect from many loopback addresses in rotation.
 pub struct Daytime {
     addr: SocketAddr,
-    asked: usize,
+    made: usize,
 }
 
 impl Daytime {
     pub fn new(addr: SocketAddr) -> Daytime {
-        Daytime { addr, asked: 0 }
+        Daytime { addr, made: 0 }
     }
 
-    fn ask(&mut self) -> io::Result<TcpStream> {
+    fn request(&mut self) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        let host = 2 + (self.asked % 249) as u8;
-        self.asked += 1;
-        // The port is chosen at connect, when both addresses are known.
+        let host = 2 + (self.made % 249) as u8;
+        self.made += 1;
+        // The kernel chooses the port at connect, when both addresses are known.
         sys::choose_port_late(socket.as_raw_fd())?;
         let source = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, host), 0);
         socket.bind(&SocketAddr::from(source).into())?;
@@ -153,25 +151,26 @@ impl Daytime {
         Ok(socket.into())
     }
 
-    /// Asks `count` times, 16 at a time.
+    /// Makes `count` connections, 16 at a time.
     pub fn run(&mut self, count: usize) -> io::Result<()> {
         let mut left = count;
         while left > 0 {
             let batch = left.min(16);
-            let asked: io::Result<Vec<_>> = (0..batch).map(|_| self.ask()).collect();
-            for mut stream in asked? {
-                hear(&mut stream)?;
+            let streams: io::Result<Vec<_>> = (0..batch).map(|_| self.request()).collect();
+            for mut stream in streams? {
+                read_line(&mut stream)?;
             }
             left -= batch;
         }
         Ok(())
     }
 
-    /// Asks one at a time and goes on only when the server sleeps: every run does the same work.
+    /// Makes one connection at a time, and waits for the server to sleep before each step, so that every
+    /// run makes the server do the same work.
     pub fn run_in_step(&mut self, count: usize, server: u32) -> io::Result<()> {
         for _ in 0..count {
-            let mut stream = self.ask()?;
-            hear(&mut stream)?;
+            let mut stream = self.request()?;
+            read_line(&mut stream)?;
             await_sleep(server)?;
             drop(stream);
             await_sleep(server)?;
@@ -180,18 +179,18 @@ impl Daytime {
     }
 }
 
-fn hear(stream: &mut TcpStream) -> io::Result<()> {
+fn read_line(stream: &mut TcpStream) -> io::Result<()> {
     let (mut line, mut length) = ([0; 64], 0);
     loop {
         match stream.read(&mut line[length..])? {
             0 if line[..length].ends_with(b"\r\n") => return Ok(()),
-            0 => return Err(io::Error::other("that is no daytime line")),
+            0 => return Err(io::Error::other("the server closed before a whole daytime line")),
             count => length += count,
         }
     }
 }
 
-/// Echoes one message after the other and goes on only when the server sleeps.
+/// Sends one message at a time, and waits for the server to sleep before each.
 pub fn echo_in_step(addr: SocketAddr, count: usize, server: u32) -> io::Result<()> {
     let mut stream = connect(addr)?;
     let mut reply = [0; 64];
@@ -203,12 +202,12 @@ pub fn echo_in_step(addr: SocketAddr, count: usize, server: u32) -> io::Result<(
     await_sleep(server)
 }
 
-/// Returns once the main thread of a process sleeps, by what the kernel says of it.
+/// Waits until the main thread of a process sleeps, as `/proc` reports it.
 fn await_sleep(pid: u32) -> io::Result<()> {
     let began = Instant::now();
     while began.elapsed() < PATIENCE {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The name, in brackets, may hold anything; the state is the first word after it.
+        // The name, in brackets, may contain anything. The state is the first word after it.
         if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S')) {
             return Ok(());
         }

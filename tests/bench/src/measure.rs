@@ -1,41 +1,50 @@
-//! Servers as child processes, and what the kernel, strace and callgrind say of them.
+//! Servers as child processes, and the figures that the kernel, strace and callgrind give for them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Instant;
 
+use crate::latency::{self, Latency};
 use crate::load::{self, PATIENCE};
 use crate::sys;
 
 const SERVER_CPU: usize = 0;
 const LOAD_CPU: usize = 1;
 
-/// Whom we measure.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// A server that is measured.
+#[derive(Clone, Copy)]
 pub enum Subject {
     Ours,
+    /// Our library with other budgets, in KiB.
+    Budgets {
+        fresh: usize,
+        leftover: usize,
+    },
     Plain,
     Lingering,
+    Tokio,
 }
 
-/// How our server is started; the floors are this program itself.
+/// How the servers are started. The floors are this program itself.
 pub struct Bench {
     pub ours: Vec<String>,
+    /// Measured in place of the floors, if there is one.
+    pub against: Option<Vec<String>>,
     pub quick: bool,
     pub directory: PathBuf,
 }
 
-/// A running server. It ends with its owner.
+/// A running server. Dropping it ends the process.
 pub struct Server {
     child: Child,
     stdout: Option<BufReader<ChildStdout>>,
-    pub daytime: SocketAddr,
-    pub echo: Option<SocketAddr>,
+    daytime: Option<SocketAddr>,
+    echo: Option<SocketAddr>,
 }
 
 impl Server {
@@ -47,17 +56,23 @@ impl Server {
 impl Bench {
     fn command(&self, subject: Subject) -> Vec<String> {
         let floor = |which: &str| vec![this_program(), "floor".into(), which.into()];
-        match subject {
-            Subject::Ours => self.ours.clone(),
-            Subject::Plain => floor("plain"),
-            Subject::Lingering => floor("lingering"),
+        match (subject, &self.against) {
+            (Subject::Ours, _) => self.ours.clone(),
+            (Subject::Budgets { fresh, leftover }, _) => {
+                let budgets = [fresh, leftover].map(|budget| budget.to_string());
+                [vec![this_program(), "serve-library".into()], budgets.into()].concat()
+            }
+            (Subject::Tokio, _) => floor("tokio"),
+            (Subject::Plain | Subject::Lingering, Some(against)) => against.clone(),
+            (Subject::Plain, None) => floor("plain"),
+            (Subject::Lingering, None) => floor("lingering"),
         }
     }
 
-    /// Starts a server under a tool, or under none, and learns its addresses from its first lines.
+    /// Starts a server under a tool, or under none, and reads its addresses from its first lines.
     pub fn start(&self, subject: Subject, tool: &[String]) -> io::Result<Server> {
         let words = [tool, &self.command(subject)].concat();
-        // A child inherits where its parent may run.
+        // A child inherits the CPUs of its parent.
         sys::pin(SERVER_CPU)?;
         let child = Command::new(&words[0])
             .args(&words[1..])
@@ -67,7 +82,10 @@ impl Bench {
         sys::pin(LOAD_CPU)?;
         let mut child = child?;
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        let daytime = address(&mut stdout, "daytime ");
+        let daytime = match subject {
+            Subject::Tokio => Ok(None),
+            _ => address(&mut stdout, "daytime ").map(Some),
+        };
         let echo = match subject {
             Subject::Lingering => Ok(None),
             _ => address(&mut stdout, "echo ").map(Some),
@@ -82,31 +100,48 @@ impl Bench {
         }
     }
 
-    /// Server CPU in nanoseconds per unit of work, for each subject in each round. Rounds are short
-    /// and many, because other work on the machine comes and goes; every other one goes backwards,
-    /// so that nobody always comes first.
-    pub fn cpu(&self, subjects: &[Subject], work: Work) -> io::Result<Vec<Vec<f64>>> {
+    /// Measures each subject in each round. Rounds are short and many, because the load of the
+    /// machine changes; every second round goes backwards, so that no subject always comes first.
+    pub fn rounds<T>(
+        &self,
+        subjects: &[Subject],
+        measure: impl Fn(Server) -> io::Result<T>,
+    ) -> io::Result<Vec<Vec<T>>> {
         let rounds = if self.quick { 5 } else { 25 };
-        let mut figures = vec![vec![0.0; subjects.len()]; rounds];
-        for (at, round) in figures.iter_mut().enumerate() {
-            for turn in 0..subjects.len() {
-                let which = if at % 2 == 0 { turn } else { subjects.len() - 1 - turn };
-                round[which] = self.start(subjects[which], &[])?.cpu_of(work)?;
+        let mut figures = Vec::new();
+        for at in 0..rounds {
+            let is_backwards = at % 2 == 1;
+            let mut order = subjects.to_vec();
+            if is_backwards {
+                order.reverse();
             }
+            let mut round = Vec::new();
+            for subject in order {
+                round.push(measure(self.start(subject, &[])?)?);
+            }
+            if is_backwards {
+                round.reverse();
+            }
+            figures.push(round);
         }
         Ok(figures)
     }
 
-    /// Which system calls, and how many of them failed, more of the same unit of work brings: the
-    /// difference of two runs, for one unit.
+    /// Measures the server's CPU time in nanoseconds per unit of work.
+    pub fn cpu(&self, subjects: &[Subject], work: Work) -> io::Result<Vec<Vec<f64>>> {
+        self.rounds(subjects, |server| server.cpu_of(work))
+    }
+
+    /// Counts the system calls of one unit of work, and how many of them failed: the difference of
+    /// two runs, divided by the difference of their lengths.
     pub fn calls(&self, subject: Subject, unit: Unit) -> io::Result<Calls> {
         let (few, many) = (100, 1100);
         let mut counts = Vec::new();
         for count in [few, many] {
             let file = self.directory.join(format!("calls.{count}"));
-            // Left over from an earlier run.
+            // An earlier run may have left it.
             let _ = fs::remove_file(&file);
-            // As a grandchild (-D) strace leaves the server our child, which we may signal.
+            // With -D, strace is the grandchild and the server stays our child, which we signal.
             let mut tool: Vec<String> = ["strace", "-D", "-f", "-o"].map(String::from).into();
             tool.push(file.to_string_lossy().into());
             let server = self.start(subject, &tool)?;
@@ -127,7 +162,8 @@ impl Bench {
         Ok(calls)
     }
 
-    /// User-space instructions of one more unit of work: the difference of two runs.
+    /// Counts the user-space instructions of one unit of work: the difference of two runs, divided
+    /// by the difference of their lengths.
     pub fn instructions(&self, subject: Subject, unit: Unit, name: &str) -> io::Result<f64> {
         let lengths = if self.quick { [500, 2500] } else { [2000, 12_000] };
         let mut totals = Vec::new();
@@ -146,12 +182,12 @@ impl Bench {
     }
 }
 
-/// A load, with its amount.
+/// A load and its amount.
 #[derive(Clone, Copy)]
 pub enum Work {
     Echo {
         connections: usize,
-        /// Messages in flight on each connection, written at once.
+        /// Messages in flight on each connection, sent in one write.
         flight: usize,
         size: usize,
         messages: usize,
@@ -165,6 +201,10 @@ pub enum Work {
 }
 
 impl Work {
+    pub fn echo(connections: usize, flight: usize, size: usize, messages: usize) -> Work {
+        Work::Echo { connections, flight, size, messages }
+    }
+
     fn units(&self) -> usize {
         match *self {
             Work::Echo { messages: amount, .. }
@@ -174,31 +214,40 @@ impl Work {
     }
 }
 
-/// What is counted one by one.
+/// The unit of work of a count.
 #[derive(Clone, Copy)]
 pub enum Unit {
-    /// 64 bytes of the only connection: each has a turn of the loop to itself.
+    /// A message of 64 bytes on the only connection: it has a turn of the loop to itself.
     Message,
-    /// 64 bytes of one of a hundred connections, which share their turns.
+    /// A message of 64 bytes on one of 100 connections, which share their turns.
     MessageOfMany,
-    /// The only daytime connection, with two turns to itself.
+    /// The only daytime connection: it has two turns to itself.
     Connection,
     /// One of 16 daytime connections.
     ConnectionOfMany,
 }
 
-/// The name of an `epoll_ctl` that changes nothing, and is told of what is there already.
+/// The name of an `epoll_ctl` that only re-arms a registration.
 pub const REARM: &str = "epoll_ctl, again";
 
-/// For each system call how often it was made, and how often it failed.
+/// For each system call: the number of calls and the number of failed calls.
 pub type Calls = BTreeMap<String, (f64, f64)>;
 
 impl Server {
     fn echo(&self) -> io::Result<SocketAddr> {
-        self.echo.ok_or_else(|| io::Error::other("this floor has no echo"))
+        self.echo.ok_or_else(|| io::Error::other("this server has no echo"))
     }
 
-    /// Does a tenth of the work to get warm, then the work, and looks what that took.
+    fn daytime(&self) -> io::Result<SocketAddr> {
+        self.daytime.ok_or_else(|| io::Error::other("this server has no daytime"))
+    }
+
+    /// Measures echoes at a fixed rate beside endless streams.
+    pub fn latency(self) -> io::Result<Latency> {
+        latency::measure(self.echo()?, self.pid())
+    }
+
+    /// Does a tenth of the work as a warm-up, then the work, and returns the CPU time of a unit.
     fn cpu_of(self, work: Work) -> io::Result<f64> {
         let mut run: Box<dyn FnMut(usize) -> io::Result<()>> = match work {
             Work::Echo { connections, flight, size, .. } => {
@@ -206,11 +255,11 @@ impl Server {
                 Box::new(move |messages| echo.run(messages / flight))
             }
             Work::Stream { .. } => {
-                let mut stream: TcpStream = load::connect_stream(self.echo()?)?;
+                let mut stream = load::connect(self.echo()?)?;
                 Box::new(move |bytes| load::stream(&mut stream, bytes))
             }
             Work::Daytime { .. } => {
-                let mut daytime = load::Daytime::new(self.daytime);
+                let mut daytime = load::Daytime::new(self.daytime()?);
                 Box::new(move |count| daytime.run(count))
             }
         };
@@ -221,24 +270,25 @@ impl Server {
         Ok(spent.as_nanos() as f64 / work.units() as f64)
     }
 
-    /// Does units of work in step with the server, then ends it in order, so that its tool writes.
+    /// Does `count` units of work, then ends the server with SIGTERM, so that its tool writes its
+    /// results.
     fn step(mut self, unit: Unit, count: usize) -> io::Result<()> {
         match unit {
             Unit::Message => load::echo_in_step(self.echo()?, count, self.child.id())?,
             Unit::MessageOfMany => load::Echo::connect(self.echo()?, 100, 64)?.run(count)?,
-            Unit::ConnectionOfMany => load::Daytime::new(self.daytime).run(count)?,
+            Unit::ConnectionOfMany => load::Daytime::new(self.daytime()?).run(count)?,
             Unit::Connection => {
-                load::Daytime::new(self.daytime).run_in_step(count, self.child.id())?;
+                load::Daytime::new(self.daytime()?).run_in_step(count, self.child.id())?;
             }
         }
         sys::terminate(&self.child);
-        // The end of its output is the end of the server and of the tool that shares it.
+        // The server and the tool share the pipe: its end means that both have ended.
         let (done, ended) = mpsc::channel();
         let mut stdout = self.stdout.take().expect("it is taken only here");
         std::thread::spawn(move || done.send(stdout.read_to_end(&mut Vec::new())));
         match ended.recv_timeout(PATIENCE) {
             Ok(outcome) => outcome.map(|_| ()),
-            Err(_) => Err(io::Error::other("the server does not end on SIGTERM")),
+            Err(_) => Err(io::Error::other("the server still runs after SIGTERM")),
         }
     }
 }
@@ -251,11 +301,12 @@ impl Drop for Server {
 }
 
 pub fn this_program() -> String {
-    let path = std::env::current_exe().expect("a program knows where it is");
+    let path =
+        std::env::current_exe().expect("/proc is mounted, so the path of this program is known");
     path.to_string_lossy().into()
 }
 
-/// Whether a tool can be run here.
+/// Returns whether a tool can be run.
 pub fn has(tool: &str) -> bool {
     Command::new(tool)
         .arg("--version")
@@ -268,14 +319,13 @@ pub fn has(tool: &str) -> bool {
 fn address(stdout: &mut impl BufRead, name: &str) -> io::Result<SocketAddr> {
     let mut line = String::new();
     stdout.read_line(&mut line)?;
-    line.trim_end()
-        .strip_prefix(name)
-        .and_then(|addr| addr.parse().ok())
-        .ok_or_else(|| io::Error::other(format!("no line '{name}ADDR' but '{}'", line.trim_end())))
+    line.trim_end().strip_prefix(name).and_then(|addr| addr.parse().ok()).ok_or_else(|| {
+        io::Error::other(format!("expected a line '{name}ADDR', got '{}'", line.trim_end()))
+    })
 }
 
-/// Waits for all that strace has to say. It is nobody's child, so that its file must tell when it
-/// is done.
+/// Waits until strace has written its last line. strace is no child of this process, so only its file
+/// shows that it has ended.
 fn await_calls(file: &Path, pid: u32) -> io::Result<Calls> {
     let began = Instant::now();
     let end = format!("{pid} +++ ");
@@ -286,11 +336,11 @@ fn await_calls(file: &Path, pid: u32) -> io::Result<Calls> {
         }
         std::thread::yield_now();
     }
-    Err(io::Error::other("strace wrote no end"))
+    Err(io::Error::other("strace has not reported the end of the server"))
 }
 
-/// Counts strace's lines: `pid name(...) = result`. A call during which another thread made one has
-/// two: `pid name(... <unfinished ...>` and `pid <... name resumed>...) = result`.
+/// Counts strace's lines: `pid name(...) = result`. A call that overlaps one of another thread has two
+/// lines: `pid name(... <unfinished ...>` and `pid <... name resumed>...) = result`.
 fn count_calls(log: &str) -> Calls {
     let mut calls = Calls::new();
     for line in log.lines() {
@@ -302,7 +352,7 @@ fn count_calls(log: &str) -> Calls {
         let Some(name) = name else {
             continue;
         };
-        // To ask anew for a listener's event is another thing than to register a connection.
+        // Re-arming a listener is counted apart from registering a connection.
         let is_rearm = name == "epoll_ctl" && call.contains("EPOLL_CTL_MOD");
         let name = if is_rearm { REARM } else { name };
         let counts = calls.entry(name.to_string()).or_default();
@@ -318,10 +368,4 @@ fn parse_total(file: &Path) -> io::Result<f64> {
         .find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")))
         .and_then(|total| total.trim().parse().ok())
         .ok_or_else(|| io::Error::other("callgrind wrote no summary"))
-}
-
-/// Half of the values are below, half above.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

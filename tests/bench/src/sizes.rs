@@ -1,14 +1,14 @@
-//! How big the program is, and how fast it is there.
+//! The size of the program, and the time from its start to its first listener.
 
 use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::measure::{Bench, Subject, median};
-use crate::{Goal, Row};
+use crate::measure::{Bench, Subject};
+use crate::table::{Goal, Row, median};
 
-/// Starts to take the median of.
+/// The number of starts; the table shows the median.
 const STARTS: usize = 31;
 
 pub fn sizes(bench: &Bench) -> io::Result<Vec<Row>> {
@@ -39,7 +39,7 @@ fn resident(pid: u32) -> io::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
-        .ok_or_else(|| io::Error::other("the kernel does not tell the resident size"))
+        .ok_or_else(|| io::Error::other("/proc/PID/status has no line VmRSS in kB"))
 }
 
 fn crates() -> io::Result<f64> {

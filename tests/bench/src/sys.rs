@@ -1,6 +1,7 @@
-//! The few calls that std has no words for, and the only unsafe code.
+//! System calls that std does not offer. All unsafe code of the bench is here.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -11,11 +12,11 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 }
 
 pub fn epoll() -> io::Result<OwnedFd> {
-    // SAFETY: the descriptor is new, so nobody else owns it.
+    // SAFETY: the descriptor is new, so it has no other owner.
     unsafe { check(libc::epoll_create1(libc::EPOLL_CLOEXEC)).map(|fd| OwnedFd::from_raw_fd(fd)) }
 }
 
-/// Level-triggered, and for reading only; `mark` comes back with the events.
+/// Registers for reading, level-triggered. Events carry `mark`.
 pub fn watch(epoll: &OwnedFd, fd: RawFd, mark: u64) -> io::Result<()> {
     let mut event = epoll_event { events: libc::EPOLLIN as u32, u64: mark };
     // SAFETY: the kernel only reads `event`, and only during the call.
@@ -23,23 +24,49 @@ pub fn watch(epoll: &OwnedFd, fd: RawFd, mark: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// How many of `events` were filled in; none once `millis` are over (-1 is never).
+/// Returns the number of `events` filled in, or 0 after `millis` (-1: waits without end).
 pub fn wait(epoll: &OwnedFd, events: &mut [epoll_event], millis: i32) -> usize {
     let room = events.len() as i32;
-    // SAFETY: `events` has room for as many as are asked for.
+    // SAFETY: the kernel writes at most `room` events.
     let count = unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), room, millis) };
     count.max(0) as usize
 }
 
 pub fn accept(listener: RawFd) -> RawFd {
     let (addr, length) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: nothing is asked about the peer, so nothing is written.
+    // SAFETY: with null pointers the kernel writes no address.
     unsafe { libc::accept4(listener, addr, length, libc::SOCK_CLOEXEC) }
 }
 
 pub fn recv(fd: RawFd, buffer: &mut [u8]) -> isize {
     // SAFETY: the kernel writes at most the length of `buffer`.
     unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) }
+}
+
+/// Reads at most `most` bytes from a TCP socket and drops them in the kernel, without a copy.
+pub fn recv_and_drop(fd: RawFd, most: usize) -> io::Result<usize> {
+    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+    // SAFETY: with MSG_TRUNC the kernel writes nothing to a TCP receiver's buffer (tcp(7)).
+    let count = unsafe { libc::recv(fd, std::ptr::null_mut(), most, flags) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Creates a file in memory with `size` zeros.
+pub fn memory_file(size: usize) -> io::Result<File> {
+    // SAFETY: the name is a C string, and the descriptor is new, so it has no other owner.
+    let file = unsafe {
+        File::from_raw_fd(check(libc::memfd_create(c"bench".as_ptr(), libc::MFD_CLOEXEC))?)
+    };
+    (&file).write_all(&vec![0; size])?;
+    Ok(file)
+}
+
+/// Sends the first `count` bytes of a file without a copy, as far as the socket takes them.
+pub fn send_file(socket: RawFd, file: &File, count: usize) -> io::Result<usize> {
+    let mut offset = 0;
+    // SAFETY: the kernel reads and writes `offset` during the call only.
+    let sent = unsafe { libc::sendfile(socket, file.as_raw_fd(), &mut offset, count) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
 pub fn send(fd: RawFd, bytes: &[u8], flags: i32) -> isize {
@@ -54,11 +81,11 @@ pub fn shutdown_write(fd: RawFd) {
 }
 
 pub fn close(fd: RawFd) {
-    // SAFETY: touches no memory, and nobody but the caller knows the descriptor.
+    // SAFETY: touches no memory; the caller owns the descriptor.
     unsafe { libc::close(fd) };
 }
 
-/// Lets bind(2) leave the port to connect(2), which knows both ends.
+/// Makes `bind` leave the choice of the port to `connect`, which knows both addresses.
 pub fn choose_port_late(fd: RawFd) -> io::Result<()> {
     let (option, on) = (libc::IP_BIND_ADDRESS_NO_PORT, 1_i32);
     let length = size_of_val(&on) as u32;
@@ -69,13 +96,13 @@ pub fn choose_port_late(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The second it is.
+/// Returns the current Unix time in seconds.
 pub fn second() -> i64 {
     // SAFETY: with a null pointer the time is only returned.
     unsafe { libc::time(std::ptr::null_mut()) }
 }
 
-/// A second as `ctime(3)` writes it, with CR LF.
+/// Formats a second as `ctime(3)` does, with CR LF at the end.
 pub fn ctime(second: i64) -> [u8; 26] {
     let mut text = [0; 27];
     // SAFETY: the format yields 26 bytes and the final zero in the C locale, and `text` has both.
@@ -88,7 +115,7 @@ pub fn ctime(second: i64) -> [u8; 26] {
     *text.first_chunk().expect("27 is more than 26")
 }
 
-/// Keeps this process, and those it starts from now on, on one CPU.
+/// Pins this process, and each child started after this call, to one CPU.
 pub fn pin(cpu: usize) -> io::Result<()> {
     // SAFETY: the set is plain data, and zero is the empty one.
     unsafe {
@@ -99,9 +126,9 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// The CPU time of a process with all its threads, user and system, to the nanosecond.
+/// Returns the CPU time of a process: user and system, all threads.
 pub fn cpu_time(pid: u32) -> io::Result<Duration> {
-    // SAFETY: both calls fill in what they are given.
+    // SAFETY: both calls write to locals of the right type.
     let spent = unsafe {
         let (mut clock, mut spent) = (0, std::mem::zeroed::<libc::timespec>());
         match libc::clock_getcpuclockid(pid as i32, &mut clock) {
@@ -113,8 +140,20 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     Ok(Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32))
 }
 
-/// Asks a child to end. Only for a child that was not waited for, so that its id is still its own.
+/// Sends SIGTERM. The child must not have been waited for, or its id may belong to another process.
 pub fn terminate(child: &std::process::Child) {
     // SAFETY: touches no memory.
     unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+}
+
+/// Raises the limit of open files to what the system allows, for this process and its children.
+pub fn raise_open_files() -> io::Result<()> {
+    // SAFETY: both calls access one local of the right type.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        check(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit))?;
+        limit.rlim_cur = limit.rlim_max;
+        check(libc::setrlimit(libc::RLIMIT_NOFILE, &limit))?;
+    }
+    Ok(())
 }
