@@ -328,15 +328,25 @@ fn address(stdout: &mut impl BufRead, name: &str) -> io::Result<SocketAddr> {
 /// shows that it has ended.
 fn await_calls(file: &Path, pid: u32) -> io::Result<Calls> {
     let began = Instant::now();
-    let end = format!("{pid} +++ ");
     while began.elapsed() < PATIENCE {
         let log = fs::read_to_string(file).unwrap_or_default();
-        if log.ends_with('\n') && log.lines().any(|line| line.starts_with(&end)) {
+        if reports_the_end(&log, pid) {
             return Ok(count_calls(&log));
         }
         std::thread::yield_now();
     }
     Err(io::Error::other("strace has not reported the end of the server"))
+}
+
+/// Returns whether a whole line says that the process has exited or was killed. strace pads a short
+/// process id with spaces.
+fn reports_the_end(log: &str, pid: u32) -> bool {
+    let pid = pid.to_string();
+    let is_end = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next() == Some(pid.as_str()) && words.next() == Some("+++")
+    };
+    log.ends_with('\n') && log.lines().any(is_end)
 }
 
 /// Counts strace's lines: `pid name(...) = result`. A call that overlaps one of another thread has two
@@ -368,4 +378,37 @@ fn parse_total(file: &Path) -> io::Result<f64> {
         .find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")))
         .and_then(|total| total.trim().parse().ok())
         .ok_or_else(|| io::Error::other("callgrind wrote no summary"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_short_process_id_is_found() {
+        for (log, pid) in [
+            ("23401 +++ exited with 0 +++\n", 23401),
+            ("1116  +++ exited with 0 +++\n", 1116),
+            ("7     +++ killed by SIGTERM +++\n", 7),
+            ("1116  close(3) = 0\n1116  +++ exited with 0 +++\n", 1116),
+        ] {
+            assert!(reports_the_end(log, pid), "{log}");
+        }
+    }
+
+    #[test]
+    fn an_unfinished_line_or_another_process_is_no_end() {
+        for log in
+            ["1116  +++ exited with 0 ++", "111   +++ exited with 0 +++\n", "1116  close(3) = 0\n"]
+        {
+            assert!(!reports_the_end(log, 1116), "{log}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_another_thread_interrupts_counts_once() {
+        let log =
+            "1116  recvfrom(5,  <unfinished ...>\n1116  <... recvfrom resumed>) = -1 EAGAIN\n";
+        assert_eq!(count_calls(log)["recvfrom"], (1.0, 1.0));
+    }
 }
