@@ -233,7 +233,7 @@ def check_budgets():
         if path.relative_to(ROOT / "tests").parts[0] not in ("bench", "fuzz", "tools")
     ]
     for folder, paths, most in [
-        ("src", (ROOT / "src").rglob("*.rs"), 10_000), ("tests", tests, 15_300),
+        ("src", (ROOT / "src").rglob("*.rs"), 10_000), ("tests", tests, 15_000),
     ]:
         count = sum(
             count_code(Source(path).text if folder == "src" else path.read_text()) for path in paths
