@@ -12,7 +12,7 @@ use crate::limits::Limits;
 use crate::reactor::Reactor;
 
 /// Without any progress for this long, a client has sent all that the server takes.
-pub(super) const STILL: Duration = Duration::from_millis(250);
+pub(super) const STILL: Duration = Duration::from_millis(500);
 /// Bound of one rung as a multiple of the timeout, for a server that makes steady progress.
 pub(super) const RUNG_BOUND: u32 = 10;
 /// Connections made at once: fewer than the smallest usual backlog (5).
