@@ -172,7 +172,7 @@ fn an_accept_error_that_stays_is_one_warning_with_its_advice() {
 /// What the sockets of connections inherit, or get set.
 #[cfg(target_os = "linux")]
 mod options {
-    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::net::{SocketAddr, TcpListener};
     use std::os::fd::BorrowedFd;
 
     use campanile::{Kernel, Limits, Reactor, echo};
@@ -270,12 +270,12 @@ mod options {
         let fault = plan.add("echo: refuse".parse().unwrap()).unwrap();
         eventually("the listener is closed", || {
             reactor.turn(NOW).unwrap();
-            TcpStream::connect(addr).is_err().then_some(())
+            std::net::TcpStream::connect(addr).is_err().then_some(())
         });
         plan.remove(fault);
         eventually("the listener is open again", || {
             reactor.turn(NOW).unwrap();
-            TcpStream::connect(addr).ok()
+            std::net::TcpStream::connect(addr).ok()
         });
         assert_eq!(accepted(&mut reactor, addr), expected);
     }
