@@ -193,7 +193,7 @@ pub fn echo_with_one_writer() -> Wrong {
             while let Some(client) = door.next() {
                 let (client, sender) = (Arc::new(client), sender.clone());
                 scope.spawn(move || {
-                    let mut data = [0; 1024];
+                    let mut data = [0; 16 << 10];
                     while let Ok(count @ 1..) = (&*client).read(&mut data) {
                         let piece = (Arc::clone(&client), data[..count].to_vec());
                         let _ = sender.send(piece);
