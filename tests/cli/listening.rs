@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
+use crate::common::namespace::LINK_LOCAL;
 use crate::program::{Folder, Server, Watchdog, campanile, run, run_words, signal};
 
 fn ask(server: &Server) -> String {
@@ -198,9 +199,6 @@ fn in_own_network(folder: &Folder, script: &str) -> Option<Command> {
 fn elsewhere(folder: &Folder, before: &str, place: &str) -> Option<Command> {
     in_own_network(folder, &format!("{before} && exec \"$0\" serve -d '{place}' -e off"))
 }
-
-/// Gives loopback a link-local address.
-const LINK_LOCAL: &str = "ip -6 addr add fe80::1/64 dev lo nodad";
 
 #[test]
 fn an_address_with_an_interface_is_served_reached_and_shown_as_it_was_written() {

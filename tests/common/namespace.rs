@@ -2,6 +2,11 @@
 
 use std::process::{Command, Stdio};
 
+/// Gives loopback a link-local address, and waits until the kernel has its route: until then,
+/// connecting to it fails with ENETUNREACH.
+pub const LINK_LOCAL: &str = "ip -6 addr add fe80::1/64 dev lo nodad && for _ in $(seq 1000); do \
+     ip -6 route show table local | grep -q fe80::1 && break; done";
+
 /// A command that runs `script` with sh in a network namespace of its own, in which only loopback is
 /// up and connections take their local ports from `ports`. `None`, with a note, where this machine
 /// creates no namespaces.

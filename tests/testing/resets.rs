@@ -9,6 +9,7 @@ use campanile::testing::{Book, Faulty, Plan, Side, TestServer};
 use campanile::{Limits, Mio, Reactor, echo};
 
 use super::effects::{End, read_to_end};
+use crate::common::namespace::LINK_LOCAL;
 use crate::common::{DEADLINE, connect, pattern, skip};
 
 /// All of them take a while: `CAMPANILE_RESETS=full` asks for it.
@@ -211,14 +212,15 @@ fn no_table_of_all_sockets_is_opened() {
 #[test]
 #[cfg(target_os = "linux")]
 fn no_table_is_opened_for_a_link_local_address_either() {
-    let own = "exec unshare -rn sh -c 'ip link set lo up && ip addr add fe80::1/64 dev lo nodad \
-               && exec \"$@\"' sh \"$@\"";
+    let own = format!(
+        "exec unshare -rn sh -c 'ip link set lo up && {LINK_LOCAL} && exec \"$@\"' sh \"$@\""
+    );
     let test = "over_every_kind_of_address_of_a_listener_for_all";
     let reason = match Command::new("strace").arg("--version").output() {
         Ok(_) => "`unshare -rn` or `ip` fails",
         Err(_) => NO_STRACE,
     };
-    let Some((said, opened)) = trace(own, reason, test) else { return };
+    let Some((said, opened)) = trace(&own, reason, test) else { return };
     assert!(said.contains("reset by [fe80::1%1]:"), "{said}");
     assert!(opened.contains("AF_NETLINK") && !opened.contains("/net/tcp"), "{opened}");
 }
