@@ -12,11 +12,12 @@
 //! - `instructions`: instructions in user space, counted by callgrind.
 //! - `sizes`: the size of the program and the time it takes to start.
 //! - `budgets`: latency and CPU time of the library with several values of `Limits::fresh_budget` and
-//!   `Limits::budget`. Not part of `all`; takes half an hour, or six minutes with `--quick`.
+//!   `Limits::budget`. Not part of `all`; takes ten minutes, or two with `--quick`.
 //!
 //! The server is pinned to one CPU and the load to the other. Rounds of the server and of the floors
 //! alternate, and a ratio is the median of the rounds' ratios: ratios hold from machine to machine,
-//! nanoseconds do not. Counts are differences of two runs of different length, so that starting and
+//! nanoseconds do not. `latency` needs an idle machine: p99 shows each time that another process ran
+//! in between. Counts are differences of two runs of different length, so that starting and
 //! ending cost nothing. Runs with one connection wait for the server to sleep before each step, which
 //! makes every run the same; with many connections the server finds several ready in most turns.
 //!
