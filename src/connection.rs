@@ -221,7 +221,8 @@ impl<S: Stream> Connection<S> {
         self.stage == Stage::Opened && self.room(cx) > 0
     }
 
-    /// Records the readiness that an event reported. It is a hint: only the next call shows whether it holds.
+    /// Records the readiness that an event reported. It is a hint: only the next call shows whether
+    /// it holds.
     /// For `is_plain` see [`Event::is_plain`](crate::Event::is_plain).
     pub fn note(&mut self, readable: bool, writable: bool, is_plain: bool) {
         self.ready.on_event(readable, writable, is_plain);

@@ -101,7 +101,8 @@ impl<L> Listener<L> {
         self.pause = Pause::Full;
     }
 
-    /// Ends a pause: a connection has closed, and its slot and its descriptor are free. No event reports this.
+    /// Ends a pause: a connection has closed, and its slot and its descriptor are free. No event
+    /// reports this.
     pub(crate) fn resume(&mut self) {
         self.pause = Pause::No;
     }
@@ -229,8 +230,8 @@ enum Class {
     Broken,
 }
 
-/// The meaning of an error of accept(2). Its manual page lists network errors that are already pending on
-/// the new socket, and asks to try again after them: they concern one connection only.
+/// The meaning of an error of accept(2). Its manual page lists network errors that are already
+/// pending on the new socket, and asks to try again after them: they concern one connection only.
 fn class(error: &io::Error) -> Class {
     match error.kind() {
         ErrorKind::WouldBlock => return Class::Drained,

@@ -38,7 +38,8 @@ pub struct Reactor<K: Kernel = Mio> {
     cx: Workspace,
     /// By key; a listener that is gone leaves its place empty.
     listeners: Vec<Option<Box<Listener<K::Listener>>>>,
-    /// The key of the listener that accepts first in the next turn. If no listener has this key, key 0 is next.
+    /// The key of the listener that accepts first in the next turn. If no listener has this key, key
+    /// 0 is next.
     first_listener: usize,
     connections: Slab<Connection<K::Stream>>,
     run_queue: RunQueue,
@@ -111,8 +112,8 @@ impl<K: Kernel> Reactor<K> {
     /// without blocking. `None` sleeps until something happens or a deadline comes.
     ///
     /// # Errors
-    /// Only if the kernel's poll fails for good. An error of a connection ends
-    /// that connection. An error of a listener pauses or removes that listener.
+    /// Only if the kernel's poll fails for good. An error of a connection ends that connection. An
+    /// error of a listener pauses or removes that listener.
     // ANCHOR: turn
     pub fn turn(&mut self, patience: Option<Duration>) -> io::Result<()> {
         self.sleep(patience)?;
@@ -150,7 +151,8 @@ impl<K: Kernel> Reactor<K> {
         });
         self.cx.begin_turn(self.kernel.now());
         self.stats.turns += 1;
-        // A signal interrupted the poll, so the batch is empty. The next turn computes its timeout again.
+        // A signal interrupted the poll, so the batch is empty. The next turn computes its timeout
+        // again.
         self.was_interrupted =
             outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
         if self.was_interrupted { Ok(()) } else { outcome }

@@ -1,5 +1,9 @@
 //! The limit of open files.
 
+/// The next step where that limit may be the cause. The program has raised the soft limit already.
+pub const ADVICE: &str =
+    "if the limit of open files is reached, raise the hard limit: ulimit -Hn, LimitNOFILE=";
+
 /// The highest soft limit that macOS accepts if there is no hard limit (its setrlimit(2)).
 #[cfg(unix)]
 const OPEN_MAX: u64 = 10_240;

@@ -41,9 +41,7 @@ pub fn serve(args: &Serve) -> ExitCode {
 fn run(args: &Serve, output: &Output) -> Result<(), Failure> {
     check(args)?;
     let failed = |error: io::Error| {
-        let advice =
-            "if the limit of open files is reached, raise the hard limit: ulimit -Hn, LimitNOFILE=";
-        Failure::new(FAILED, format!("cannot create the event loop: {error}"), advice)
+        Failure::new(FAILED, format!("cannot create the event loop: {error}"), files::ADVICE)
     };
     if !Lab::is_wanted(args) {
         let reactor = Reactor::with_limits(limits(args)).map_err(failed)?;
@@ -62,9 +60,7 @@ fn run_on<K: Kernel>(
     lab: Option<&Lab>,
 ) -> Result<(), Failure> {
     let signals = watch_signals(&mut reactor).map_err(|error| {
-        let advice =
-            "if the limit of open files is reached, raise the hard limit: ulimit -Hn, LimitNOFILE=";
-        Failure::new(FAILED, format!("cannot install the signal handlers: {error}"), advice)
+        Failure::new(FAILED, format!("cannot install the signal handlers: {error}"), files::ADVICE)
     })?;
     let connections_log = ConnectionsLog::default();
     let bound = bind(&mut reactor, args, lab, &connections_log)?;

@@ -117,14 +117,8 @@ impl<K: Kernel> Reactor<K> {
     pub(super) fn accept_burst(&mut self, key: usize, mut listener: Box<Listener<K::Listener>>) {
         let (most, now) = (self.cx.limits.accepts, self.cx.millis);
         let burst = listener.burst(most);
-        for count in 0..=burst {
-            if count == burst {
-                // After a burst of the full size the listener stays ready, and the next turn goes on.
-                if burst < most {
-                    listener.rearm(&mut self.kernel, key);
-                }
-                break;
-            }
+        let mut left = burst;
+        while left > 0 {
             if self.is_full() {
                 listener.wait_for_a_slot();
                 break;
@@ -146,6 +140,11 @@ impl<K: Kernel> Reactor<K> {
                     return;
                 }
             }
+            left -= 1;
+        }
+        // After a burst of the full size the listener stays ready, and the next turn goes on.
+        if left == 0 && burst < most {
+            listener.rearm(&mut self.kernel, key);
         }
         if self.shutdown == Shutdown::No || !listener.is_drained() {
             self.listeners[key] = Some(listener);

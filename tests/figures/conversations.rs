@@ -71,7 +71,7 @@ fn thousands_that_come_and_go_as_they_like_leave_no_descriptor_slot_or_thread_be
     }
 }
 
-/// Sabotage: after a short write one byte is skipped (`SendBuffer::flush` in src/outbox.rs).
+/// Sabotage: after a short write one byte is skipped (`Connection::flush` in src/connection/io.rs).
 #[test]
 fn every_byte_of_many_mebibytes_comes_back() {
     let (both, circle, flows) = (Both::start(Limits::default()), Circle::new(), 4);
