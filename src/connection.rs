@@ -6,7 +6,6 @@ mod readiness;
 mod snapshot;
 mod stream;
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use self::deadline::Bound;
@@ -15,7 +14,7 @@ pub use self::snapshot::View;
 pub use self::stream::Stream;
 use crate::limits::Workspace;
 use crate::outbox::{Input, Output, SendQueue, State};
-use crate::protocol::{CloseReason, Protocol};
+use crate::protocol::{Call, CloseReason, Protocol};
 use crate::timers::Millis;
 
 /// The stage of a connection's life.
@@ -58,7 +57,6 @@ struct Extra {
     timer: Option<Instant>,
     born: Option<Millis>,
     discarded: usize,
-    peer: Option<IpAddr>,
 }
 
 /// A conversation of two halves over one stream.
@@ -72,7 +70,7 @@ struct Extra {
 /// *Readiness* is what the kernel reported: set by events, cleared by `WouldBlock`. *Interest* is what
 /// the state allows: computed, never stored. Work is their intersection.
 pub struct Connection<S> {
-    stream: S,
+    pub(crate) stream: S,
     /// The low bits of the time from which the bound that applies is counted.
     progress: u32,
     stage: Stage,
@@ -96,7 +94,6 @@ impl<S> std::fmt::Debug for Connection<S> {
         f.debug_struct("Connection")
             .field("ordinal", &self.ordinal)
             .field("state", &self.state)
-            .field("unsent", &self.send_queue.len())
             .finish_non_exhaustive()
     }
 }
@@ -111,9 +108,9 @@ impl<S: Stream> Connection<S> {
             stream,
             progress: cx.millis as u32,
             stage: Stage::New,
-            state: State::OPEN,
+            state: State::default(),
             // ANCHOR: assumed-ready
-            ready: Readiness::BOTH,
+            ready: Readiness::ASSUMED,
             planned: None,
             queued: Queued::No,
             protocol,
@@ -138,56 +135,70 @@ impl<S: Stream> Connection<S> {
         connection
     }
 
-    /// Does everything that can be done without blocking, within one budget. Then checks the
-    /// deadline: in this order, so that no connection with bytes waiting is idle.
+    /// Does everything that can be done without blocking, within one budget: writes, reads, and calls
+    /// the protocol. Then checks the deadline.
     ///
     /// # Errors
     /// Returns the reason if the connection is over.
     pub fn run(&mut self, cx: &mut Workspace) -> Result<Next, CloseReason> {
         cx.renew_budget();
-        let is_open = self.stage == Stage::Opened || self.open(cx)?;
-        // ANCHOR: io-first
-        let has_work = is_open && self.work(cx)?;
-        self.check_deadline(has_work, cx)
-    }
-
-    /// Reads, calls and writes. Returns true if work is left because the budget is spent.
-    fn work(&mut self, cx: &mut Workspace) -> Result<bool, CloseReason> {
         if !self.send_queue.is_empty() {
             self.flush(0..0, cx)?;
         }
-        let mut timer_has_fired = false;
+        let mut timer_may_fire = true;
         loop {
-            if self.has_finished() {
-                return Err(CloseReason::Finished);
-            }
             let room = if self.ready.is_readable() { self.room(cx) } else { 0 };
-            let has_work = if !self.send_queue.is_empty() && self.ready.is_writable() {
-                true
-            } else if self.has_drained(cx) {
+            let has_drained = self.has_drained(cx);
+            let call = if self.stage != Stage::Opened {
+                if !self.has_connected()? {
+                    return self.check_deadline(false, cx);
+                }
+                (self.stage, self.progress) = (Stage::Opened, cx.millis as u32);
+                Call::Open
+            } else if has_drained && cx.write_budget > 0 {
                 // Before the next read, or a peer that never pauses would keep the protocol from it.
-                if cx.write_budget > 0 {
-                    self.state.congested = false;
-                    self.notify(cx, &mut |protocol, out| protocol.on_drain(out))?;
-                    continue;
+                self.state.congested = false;
+                Call::Drain
+            } else if room > 0 && cx.read_budget > 0 && cx.write_budget > 0 {
+                let size = room.min(cx.read_budget);
+                match self.stream.read(&mut cx.scratch[..size]) {
+                    // ANCHOR: eof
+                    // Zero bytes are the peer's EOF. "Nothing yet" is `WouldBlock`.
+                    Ok(0) => {
+                        self.state.input = Input::Ended;
+                        Call::Eof
+                    }
+                    Ok(count) => {
+                        let count = count.min(size);
+                        // Without that proof it stays readable: mio only promises another event
+                        // after `WouldBlock`.
+                        // ANCHOR: short-read
+                        if count < size && self.ready.is_drained_by_short_read() {
+                            self.ready.clear_readable();
+                        }
+                        self.call(cx, count, |protocol, data, out| protocol.on_data(data, out))?;
+                        continue;
+                    }
+                    Err(error) => {
+                        self.on_read_error(error)?;
+                        continue;
+                    }
                 }
-                true
-            } else if room > 0 {
-                if cx.read_budget > 0 {
-                    self.read(room, cx)?;
-                    continue;
-                }
-                true
+            } else if timer_may_fire && self.take_due_timer(cx) {
+                // Even if work is left, or a peer that never pauses would block it. But only once, or
+                // a timer in the past would loop for ever.
+                timer_may_fire = false;
+                Call::Wake
+            } else if self.has_finished() {
+                return Err(CloseReason::Finished);
             } else {
-                false
+                let has_work =
+                    room > 0 || has_drained || (self.wants_write() && self.ready.is_writable());
+                // ANCHOR: io-first
+                // After the IO: no connection with bytes waiting is idle.
+                return self.check_deadline(has_work, cx);
             };
-            // The timer fires at most once a run; otherwise a timer in the past would loop for ever.
-            // It fires even if work is left; otherwise a peer that never pauses would block it.
-            if timer_has_fired || !self.take_due_timer(cx) {
-                return Ok(has_work);
-            }
-            timer_has_fired = true;
-            self.notify(cx, &mut |protocol, out| protocol.on_wake(out))?;
+            self.call(cx, 0, |protocol, _, out| call.make(protocol, out))?;
         }
     }
 
@@ -203,8 +214,7 @@ impl<S: Stream> Connection<S> {
         } else if congested {
             0
         } else {
-            let room = cx.limits.high_water.saturating_sub(self.send_queue.len());
-            room.min(cx.limits.scratch)
+            cx.limits.high_water.saturating_sub(self.send_queue.len()).min(cx.limits.scratch)
         }
     }
 
@@ -280,19 +290,6 @@ impl<S> Connection<S> {
 
     fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
-    }
-
-    /// Records the address that the connection counts for.
-    pub(crate) fn set_peer(&mut self, peer: IpAddr) {
-        self.extra().peer = Some(peer);
-    }
-
-    pub(crate) fn peer(&self) -> Option<IpAddr> {
-        self.extra.as_ref()?.peer
-    }
-
-    pub(crate) fn stream_mut(&mut self) -> &mut S {
-        &mut self.stream
     }
 
     /// Returns the number of bytes read, and of bytes that the kernel took.

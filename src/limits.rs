@@ -151,7 +151,7 @@ impl Workspace {
     /// Begins a turn at `now`. If `now` is in the past, the time stays as it was.
     pub fn begin_turn(&mut self, now: Instant) {
         self.now = self.now.max(now);
-        self.outbox.begin_turn(self.now);
+        self.outbox.now = self.now;
         // A busy loop turns many times in a millisecond: it computes `millis` once in each.
         if self.now >= self.next_milli {
             self.begin_milli();

@@ -25,6 +25,11 @@ impl SendQueue {
         self.bytes.is_empty()
     }
 
+    /// Returns whether the queue has storage of its own; an empty one can have some, too.
+    pub(crate) fn has_storage(&self) -> bool {
+        self.bytes.capacity() > 0
+    }
+
     /// Queues all of `more`. The capacity stays below twice the largest length of the queue.
     #[cold]
     pub(crate) fn append(&mut self, more: &[u8]) {
@@ -53,7 +58,8 @@ impl SendQueue {
     pub(crate) fn consume(&mut self, count: usize) {
         self.head += count;
         if self.head == self.bytes.len() {
-            self.clear();
+            self.bytes.clear();
+            self.head = 0;
         }
     }
 
@@ -61,12 +67,6 @@ impl SendQueue {
     #[cold]
     pub(crate) fn prepend(&mut self, first: &[u8]) {
         self.bytes.splice(..self.head, first.iter().copied());
-        self.head = 0;
-    }
-
-    /// Drops the bytes and keeps the storage.
-    fn clear(&mut self) {
-        self.bytes.clear();
         self.head = 0;
     }
 
@@ -81,20 +81,22 @@ impl SendQueue {
 }
 
 /// Whether the peer may still send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Input {
     /// The peer may send.
+    #[default]
     Open,
     /// The peer has ended its half: its EOF was read.
     Ended,
 }
 
 /// Whether we may still send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
     /// The protocol may send.
+    #[default]
     Open,
     /// The protocol sends no more; the send queue is being delivered.
     Flushing,
@@ -103,7 +105,7 @@ pub enum Output {
 }
 
 /// The state of a conversation: the connection keeps it, and the outbox carries it through a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) input: Input,
     pub(crate) output: Output,
@@ -115,17 +117,6 @@ pub(crate) struct State {
     pub(crate) reads_while_congested: bool,
     /// The send queue has reached high water, and not fallen to low water since.
     pub(crate) congested: bool,
-}
-
-impl State {
-    pub(crate) const OPEN: State = State {
-        input: Input::Open,
-        output: Output::Open,
-        closed: false,
-        paused: false,
-        reads_while_congested: false,
-        congested: false,
-    };
 }
 
 /// The bytes and requests of a protocol: plain data, without a socket, a lifetime or a clock.
@@ -141,7 +132,7 @@ impl State {
 /// ```
 #[derive(Debug)]
 pub struct Outbox {
-    now: Instant,
+    pub(crate) now: Instant,
     /// During a call, the connection's send queue; between two calls, spare storage.
     queue: SendQueue,
     /// The address and length of the read buffer, which holds the data of a call.
@@ -152,9 +143,9 @@ pub struct Outbox {
     high_water: usize,
     state: State,
     timer: Option<Instant>,
-    aborted: bool,
+    pub(crate) aborted: bool,
     /// The protocol has closed, aborted, or changed its timer in this call.
-    has_requests: bool,
+    pub(crate) has_requests: bool,
 }
 
 impl Outbox {
@@ -172,7 +163,7 @@ impl Outbox {
             read_buffer: (0, 0),
             borrowed: (0, 0),
             high_water,
-            state: State::OPEN,
+            state: State::default(),
             timer: None,
             aborted: false,
             has_requests: false,
@@ -323,10 +314,6 @@ impl Outbox {
         self.has_requests = true;
     }
 
-    pub(crate) fn begin_turn(&mut self, now: Instant) {
-        self.now = now;
-    }
-
     /// Takes over a connection's queue, state and timer for one call.
     pub(crate) fn begin_call(
         &mut self,
@@ -361,23 +348,12 @@ impl Outbox {
 
     /// Keeps the storage of a drained queue for the next one, and bounds that of any other.
     pub(crate) fn recycle(&mut self, queue: &mut SendQueue) {
-        if queue.bytes.capacity() == 0 {
-            return;
-        }
         if queue.is_empty() {
             queue.shrink(self.high_water);
             self.queue = std::mem::take(queue);
         } else {
             queue.shrink(2 * queue.len());
         }
-    }
-
-    pub(crate) fn is_aborted(&self) -> bool {
-        self.aborted
-    }
-
-    pub(crate) fn has_requests(&self) -> bool {
-        self.has_requests
     }
 }
 
@@ -517,7 +493,7 @@ mod tests {
 
     /// Makes a call that sends `size` bytes of its own, and returns the connection's queue.
     fn call(out: &mut Outbox, mut queue: SendQueue, size: usize) -> SendQueue {
-        out.begin_call(&mut queue, State::OPEN, None);
+        out.begin_call(&mut queue, State::default(), None);
         out.send(&pattern(size));
         out.end_call(&mut queue);
         queue
@@ -592,13 +568,13 @@ mod tests {
         let mut out = Outbox::over(Instant::now(), 1000, &buffer);
         let mut queue = SendQueue::default();
         queue.append(b"earlier");
-        out.begin_call(&mut queue, State::OPEN, None);
+        out.begin_call(&mut queue, State::default(), None);
         out.send(&buffer[..5]);
         assert!(out.borrowed().is_empty());
         out.end_call(&mut queue);
-        out.begin_call(&mut SendQueue::default(), State::OPEN, None);
+        out.begin_call(&mut SendQueue::default(), State::default(), None);
         out.send(&buffer[..5]);
-        out.begin_call(&mut SendQueue::default(), State::OPEN, None);
+        out.begin_call(&mut SendQueue::default(), State::default(), None);
         assert_eq!((out.borrowed().len(), out.unsent()), (0, 0));
     }
 
@@ -611,7 +587,7 @@ mod tests {
         assert_eq!(out.queued(), b"kept");
         out.abort();
         out.close();
-        assert!(out.is_aborted());
+        assert!(out.aborted);
     }
 
     #[test]

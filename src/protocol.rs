@@ -56,6 +56,32 @@ pub trait Protocol {
     fn on_close(&mut self, reason: &CloseReason) {}
 }
 
+/// A call of a connection's protocol without data, or of its outbox on behalf of a
+/// [`Handle`](crate::Handle).
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Call<'a> {
+    Open,
+    Eof,
+    Drain,
+    Wake,
+    Send(&'a [u8]),
+    Close,
+}
+
+impl Call<'_> {
+    #[cold]
+    pub(crate) fn make(self, protocol: &mut dyn Protocol, out: &mut Outbox) {
+        match self {
+            Call::Open => protocol.on_open(out),
+            Call::Eof => protocol.on_eof(out),
+            Call::Drain => protocol.on_drain(out),
+            Call::Wake => protocol.on_wake(out),
+            Call::Send(bytes) => out.send(bytes),
+            Call::Close => out.close(),
+        }
+    }
+}
+
 /// Why a connection ended.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -23,8 +23,7 @@ use crate::kernel::{Kernel, Mio, Phase, Source};
 use crate::limits::{Limits, Workspace};
 use crate::listener::Listener;
 use crate::mailbox::{Command, Mailbox};
-use crate::outbox::Outbox;
-use crate::protocol::{CloseReason, ConnId, Protocol};
+use crate::protocol::{Call, CloseReason, ConnId};
 use crate::timers::{Millis, SLOTS_MAX, Timers};
 
 /// A later deadline is armed at this distance, and checked again then.
@@ -204,9 +203,9 @@ impl<K: Kernel> Reactor<K> {
         }
         for command in mail.commands {
             match command {
-                Command::Send(id, bytes) => self.command(id, &mut |_, out| out.send(&bytes)),
-                Command::Close(id) => self.command(id, &mut |_, out| out.close()),
-                Command::Wake(id) => self.command(id, &mut |protocol, out| protocol.on_wake(out)),
+                Command::Send(id, bytes) => self.command(id, Call::Send(&bytes)),
+                Command::Close(id) => self.command(id, Call::Close),
+                Command::Wake(id) => self.command(id, Call::Wake),
             }
         }
         if let Some(grace) = mail.shutdown {
@@ -281,7 +280,7 @@ impl<K: Kernel> Reactor<K> {
         if is_new && outcome.is_ok() {
             // Only after its first run: a connection that closed in it needs no events.
             let writes = connection.may_write();
-            if let Err(error) = self.kernel.register(connection.stream_mut(), key, writes) {
+            if let Err(error) = self.kernel.register(&mut connection.stream, key, writes) {
                 outcome = Err(CloseReason::Failed(error));
             }
         }
@@ -316,8 +315,8 @@ impl<K: Kernel> Reactor<K> {
                 connection.ordinal
             );
             self.stats.count(&reason, bytes_in, bytes_out);
-            if let Some(peer) = connection.peer() {
-                self.peers.forget(peer);
+            if self.cx.limits.per_peer.is_some() {
+                self.peers.forget(key);
             }
             connection.end(reason, &mut self.cx);
         }
@@ -353,13 +352,13 @@ impl<K: Kernel> Reactor<K> {
         (next < Millis::MAX).then(|| Duration::from_millis(next.saturating_sub(now)))
     }
 
-    fn command(&mut self, id: ConnId, what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox)) {
+    fn command(&mut self, id: ConnId, call: Call<'_>) {
         let key = id.key as usize;
         match self.connections.get_mut(key) {
             // ANCHOR: ordinal
             Some(connection) if connection.ordinal == id.ordinal && connection.is_talking() => {
                 self.cx.budget = self.cx.limits.fresh_budget;
-                match connection.command(&mut self.cx, what) {
+                match connection.command(call, &mut self.cx) {
                     // It may have set a deadline, which is armed once the connection has run.
                     Ok(()) => self.run_queue.push_urgent(key, connection),
                     Err(reason) => close(key, connection, reason, &mut self.closed),

@@ -1,82 +1,29 @@
 //! A connection's work: reads, calls of the protocol, and the one loop that writes.
 
-use std::any::Any;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread;
 
 use super::{Connection, Stage, Stream};
 use crate::limits::Workspace;
-use crate::outbox::{Input, Outbox, Output};
-use crate::protocol::{CloseReason, Protocol};
+use crate::outbox::{Outbox, Output};
+use crate::protocol::{Call, CloseReason, Protocol};
 
 impl<S: Stream> Connection<S> {
-    /// Calls the protocol for the first time; returns false while the kernel has not connected yet.
-    pub(super) fn open(&mut self, cx: &mut Workspace) -> Result<bool, CloseReason> {
-        let is_outgoing = self.stage == Stage::Connecting;
-        if is_outgoing && !self.has_connected()? {
-            return Ok(false);
+    /// Returns false while the kernel has not connected yet. An accepted connection always is.
+    pub(super) fn has_connected(&mut self) -> Result<bool, CloseReason> {
+        if self.stage != Stage::Connecting {
+            return Ok(true);
         }
-        self.stage = Stage::Opened;
-        self.progress = cx.millis as u32;
-        self.notify(cx, &mut |protocol, out| protocol.on_open(out))?;
-        // An accepted socket is assumed readable, for protocols that answer. A protocol that has
-        // closed waits for a FIN, which is rarely there yet; if it is, registration reports it.
-        if !is_outgoing && self.state.closed {
-            self.ready.clear_readable();
-        }
-        Ok(true)
-    }
-
-    fn has_connected(&mut self) -> Result<bool, CloseReason> {
-        if !self.ready.is_writable() {
-            return Ok(false);
-        }
-        let has_connected = self.stream.connected().map_err(CloseReason::ConnectFailed)?;
-        match has_connected {
-            true => self.ready.set(true, false),
-            false => self.ready.clear_writable(),
+        let has_connected = self.ready.is_writable()
+            && self.stream.connected().map_err(CloseReason::ConnectFailed)?;
+        if !has_connected {
+            self.ready.clear_writable();
         }
         Ok(has_connected)
     }
 
-    /// Reads once, at most `room` bytes, and calls the protocol with them.
-    pub(super) fn read(&mut self, room: usize, cx: &mut Workspace) -> Result<(), CloseReason> {
-        let size = room.min(cx.read_budget);
-        let count = match self.stream.read(&mut cx.scratch[..size]) {
-            Ok(0) => return self.on_peer_eof(cx),
-            Ok(count) => count.min(size),
-            Err(error) => return self.on_read_error(error),
-        };
-        // Without that proof it stays readable: mio only promises another event after `WouldBlock`.
-        // ANCHOR: short-read
-        if count < size && self.ready.is_drained_by_short_read() {
-            self.ready.clear_readable();
-        }
-        cx.read_budget -= count;
-        self.bytes_in += count as u64;
-        if self.state.closed {
-            return self.discard(count, cx);
-        }
-        if self.send_queue.is_empty() {
-            // With bytes queued, only a write is progress: the write timeout runs.
-            self.progress = cx.millis as u32;
-        }
-        self.call(cx, count, |protocol, data, out| protocol.on_data(data, out))
-    }
-
-    // ANCHOR: eof
-    /// Zero bytes do not mean "nothing yet", which is `WouldBlock`: they are the peer's EOF.
-    fn on_peer_eof(&mut self, cx: &mut Workspace) -> Result<(), CloseReason> {
-        self.state.input = Input::Ended;
-        if self.state.closed {
-            return Ok(());
-        }
-        self.notify(cx, &mut |protocol, out| protocol.on_eof(out))
-    }
-
-    fn on_read_error(&mut self, error: io::Error) -> Result<(), CloseReason> {
+    pub(super) fn on_read_error(&mut self, error: io::Error) -> Result<(), CloseReason> {
         match error.kind() {
             // ANCHOR: would-block
             ErrorKind::WouldBlock => {
@@ -86,6 +33,40 @@ impl<S: Stream> Connection<S> {
             ErrorKind::Interrupted => Ok(()),
             _ => Err(CloseReason::Failed(error)),
         }
+    }
+
+    /// Calls the protocol with the first `count` bytes of the read buffer, applies its requests, and
+    /// writes what it has sent.
+    pub(super) fn call(
+        &mut self,
+        cx: &mut Workspace,
+        count: usize,
+        what: impl FnOnce(&mut dyn Protocol, &[u8], &mut Outbox),
+    ) -> Result<(), CloseReason> {
+        cx.read_budget -= count;
+        self.bytes_in += count as u64;
+        if self.state.closed {
+            return self.discard(count, cx);
+        }
+        let was_empty = self.send_queue.is_empty();
+        let timer = self.extra.as_ref().and_then(|extra| extra.timer);
+        cx.outbox.begin_call(&mut self.send_queue, self.state, timer);
+        let (data, out) = (&cx.scratch[..count], &mut cx.outbox);
+        // Unwind-safe: only the protocol can be left inconsistent, and it is dropped.
+        let outcome = catch_unwind(AssertUnwindSafe(|| what(&mut *self.protocol, data, out)));
+        self.state = cx.outbox.end_call(&mut self.send_queue);
+        if let Err(panic) = outcome {
+            cx.panics.push(panic);
+            return Err(CloseReason::Panicked);
+        }
+        // With bytes queued before, only a write is progress. Bytes queued now start the write timeout.
+        if was_empty && (count > 0 || !self.send_queue.is_empty()) {
+            self.progress = cx.millis as u32;
+        }
+        if cx.outbox.has_requests {
+            self.apply(cx)?;
+        }
+        self.flush(cx.outbox.borrowed(), cx)
     }
 
     // ANCHOR: linger
@@ -102,53 +83,17 @@ impl<S: Stream> Connection<S> {
         Ok(())
     }
 
-    /// Calls the protocol with the first `count` bytes of the read buffer, applies its requests, and
-    /// writes what it has sent.
-    pub(super) fn call(
-        &mut self,
-        cx: &mut Workspace,
-        count: usize,
-        what: impl FnOnce(&mut dyn Protocol, &[u8], &mut Outbox),
-    ) -> Result<(), CloseReason> {
-        let timer = self.extra.as_ref().and_then(|extra| extra.timer);
-        cx.outbox.begin_call(&mut self.send_queue, self.state, timer);
-        let (data, out) = (&cx.scratch[..count], &mut cx.outbox);
-        // Unwind-safe: only the protocol can be left inconsistent, and it is dropped.
-        let outcome = catch_unwind(AssertUnwindSafe(|| what(&mut *self.protocol, data, out)));
-        self.state = cx.outbox.end_call(&mut self.send_queue);
-        if let Err(panic) = outcome {
-            return Err(self.on_panic(panic, cx));
-        }
-        if cx.outbox.has_requests() {
-            self.apply(cx)?;
-        }
-        let borrowed = cx.outbox.borrowed();
-        self.flush(borrowed, cx)
-    }
-
-    /// Calls the protocol without data.
-    #[cold]
-    pub(super) fn notify(
-        &mut self,
-        cx: &mut Workspace,
-        what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox),
-    ) -> Result<(), CloseReason> {
-        let was_empty = self.send_queue.is_empty();
-        self.call(cx, 0, |protocol, _, out| what(protocol, out))?;
-        if was_empty && !self.send_queue.is_empty() {
-            // The queue was empty: the write timeout starts now.
-            self.progress = cx.millis as u32;
-        }
-        Ok(())
-    }
-
     /// Applies the requests of a call, other than to send.
     #[cold]
     fn apply(&mut self, cx: &Workspace) -> Result<(), CloseReason> {
-        if cx.outbox.is_aborted() {
+        if cx.outbox.aborted {
             return Err(CloseReason::Aborted);
         }
         self.set_timer(cx.outbox.wake());
+        if self.state.closed {
+            // A FIN is rarely there yet.
+            self.ready.drop_assumption();
+        }
         if self.is_lingering() {
             // Our half ended earlier; the linger timeout starts with the close.
             self.progress = cx.millis as u32;
@@ -208,12 +153,14 @@ impl<S: Stream> Connection<S> {
 
     /// Gives spare storage back, checks the cap, and ends our half once a flushing queue is empty.
     fn settle(&mut self, cx: &mut Workspace) -> Result<(), CloseReason> {
-        cx.outbox.recycle(&mut self.send_queue);
-        if !self.send_queue.is_empty() {
-            let is_too_much = self.send_queue.len() > cx.limits.unsent;
-            return if is_too_much { Err(CloseReason::Overflow) } else { Ok(()) };
+        if self.send_queue.has_storage() {
+            cx.outbox.recycle(&mut self.send_queue);
+            if self.send_queue.len() > cx.limits.unsent {
+                return Err(CloseReason::Overflow);
+            }
         }
-        if self.state.output == Output::Flushing { self.shut(cx) } else { Ok(()) }
+        let has_ended = self.state.output == Output::Flushing && self.send_queue.is_empty();
+        if has_ended { self.shut(cx) } else { Ok(()) }
     }
 
     // ANCHOR: fin
@@ -222,55 +169,41 @@ impl<S: Stream> Connection<S> {
         self.state.output = Output::Shut;
         self.progress = cx.millis as u32;
         match self.stream.shutdown_write() {
-            // The peer has reset the connection; the next read reports it.
-            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
-            Err(error) => Err(CloseReason::Failed(error)),
-            Ok(()) => Ok(()),
+            // `NotConnected`: the peer has reset the connection; the next read reports it.
+            Err(error) if error.kind() != ErrorKind::NotConnected => {
+                Err(CloseReason::Failed(error))
+            }
+            _ => Ok(()),
         }
     }
 
-    fn on_panic(&mut self, panic: Box<dyn Any + Send>, cx: &mut Workspace) -> CloseReason {
-        cx.panics.push(panic);
-        // A second panic, in the protocol's drop, belongs to the first.
-        let _ = drop_guarded(std::mem::replace(&mut self.protocol, Box::new(DeadProtocol)));
-        CloseReason::Panicked
-    }
-
-    /// Runs a command from a [`Handle`](crate::Handle): a call that no event caused.
+    /// Calls the protocol for a reason that is not an event, and writes.
     pub(crate) fn command(
         &mut self,
+        call: Call<'_>,
         cx: &mut Workspace,
-        what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox),
     ) -> Result<(), CloseReason> {
-        if !self.is_talking() {
-            return Ok(());
-        }
         cx.renew_budget();
-        self.notify(cx, what)
+        self.call(cx, 0, |protocol, _, out| call.make(protocol, out))
     }
 
-    /// Closes the connection: calls the protocol and the stream with the reason, and drops both.
+    /// Closes the connection: calls the protocol and the stream with the reason, and drops both. A
+    /// protocol that has panicked is only dropped, and a second panic in its drop belongs to the first.
     pub fn end(self, reason: CloseReason, cx: &mut Workspace) {
         let Connection { mut stream, mut protocol, .. } = self;
         if reason.wants_reset() {
             stream.abort();
         }
-        let closed = catch_unwind(AssertUnwindSafe(|| protocol.on_close(&reason)));
-        if let Err(panic) = closed.and(drop_guarded(protocol)) {
+        let has_panicked = matches!(reason, CloseReason::Panicked);
+        let closed = catch_unwind(AssertUnwindSafe(|| {
+            if !has_panicked {
+                protocol.on_close(&reason);
+            }
+        }));
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(protocol)));
+        if let (Err(panic), false) = (closed.and(dropped), has_panicked) {
             cx.panics.push(panic);
         }
         stream.ended(&reason);
     }
-}
-
-/// Drops a protocol; a panic in its drop counts as the protocol's.
-fn drop_guarded(protocol: Box<dyn Protocol>) -> thread::Result<()> {
-    catch_unwind(AssertUnwindSafe(|| drop(protocol)))
-}
-
-/// Takes the place of a protocol that has panicked.
-struct DeadProtocol;
-
-impl Protocol for DeadProtocol {
-    fn on_data(&mut self, _data: &[u8], _out: &mut Outbox) {}
 }

@@ -13,10 +13,12 @@ const READABLE: u8 = 1;
 const WRITABLE: u8 = 2;
 const SEEN_PLAIN: u8 = 4;
 const SEEN_SPECIAL: u8 = 8;
+/// `READABLE` is assumed: no event has reported anything yet.
+const ASSUMED: u8 = 16;
 
 impl Readiness {
     pub(super) const NONE: Readiness = Readiness(0);
-    pub(super) const BOTH: Readiness = Readiness(READABLE | WRITABLE);
+    pub(super) const ASSUMED: Readiness = Readiness(READABLE | WRITABLE | ASSUMED);
 
     pub(super) fn is_readable(self) -> bool {
         self.0 & READABLE != 0
@@ -39,11 +41,19 @@ impl Readiness {
     /// Adds an event. After one that was not plain, no short read is believed again.
     pub(super) fn on_event(&mut self, readable: bool, writable: bool, is_plain: bool) {
         self.set(readable, writable);
+        self.0 &= !ASSUMED;
         self.0 |= if is_plain { SEEN_PLAIN } else { SEEN_SPECIAL };
     }
 
     pub(super) fn clear_readable(&mut self) {
         self.0 &= !READABLE;
+    }
+
+    /// Stops assuming that the stream is readable. If it is, its registration reports an event.
+    pub(super) fn drop_assumption(&mut self) {
+        if self.0 & ASSUMED != 0 {
+            self.clear_readable();
+        }
     }
 
     pub(super) fn clear_writable(&mut self) {

@@ -158,31 +158,25 @@ impl<K: Kernel> Reactor<K> {
         mut stream: K::Stream,
         peer: Address,
     ) {
-        let counted = self.cx.limits.per_peer.and_then(|max| Some((peer.ip()?, max)));
-        if counted.is_some_and(|(ip, max)| !self.peers.admit(ip, max)) {
-            self.stats.refused += 1;
-            return;
-        }
-        let counted = counted.map(|(ip, _)| ip);
         let key = self.connections.vacant_key();
+        if let (Some(max), Some(ip)) = (self.cx.limits.per_peer, peer.ip()) {
+            if !self.peers.admit(key, ip, max) {
+                self.stats.refused += 1;
+                return;
+            }
+        }
         let id = self.next_id(key);
         let accepted = Accepted { id, peer, local: listener.local.clone() };
         let make = &mut listener.make;
         match catch_unwind(AssertUnwindSafe(|| make(&accepted))) {
             Ok(protocol) => {
                 self.stats.accepted += 1;
-                let mut connection = Connection::new(stream, protocol, &self.cx);
-                if let Some(ip) = counted {
-                    connection.set_peer(ip);
-                }
-                self.insert(id, connection);
+                self.insert(id, Connection::new(stream, protocol, &self.cx));
             }
             Err(panic) => {
                 stream.abort();
                 self.note_panic(panic);
-                if let Some(ip) = counted {
-                    self.peers.forget(ip);
-                }
+                self.peers.forget(key);
             }
         }
     }
@@ -209,26 +203,32 @@ impl<K: Kernel> Reactor<K> {
     }
 }
 
-/// How many connections each address has. An address without a connection is not stored.
+/// How many connections each address has, and the address of each connection that counts. Both are
+/// empty without a limit.
 #[derive(Debug, Default)]
-pub(super) struct Peers(HashMap<IpAddr, usize>);
+pub(super) struct Peers {
+    counts: HashMap<IpAddr, usize>,
+    addresses: HashMap<usize, IpAddr>,
+}
 
 impl Peers {
-    /// Counts one more connection of `peer`, and returns true, unless it already has `max`.
-    fn admit(&mut self, peer: IpAddr, max: usize) -> bool {
-        let has_room = self.0.get(&peer).copied().unwrap_or(0) < max;
-        if has_room {
-            *self.0.entry(peer).or_default() += 1;
+    /// Counts the connection `key` for `ip`, and returns true, unless that already has `max`.
+    fn admit(&mut self, key: usize, ip: IpAddr, max: usize) -> bool {
+        let count = self.counts.get(&ip).copied().unwrap_or(0);
+        if count < max {
+            self.counts.insert(ip, count + 1);
+            self.addresses.insert(key, ip);
         }
-        has_room
+        count < max
     }
 
-    pub(super) fn forget(&mut self, peer: IpAddr) {
-        if let Some(count) = self.0.get_mut(&peer) {
-            *count -= 1;
-            if *count == 0 {
-                self.0.remove(&peer);
-            }
+    pub(super) fn forget(&mut self, key: usize) {
+        let Some(ip) = self.addresses.remove(&key) else {
+            return;
+        };
+        match self.counts.get_mut(&ip) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.counts.remove(&ip)),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Reactor, close};
 use crate::connection::Connection;
 use crate::kernel::Kernel;
-use crate::protocol::CloseReason;
+use crate::protocol::{Call, CloseReason};
 use crate::timers::{Millis, millis};
 
 /// How long a peer may take, after the grace, to end its half of a connection with nothing queued.
@@ -45,10 +45,10 @@ impl<K: Kernel> Reactor<K> {
         self.listeners.clear();
         self.end_all(|connection| connection.wants_write());
         for (key, connection) in &mut self.connections {
-            if connection.is_closed() {
+            if !connection.is_talking() {
                 continue;
             }
-            match connection.command(&mut self.cx, &mut |_, out| out.close()) {
+            match connection.command(Call::Close, &mut self.cx) {
                 Ok(()) => self.run_queue.push(key, connection),
                 Err(reason) => close(key, connection, reason, &mut self.closed),
             }
