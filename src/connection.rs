@@ -192,11 +192,10 @@ impl<S: Stream> Connection<S> {
             } else if self.has_finished() {
                 return Err(CloseReason::Finished);
             } else {
-                let has_work =
-                    room > 0 || has_drained || (self.wants_write() && self.ready.is_writable());
+                let can_write = self.wants_write() && self.ready.is_writable();
                 // ANCHOR: io-first
                 // After the IO: no connection with bytes waiting is idle.
-                return self.check_deadline(has_work, cx);
+                return self.check_deadline(room > 0 || has_drained || can_write, cx);
             };
             self.call(cx, 0, |protocol, _, out| call.make(protocol, out))?;
         }
