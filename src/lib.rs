@@ -1,4 +1,4 @@
-//! Tells the time and gives back the echo, from one single-threaded readiness loop.
+//! Serves daytime, echo and your own protocols from one single-threaded readiness loop.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -26,18 +26,18 @@
 //! # Where to begin
 //!
 //! - To serve a protocol of your own, write a [`Protocol`] and give it to [`Reactor::listen`].
-//! - To call somebody else's server with the same trait, [`Reactor::connect`].
-//! - To run beside your own code, [`Background`], or your own loop around [`Reactor::turn`] with
+//! - To connect to a server with the same trait, call [`Reactor::connect`].
+//! - To run beside your own code, use [`Background`], or your own loop around [`Reactor::turn`] with
 //!   [`Reactor::timeout`] and the reactor's descriptor.
-//! - To drive a reactor from another thread, its [`Handle`].
-//! - To bound what it may use, [`Limits`].
-//! - To test a client of yours against a server that misbehaves, the module `testing`.
-//! - To learn how such a loop is made, the [`guide`].
+//! - To drive a reactor from another thread, use its [`Handle`].
+//! - To bound what it may use, set [`Limits`].
+//! - To test your client against a server that misbehaves, use the module `testing`.
+//! - To learn how such a loop is built, read the [`guide`].
 //!
 //! # The map
 //!
 //! The source is meant to be read in this order. A layer imports only from layers above it in this
-//! list; `outbox`, `timers`, `clock` and `client` import from none. `tests/lint.py` checks both.
+//! list; `outbox`, `timers` and `client` import from none. `tests/lint.py` checks both.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -46,40 +46,38 @@
 //! | `timers.rs` | deadlines: when to check a connection again |
 //! | `limits.rs` | [`Limits`], and the [`Workspace`] that all connections share |
 //! | `connection.rs` | [`Connection`]: its state, and one run; below it its reads, calls and writes (`io`) and its timeouts (`deadline`) |
-//! | `clock.rs` | [`Clock`], the wall clock, and [`Zone`] |
-//! | `services/` | [`daytime`] (RFC 867) and [`echo`] (RFC 862) |
+//! | `services/` | [`daytime`] (RFC 867), [`echo`] (RFC 862), and [`Clock`], the wall clock with its [`Zone`] |
 //! | `kernel.rs` | [`Kernel`], the interface to an operating system, and [`Mio`], which implements it: the only file that imports mio |
 //! | `listener.rs` | how many connections to accept per turn, when to pause, and the meaning of each accept error |
 //! | `mailbox.rs` | the commands that other threads have posted |
 //! | `handle.rs` | [`Handle`], which posts them and wakes the loop |
 //! | `reactor.rs` | [`Reactor`]: the turn, a list of phases; below it how connections are accepted (`admission`), how the reactor ends (`shutdown`), and the interface to the program around it (`embedding`) |
 //! | `background.rs` | [`Background`]: a reactor on its own thread |
-//! | `client.rs` | the two clients, with blocking sockets |
+//! | `client/` | the two clients, with blocking sockets |
 //! | `testing/` | `TestServer`, with the faults that a test asks for: kernels that wrap a kernel to misbehave (`faulty`) and to record (`logged`), the fault language (`fault`, `parse`), and the ladder for any server (`check`); with the feature `testing` |
 //! | [`guide`] | why the loop is as it is: ten chapters with an experiment each |
 //!
 //! # Two ideas
 //!
-//! *Readiness* is what the kernel told us. It is kept: set by events, cleared by `WouldBlock` (or by
-//! what says as much), because an edge-triggered selector promises no other event before it. *Interest* is what our
-//! state wants. It is computed, never kept. Work is their intersection, and every loop of work has
-//! a budget; what is left over waits on the run queue, because for it no event will come.
+//! *Readiness* is what the kernel has reported. It is stored: an event sets it, and `WouldBlock` clears
+//! it, because an edge-triggered selector promises no other event before `WouldBlock`. *Interest* is
+//! what the connection's state allows. It is computed and never stored. Work is their intersection.
+//! Every loop of work has a budget. Work that is left over waits in the run queue, because no event
+//! will report it.
 //!
-//! The loop touches the world in two places: the trait [`Kernel`], and the trait [`Stream`]. On
-//! other implementations of these the very same loop turns without a socket, which is how most of
-//! it is tested.
+//! The loop reaches the operating system through two traits: [`Kernel`] and [`Stream`]. With other
+//! implementations of them, the same loop runs without sockets. Most of its tests do that.
 //!
 //! # What it costs
 //!
-//! Without default features these are eight crates on Linux. No message allocates; an idle echo
-//! connection is at most 128 bytes of heap; nothing wakes an idle loop but, once a minute, the
-//! look at who has been idle for too long.
+//! Without default features, these are eight crates on Linux. No message allocates. An idle echo
+//! connection takes at most 128 bytes of heap. An idle loop wakes up only to check timeouts, about
+//! once a minute.
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 
 mod background;
 pub mod client;
-mod clock;
 mod connection;
 #[cfg(doc)]
 pub mod guide;
@@ -97,9 +95,6 @@ pub mod testing;
 mod timers;
 
 pub use background::Background;
-#[cfg(feature = "local-time")]
-pub use clock::ZoneError;
-pub use clock::{Clock, Zone};
 pub use connection::{Connection, Next, Stream, View};
 pub use handle::{Handle, MailboxFull};
 pub use kernel::{Event, Kernel, Mio, Phase, Source, Tcp, Wake};
@@ -107,7 +102,9 @@ pub use limits::{Limits, Workspace};
 pub use outbox::{Input, Outbox, Output};
 pub use protocol::{Accepted, Address, CloseReason, ConnId, Protocol};
 pub use reactor::{Reactor, Stats};
-pub use services::{daytime, echo};
+#[cfg(feature = "local-time")]
+pub use services::ZoneError;
+pub use services::{Clock, Zone, daytime, echo};
 
 /// The README's Rust blocks are tests, too.
 #[cfg(doctest)]

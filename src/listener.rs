@@ -11,11 +11,11 @@ const RETRY: Millis = 100;
 /// At most one warning in this time. The next warning says how many failures were not logged.
 const QUIET: Millis = 1000;
 /// For how many turns in a row clients must wait before a turn accepts more than one.
-const PATIENCE: u32 = 4;
+const PRESSURE_FOR_BURSTS: u32 = 4;
 /// How often the same error may come, without a connection in between, before the listener pauses.
 const REPEATS: u32 = 16;
 
-pub(crate) type Maker = Box<dyn FnMut(&Accepted) -> Box<dyn Protocol>>;
+pub(crate) type ProtocolFactory = Box<dyn FnMut(&Accepted) -> Box<dyn Protocol>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pause {
@@ -29,11 +29,11 @@ enum Pause {
     },
 }
 
-/// A passive socket and the maker of its protocols.
+/// A passive socket and the factory of its protocols.
 pub(crate) struct Listener<L> {
     inner: L,
     pub(crate) local: Address,
-    pub(crate) make: Maker,
+    pub(crate) factory: ProtocolFactory,
     /// Cleared by `WouldBlock` or a rearm only: mio promises another event only after one of them.
     ready: bool,
     /// For how many turns in a row clients have waited; less after a turn that found none.
@@ -61,11 +61,11 @@ pub(crate) enum Outcome<S> {
 }
 
 impl<L> Listener<L> {
-    pub(crate) fn new(inner: L, local: Address, make: Maker) -> Listener<L> {
+    pub(crate) fn new(inner: L, local: Address, factory: ProtocolFactory) -> Listener<L> {
         Listener {
             inner,
             local,
-            make,
+            factory,
             ready: true,
             pressure: 0,
             pause: Pause::No,
@@ -76,7 +76,7 @@ impl<L> Listener<L> {
         }
     }
 
-    pub(crate) fn note_ready(&mut self) {
+    pub(crate) fn set_ready(&mut self) {
         self.ready = true;
     }
 
@@ -119,7 +119,7 @@ impl<L> Listener<L> {
     /// How many connections to accept in this turn: one, and under pressure twice as many each time.
     pub(crate) fn burst(&mut self, most: usize) -> usize {
         self.pressure = self.pressure.saturating_add(1);
-        most.min(1 << self.pressure.saturating_sub(PATIENCE).min(usize::BITS - 1))
+        most.min(1 << self.pressure.saturating_sub(PRESSURE_FOR_BURSTS).min(usize::BITS - 1))
     }
 
     /// Accepts until `WouldBlock` from now on, without a rearm in between.
@@ -151,7 +151,7 @@ impl<L> Listener<L> {
         match class(&error) {
             Class::Drained => {
                 self.ready = false;
-                self.pressure = self.pressure.saturating_sub(PATIENCE);
+                self.pressure = self.pressure.saturating_sub(PRESSURE_FOR_BURSTS);
                 self.pause = Pause::No;
                 Outcome::Drained
             }

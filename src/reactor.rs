@@ -107,15 +107,15 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// One turn of the loop: sleeps for at most `patience`, then does everything that can be done
+    /// One turn of the loop: sleeps for at most `timeout`, then does everything that can be done
     /// without blocking. `None` sleeps until something happens or a deadline comes.
     ///
     /// # Errors
     /// Only if the kernel's poll fails for good. An error of a connection ends that connection. An
     /// error of a listener pauses or removes that listener.
     // ANCHOR: turn
-    pub fn turn(&mut self, patience: Option<Duration>) -> io::Result<()> {
-        self.sleep(patience)?;
+    pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.sleep(timeout)?;
         self.note_readiness();
         self.obey_commands();
         self.fire_timers();
@@ -141,12 +141,12 @@ impl<K: Kernel> Reactor<K> {
 
     // ANCHOR: sleep
     /// The only place that blocks, and where the time of the turn is read.
-    fn sleep(&mut self, patience: Option<Duration>) -> io::Result<()> {
+    fn sleep(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.kernel.phase(Phase::Sleep);
-        let rest = self.rest(self.cx.millis);
-        let outcome = self.kernel.poll(match (rest, patience) {
-            (Some(rest), Some(patience)) => Some(rest.min(patience)),
-            (rest, patience) => rest.or(patience),
+        let next = self.next_timeout(self.cx.millis);
+        let outcome = self.kernel.poll(match (next, timeout) {
+            (Some(next), Some(timeout)) => Some(next.min(timeout)),
+            (next, timeout) => next.or(timeout),
         });
         self.cx.begin_turn(self.kernel.now());
         self.stats.turns += 1;
@@ -169,7 +169,7 @@ impl<K: Kernel> Reactor<K> {
                 Source::Waker => {}
                 Source::Listener(key) => {
                     if let Some(Some(listener)) = self.listeners.get_mut(key) {
-                        listener.note_ready();
+                        listener.set_ready();
                     }
                 }
                 Source::Connection(key) => {
@@ -321,21 +321,21 @@ impl<K: Kernel> Reactor<K> {
             connection.end(reason, &mut self.cx);
         }
         while let Some(panic) = self.cx.take_panic() {
-            self.note_panic(panic);
+            self.record_panic(panic);
         }
         for listener in self.listeners.iter_mut().flatten() {
             listener.resume();
         }
     }
 
-    fn note_panic(&mut self, panic: Box<dyn Any + Send>) {
+    fn record_panic(&mut self, panic: Box<dyn Any + Send>) {
         self.stats.panics += 1;
         log::error!("a protocol panicked: its connection is reset, the others go on");
         self.panic.get_or_insert(panic);
     }
 
     /// Returns the time until the next scheduled work.
-    fn rest(&self, now: Millis) -> Option<Duration> {
+    fn next_timeout(&self, now: Millis) -> Option<Duration> {
         // ANCHOR: zero-timeout
         // After a full batch, a nested selector may not report the remaining events.
         if !self.run_queue.is_empty() || self.was_full || self.mailbox.has_mail() {

@@ -10,7 +10,7 @@ use super::Reactor;
 use super::shutdown::Shutdown;
 use crate::connection::{Connection, Stream};
 use crate::kernel::Kernel;
-use crate::listener::{Listener, Maker, Outcome};
+use crate::listener::{Listener, Outcome, ProtocolFactory};
 use crate::protocol::{Accepted, Address, CloseReason, ConnId, Protocol};
 
 impl<K: Kernel> Reactor<K> {
@@ -63,8 +63,8 @@ impl<K: Kernel> Reactor<K> {
     ) -> io::Result<SocketAddr> {
         let local = self.kernel.local_addr(&listener)?;
         let Address::Inet(addr) = local;
-        let make: Maker = Box::new(move |accepted| Box::new(make(accepted)));
-        self.listeners.push(Some(Box::new(Listener::new(listener, local, make))));
+        let factory: ProtocolFactory = Box::new(move |accepted| Box::new(make(accepted)));
+        self.listeners.push(Some(Box::new(Listener::new(listener, local, factory))));
         Ok(addr)
     }
 
@@ -90,11 +90,11 @@ impl<K: Kernel> Reactor<K> {
                 Ok(id)
             }
             Err(error) => {
-                let told = io::Error::new(error.kind(), error.to_string());
-                let told = CloseReason::ConnectFailed(told);
-                let body = AssertUnwindSafe(move || protocol.on_close(&told));
+                let reason = io::Error::new(error.kind(), error.to_string());
+                let reason = CloseReason::ConnectFailed(reason);
+                let body = AssertUnwindSafe(move || protocol.on_close(&reason));
                 if let Err(panic) = catch_unwind(body) {
-                    self.note_panic(panic);
+                    self.record_panic(panic);
                 }
                 Err(error)
             }
@@ -167,15 +167,15 @@ impl<K: Kernel> Reactor<K> {
         }
         let id = self.next_id(key);
         let accepted = Accepted { id, peer, local: listener.local.clone() };
-        let make = &mut listener.make;
-        match catch_unwind(AssertUnwindSafe(|| make(&accepted))) {
+        let factory = &mut listener.factory;
+        match catch_unwind(AssertUnwindSafe(|| factory(&accepted))) {
             Ok(protocol) => {
                 self.stats.accepted += 1;
                 self.insert(id, Connection::new(stream, protocol, &self.cx));
             }
             Err(panic) => {
                 stream.abort();
-                self.note_panic(panic);
+                self.record_panic(panic);
                 self.peers.forget(key);
             }
         }

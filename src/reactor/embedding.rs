@@ -21,7 +21,7 @@ impl<K: Kernel> Reactor<K> {
     /// there is no event for work that is left over.
     pub fn timeout(&self) -> Option<Duration> {
         let now = self.cx.deadline(self.kernel.now()).saturating_sub(1).max(self.cx.millis);
-        self.rest(now)
+        self.next_timeout(now)
     }
 
     /// Returns whether neither a listener nor a connection is left.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Datelike;
 
-use crate::clock::Clock;
+use super::Clock;
 use crate::outbox::Outbox;
 use crate::protocol::{Accepted, Protocol};
 

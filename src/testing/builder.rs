@@ -12,11 +12,11 @@ use super::manual::{Hand, Timed};
 use super::plan::Plan;
 use super::server::{TestKernel, TestServer};
 use crate::background::Background;
-use crate::clock::{Clock, Zone};
 use crate::kernel::Mio;
 use crate::limits::Limits;
 use crate::protocol::{Accepted, Protocol};
 use crate::reactor::Reactor;
+use crate::services::{Clock, Zone};
 use crate::services::{daytime, echo};
 
 /// The second of the tutorial that the two services come from: Wed Jan 29 19:14:15 2014.

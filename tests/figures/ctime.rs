@@ -124,7 +124,7 @@ fn header(block: &[u8]) -> Option<([usize; 6], &[u8])> {
     head.starts_with(b"TZif").then(|| (std::array::from_fn(|at| count(at) as usize), body))
 }
 
-/// Sabotage: the offset of a second ago (`within_range(unix_seconds - 1)` in src/clock/local.rs).
+/// Sabotage: the offset of a second ago (`within_range(unix_seconds - 1)` in src/services/clock/local.rs).
 #[test]
 fn around_every_transition_of_every_zone_the_time_is_that_of_the_c_library() {
     let mut all = Vec::new();
@@ -257,7 +257,7 @@ fn around_changes(ours: &mut Ours, start: i64, seconds: &mut Vec<i64>) {
     }
 }
 
-/// Sabotage: no check for a change outside its year (`is_moved` in src/clock/local.rs).
+/// Sabotage: no check for a change outside its year (`is_moved` in src/services/clock/local.rs).
 #[test]
 fn a_generated_rule_is_told_as_gnu_date_tells_it_or_refused() {
     if !has_gnu_date() {
