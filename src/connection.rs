@@ -79,7 +79,8 @@ pub struct Connection<S> {
     /// The bound that the armed deadline was computed for. `None` once the deadline has come, or a
     /// timer was set. While the bound stays the same, activity only moves the deadline back.
     planned: Option<Bound>,
-    /// The loop's mark, kept here to save a table.
+    /// Where the reactor's run queue holds this connection, so that it is queued once. Kept here: a
+    /// table in the run queue would cost a look-up per event.
     pub(crate) queued: Queued,
     protocol: Box<dyn Protocol>,
     send_queue: SendQueue,
@@ -204,6 +205,9 @@ impl<S: Stream> Connection<S> {
     // ANCHOR: interest
     /// Returns how many bytes may be read. While the protocol may answer, the answer must fit below
     /// the high-water mark.
+    ///
+    /// A congested connection stays readable, because no read has returned `WouldBlock`. So it reads
+    /// again without a new event once there is room.
     fn room(&self, cx: &Workspace) -> usize {
         let State { closed, paused, reads_while_congested, congested, .. } = self.state;
         if self.state.input == Input::Ended || paused {
@@ -259,7 +263,10 @@ impl<S> Connection<S> {
             && (self.state.input == Input::Open || self.state.output == Output::Open)
     }
 
-    /// Returns whether everything is sent and the FIN too; only the peer's FIN is missing.
+    /// Returns whether the connection lingers: the protocol has closed, the FIN is sent, and the peer's
+    /// FIN is missing. It ends as [`Lingered`](CloseReason::Lingered) after
+    /// [`Limits::linger`](crate::Limits::linger) (`Bound::Linger`), or once more than
+    /// [`Limits::linger_bytes`](crate::Limits::linger_bytes) were read (`discard`).
     fn is_lingering(&self) -> bool {
         self.state.closed && self.state.input == Input::Open && self.state.output == Output::Shut
     }

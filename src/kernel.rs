@@ -321,7 +321,9 @@ impl Wake for mio::Waker {
     }
 }
 
-/// For a loop of your own around the reactor, with [`Reactor::timeout`](crate::Reactor::timeout).
+/// Lends the selector's descriptor. An outer loop polls it, and calls
+/// [`Reactor::turn`](crate::Reactor::turn) when it is readable or when
+/// [`Reactor::timeout`](crate::Reactor::timeout) has passed.
 #[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
 impl std::os::fd::AsFd for Mio {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
@@ -365,14 +367,16 @@ impl Stream for Tcp {
 
     #[cfg(target_os = "linux")]
     fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // MSG_MORE holds an incomplete segment back for the FIN. `try_io` reports a WouldBlock to
-        // mio's selectors other than epoll.
+        // MSG_MORE makes the kernel hold an incomplete segment back, so the last bytes and the FIN
+        // share one segment. The call bypasses mio's write: `try_io` lets the selectors other than
+        // epoll watch the socket again after `WouldBlock`.
         let flags = libc::MSG_NOSIGNAL | libc::MSG_MORE;
         self.0.try_io(|| SockRef::from(&self.0).send_with_flags(bytes, flags))
     }
 
     fn connected(&mut self) -> io::Result<bool> {
-        // A spurious event can come before there is a result, so mio requires both checks.
+        // A writable event can be spurious. So `take_error` reports a failure, and only a peer address
+        // proves a connection; mio requires both checks.
         if let Some(error) = self.0.take_error()? {
             return Err(error);
         }

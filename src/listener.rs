@@ -188,7 +188,9 @@ impl<L> Listener<L> {
     }
 
     // ANCHOR: emfile
-    /// Pauses: an edge-triggered listener gets no new edge when descriptors come free.
+    /// Pauses, and stays ready: an edge-triggered listener gets no new edge when descriptors come free.
+    /// `next_try` makes the loop try again after `RETRY`. `Reactor::reap` ends the pause as soon as a
+    /// connection closes.
     fn exhausted(&mut self, error: &io::Error, now: Millis) {
         let transition = self.pause == Pause::No;
         self.pause = Pause::Exhausted { until: now + RETRY };

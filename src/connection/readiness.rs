@@ -1,7 +1,11 @@
 //! Readiness: the kernel's reports about a stream, and how long they hold.
 
 // ANCHOR: readiness
-/// Readiness: set by events, cleared by `WouldBlock`.
+/// Readiness: set by events, cleared by `WouldBlock`. (A listener has a bit of its own,
+/// `Listener::ready`.)
+///
+/// Three more cases clear a bit: a short read that proves the stream empty, the close of a stream that
+/// no event has reported yet, and a connect without a result. A deadline that has come sets both bits.
 ///
 /// A read that returns less than was asked for clears nothing: data and FIN can share one edge, and
 /// an urgent byte ends a read with bytes left behind it. The exception is a stream whose events were
@@ -49,7 +53,9 @@ impl Readiness {
         self.0 &= !READABLE;
     }
 
-    /// Stops assuming that the stream is readable. If it is, its registration reports an event.
+    /// Clears `READABLE` if no event has reported anything yet. This saves a read that would find
+    /// `WouldBlock`. Nothing is lost: the reactor registers the stream after its first run, and the
+    /// registration reports a stream that is readable.
     pub(super) fn drop_assumption(&mut self) {
         if self.0 & ASSUMED != 0 {
             self.clear_readable();

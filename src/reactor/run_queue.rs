@@ -48,8 +48,8 @@ impl RunQueue {
         }
     }
 
-    /// Exchanges the empty `batch` for the fresh connections and, behind them, the oldest leftover.
-    /// Returns the number of fresh ones.
+    /// Fills the empty `batch` with all fresh connections, then the oldest leftover, and returns how
+    /// many are fresh. The swap lets both vectors keep their storage.
     pub(super) fn take(&mut self, batch: &mut Vec<usize>) -> usize {
         std::mem::swap(&mut self.fresh, batch);
         let fresh = batch.len();
