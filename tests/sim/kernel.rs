@@ -289,8 +289,9 @@ impl Read for SimStream {
         if socket.shut {
             socket.discarded += count;
         }
-        // What is discarded is no progress.
-        if socket.view.as_ref().is_none_or(|view| !view.closed) {
+        // What is discarded is no progress; a fault that has closed discards, too.
+        let is_cut = socket.shut && socket.suffers(&["close"]);
+        if !is_cut && socket.view.as_ref().is_none_or(|view| !view.closed) {
             socket.last_read = now;
         }
         world.progress += 1;
