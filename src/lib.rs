@@ -32,6 +32,7 @@
 //! - To drive a reactor from another thread, use its [`Handle`].
 //! - To bound what it may use, set [`Limits`].
 //! - To test your client against a server that misbehaves, use the module `testing`.
+//! - To check a server or a proxy rung by rung, use the module `ladder`.
 //! - To learn how such a loop is built, read the [`guide`].
 //!
 //! # The map
@@ -54,7 +55,8 @@
 //! | `reactor.rs` | [`Reactor`]: the turn, a list of phases; below it how connections are accepted (`admission`), how the reactor ends (`shutdown`), and the interface to the program around it (`embedding`) |
 //! | `background.rs` | [`Background`]: a reactor on its own thread |
 //! | `client/` | the two clients, with blocking sockets |
-//! | `testing/` | `TestServer`, with the faults that a test asks for: kernels that wrap a kernel to misbehave (`faulty`) and to record (`logged`), the fault language (`fault`, `parse`), and the ladder for any server (`check`); with the feature `testing` |
+//! | `testing/` | `TestServer`, with the faults that a test asks for: kernels that wrap a kernel to misbehave (`faulty`) and to record (`logged`), and the fault language (`fault`, `parse`); with the feature `testing` |
+//! | `ladder/` | the ladder of `campanile check`: any server or proxy, rung by rung; a file for each rung; with the feature `testing` |
 //! | [`guide`] | why the loop is as it is: ten chapters with an experiment each |
 //!
 //! # Two ideas
@@ -83,6 +85,8 @@ mod connection;
 pub mod guide;
 mod handle;
 mod kernel;
+#[cfg(feature = "testing")]
+pub mod ladder;
 mod limits;
 mod listener;
 mod mailbox;

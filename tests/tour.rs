@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use campanile::ladder::{Ladder, Report};
 use campanile::services::Daytime;
-use campanile::testing::check::{Ladder, Report};
 use campanile::{Clock, Outbox, Protocol};
 use common::{DEADLINE, connect, ping};
 
@@ -120,7 +120,7 @@ fn every_example_reaches_exactly_the_rung_that_it_names() {
         let header = source(name).replace("\n//! ", " ");
         assert!(header.contains(&format!("reaches rung {rung} of the echo ladder")), "{name}");
         let named =
-            format!("this is rung {rung} of the echo ladder: {}", report.rungs[rung - 1].name);
+            format!("this is rung {rung} of the echo ladder: {}", report.rungs[rung - 1].rung.name);
         assert!(source(name).contains(&format!("println!(\"{named}\")")), "{name}: {named}");
     }
 }

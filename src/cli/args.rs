@@ -64,15 +64,20 @@ const CHECK_EXAMPLES: &str = "\
 Examples:
   campanile check echo localhost:7777   any server, or a proxy in front of one
   campanile check daytime 13
-  campanile check echo --rung 1 7777    rung 1 only, as the first exercise
+  campanile check echo --rung 1 7777    rung 1 alone, as the first exercise
+  campanile check echo --junit echo.xml 7777
 
 A rung is a small conversation that checks one rule. The rungs are run in order,
-up to the first that the server does not reach. The table then shows what the
-client sent, what it received and which rule the server broke.
+up to the first that the server does not reach. Each prints a line when it is
+done. The line of a rung that is not reached shows what the client sent, what it
+received, which rule the server broke, why that rule matters and its source.
+
+--json prints these events: rung (one each), then checked or check_failed. The
+sources describe their fields in tests/schema/events.json.
 
 Exit codes:
-  0    every rung reached, up to --rung
-  1    cannot connect
+  0    every rung reached; with --rung, that rung
+  1    cannot connect, or cannot write the results
   3    a rung not reached
   4    a rung not tried: this machine has too few local ports or descriptors
   124  a rung took ten times --timeout, or the whole check took --deadline";
@@ -238,7 +243,7 @@ pub struct Client {
     #[arg(long, value_name = "T", value_parser = values::length_or_off)]
     pub deadline: Option<OrOff<Duration>>,
 
-    /// Print one JSON object instead of text
+    /// Print JSON instead of text, one object per line
     #[arg(long)]
     pub json: bool,
 }
@@ -279,6 +284,17 @@ pub enum Check {
     Daytime(CheckDaytime),
 }
 
+/// Flags of both ladders.
+#[derive(Debug, Args)]
+pub struct CheckFlags {
+    /// Write the results to this file, as JUnit XML
+    #[arg(long, value_name = "OUT")]
+    pub junit: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub client: Client,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_ECHO_RUNGS)]
 pub struct CheckEcho {
@@ -286,12 +302,12 @@ pub struct CheckEcho {
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:12345", value_parser = address::server)]
     pub addr: Place,
 
-    /// Highest rung to climb, from 1 to 8
+    /// Climb this rung alone, from 1 to 8
     #[arg(long, value_name = "N", value_parser = values::rung::<8>)]
     pub rung: Option<usize>,
 
     #[command(flatten)]
-    pub client: Client,
+    pub flags: CheckFlags,
 }
 
 #[derive(Debug, Args)]
@@ -301,10 +317,10 @@ pub struct CheckDaytime {
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999", value_parser = address::server)]
     pub addr: Place,
 
-    /// Highest rung to climb, from 1 to 6
+    /// Climb this rung alone, from 1 to 6
     #[arg(long, value_name = "N", value_parser = values::rung::<6>)]
     pub rung: Option<usize>,
 
     #[command(flatten)]
-    pub client: Client,
+    pub flags: CheckFlags,
 }

@@ -1,25 +1,26 @@
-//! `campanile check`: climbs the ladder of a server and prints the table.
+//! `campanile check`: climbs the ladder of a server, and prints each rung when it is done.
 
+use std::fs;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use campanile::testing::check::{Bound, Error, Ladder, Outcome, Report, Rung};
+use campanile::ladder::{Bound, Error, Ladder, Outcome, Report, RungReport};
 
 use super::address::Place;
-use super::args::{Check, CheckDaytime, CheckEcho, Client};
+use super::args::{Check, CheckDaytime, CheckEcho, CheckFlags};
 use super::failure::{DIFFERS, FAILED, Failure, NOT_TRIED, TIMED_OUT, longer};
-use super::files;
-use super::json::{Object, list};
+use super::json::Object;
 use super::stdio::{print, print_error};
 use super::values::OrOff;
+use super::{files, junit};
 
 pub fn check(args: &Check) -> ExitCode {
     match args {
-        Check::Echo(CheckEcho { addr, rung, client }) => {
-            climb("echo", addr, Ladder::echo(addr), *rung, client)
+        Check::Echo(CheckEcho { addr, rung, flags }) => {
+            climb("echo", addr, Ladder::echo(addr), *rung, flags)
         }
-        Check::Daytime(CheckDaytime { addr, rung, client }) => {
-            climb("daytime", addr, Ladder::daytime(addr), *rung, client)
+        Check::Daytime(CheckDaytime { addr, rung, flags }) => {
+            climb("daytime", addr, Ladder::daytime(addr), *rung, flags)
         }
     }
 }
@@ -27,73 +28,122 @@ pub fn check(args: &Check) -> ExitCode {
 fn climb(
     service: &str,
     addr: &Place,
-    ladder: Ladder,
+    mut ladder: Ladder,
     rung: Option<usize>,
-    client: &Client,
+    CheckFlags { junit, client }: &CheckFlags,
 ) -> ExitCode {
     // The last rung uses a thousand descriptors.
     let _ = files::raise_limit();
     let OrOff(deadline) = client.deadline.unwrap_or(OrOff(None));
-    let ladder = ladder.timeout(client.timeout).deadline(deadline);
-    let ladder = ladder.up_to(rung.unwrap_or(usize::MAX));
-    let mut progress = Progress::new();
-    let outcome = ladder.climb(|rung| progress.show(rung));
-    progress.clear();
-    let failure = match outcome {
-        Ok(report) => tell(&report, client.json),
-        Err(error) => Some(cannot(service, addr, client.json, &error)),
-    };
-    let Some(failure) = failure else {
-        return ExitCode::SUCCESS;
-    };
-    print_error(&failure.to_string());
-    ExitCode::from(failure.code)
+    ladder = ladder.timeout(client.timeout).deadline(deadline);
+    if let Some(rung) = rung {
+        ladder = ladder.only(rung);
+    }
+    let (is_terminal, is_json) = (io::stderr().is_terminal(), client.json);
+    let mut output = Output { service, addr, is_terminal, is_json, result: Ok(()) };
+    let outcome = ladder.climb(|rung| output.show(rung));
+    output.finish(&outcome);
+    let mut failures = Vec::new();
+    if let Err(error) = output.result {
+        let what = format!("cannot write the output: {error}");
+        let advice = "check the file or program that stdout goes to";
+        failures.push(Failure::new(FAILED, what, advice));
+    }
+    failures.extend(match &outcome {
+        Ok(report) => why_not_well(report),
+        Err(error) => {
+            let code = if matches!(error, Error::Loop(_)) { NOT_TRIED } else { FAILED };
+            Some(Failure::new(code, error.to_string(), error.advice()))
+        }
+    });
+    if let Some(path) = junit {
+        if let Err(error) = fs::write(path, junit::xml(service, addr, &outcome)) {
+            let what = format!("cannot write the results to {}: {error}", path.display());
+            let advice =
+                "check that the folder of --junit exists and has room, then run this again";
+            failures.push(Failure::new(FAILED, what, advice));
+        }
+    }
+    failures.iter().for_each(|failure| print_error(&failure.to_string()));
+    failures.first().map_or(ExitCode::SUCCESS, |failure| ExitCode::from(failure.code))
 }
 
-/// Shows the current rung on stderr: in place on a terminal, otherwise as lines.
-struct Progress {
+/// Prints each result as soon as it is known. On a terminal, stderr shows the current rung in place.
+struct Output<'a> {
+    service: &'a str,
+    addr: &'a Place,
     is_terminal: bool,
+    is_json: bool,
+    /// The first error of stdout, after which nothing more is printed there.
+    result: io::Result<()>,
 }
 
-impl Progress {
-    fn new() -> Progress {
-        Progress { is_terminal: io::stderr().is_terminal() }
+impl Output<'_> {
+    fn event(&self, event: &str) -> Object {
+        Object::about(self.service, self.addr).text("event", event)
     }
 
-    fn show(&mut self, rung: &Rung) {
+    fn show(&mut self, rung: &RungReport) {
         if rung.outcome == Outcome::Untried {
-            let (before, after) = if self.is_terminal { ("\r\x1b[K", "") } else { ("", "\n") };
-            let Rung { number, name, .. } = rung;
-            print_error(&format!("{before}rung {number}: {name} ...{after}"));
+            if self.is_terminal {
+                print_error(&format!("\r\x1b[Krung {}: {} ...", rung.number, rung.rung.name));
+            }
+        } else if self.is_json {
+            self.print(&json(rung, self.event("rung")));
+        } else {
+            self.print(&format!("{rung}\n"));
         }
     }
 
-    fn clear(&mut self) {
+    /// Prints the rungs that were not begun, and the summary; or the error.
+    fn finish(&mut self, outcome: &Result<Report, Error>) {
+        let text = match outcome {
+            Ok(report) if self.is_json => {
+                let object = self.event("checked").raw("reached", report.reached());
+                let object = object.raw("not_tried", report.not_tried());
+                object.raw("rungs", report.rungs.len()).line()
+            }
+            Ok(report) => {
+                let is_untried = |rung: &&RungReport| rung.outcome == Outcome::Untried;
+                let rest = report.rungs.iter().filter(is_untried);
+                rest.map(|rung| format!("{rung}\n")).collect::<String>() + &report.summary() + "\n"
+            }
+            Err(error) if self.is_json => {
+                let object = self.event("check_failed").text("error", word(error));
+                object.text("message", &error.to_string()).line()
+            }
+            Err(_) => String::new(),
+        };
+        self.print(&text);
+    }
+
+    fn print(&mut self, text: &str) {
         if self.is_terminal {
             print_error("\r\x1b[K");
         }
+        if self.result.is_ok() {
+            self.result = print(text);
+        }
     }
 }
 
-/// Prints the table, or one object; returns why that is no success.
-fn tell(report: &Report, is_json: bool) -> Option<Failure> {
-    let text = if is_json { json(report) } else { report.to_string() };
-    if let Err(error) = print(&text) {
-        let what = format!("cannot write the output: {error}");
-        let advice = "check the file or program that stdout goes to";
-        return Some(Failure::new(FAILED, what, advice));
+pub fn word(error: &Error) -> &'static str {
+    match error {
+        Error::NotFound { .. } => "not-found",
+        Error::Absent { .. } => "not-connected",
+        _ => "failed",
     }
-    // The climb ends at a rung that is not reached, and goes on after one that cannot be tried.
-    let is_end =
-        |rung: &&Rung| matches!(rung.outcome, Outcome::Stopped(_) | Outcome::TimedOut { .. });
-    let end = report.rungs.iter().find(is_end).and_then(|rung| failure(report, rung));
-    end.or_else(|| report.rungs.iter().find_map(|rung| failure(report, rung)))
 }
 
-/// Why this rung is no success.
-fn failure(report: &Report, rung: &Rung) -> Option<Failure> {
+/// A climb ends at a rung that is not reached, and goes on after one that cannot be tried: the last
+/// failure decides.
+fn why_not_well(report: &Report) -> Option<Failure> {
+    report.rungs.iter().filter_map(|rung| why_not_reached(report, rung)).next_back()
+}
+
+fn why_not_reached(report: &Report, rung: &RungReport) -> Option<Failure> {
     let Report { service, addr, .. } = report;
-    let Rung { number, name, .. } = rung;
+    let (number, name) = (rung.number, rung.rung.name);
     let again = format!("campanile check {service} --rung {number}");
     Some(match &rung.outcome {
         Outcome::Stopped(_) => Failure::new(
@@ -113,71 +163,39 @@ fn failure(report: &Report, rung: &Rung) -> Option<Failure> {
                 format!("allow more time: {again} {more} {addr}"),
             )
         }
-        Outcome::NotTried { why, advice } => Failure::new(
+        Outcome::NotTried { reason, advice } => Failure::new(
             NOT_TRIED,
-            format!("this machine cannot try rung {number}, {name}: {why}"),
-            format!("{advice}; then run: campanile check {service} {addr}"),
+            format!("this machine cannot try rung {number}, {name}: {reason}"),
+            format!("{advice}; then run: {again} {addr}"),
         ),
         _ => return None,
     })
 }
 
-fn cannot(service: &str, addr: &Place, is_json: bool, error: &Error) -> Failure {
-    if is_json {
-        let word = match error {
-            Error::NotFound { .. } => "not-found",
-            Error::Absent { .. } => "not-connected",
-            _ => "failed",
-        };
-        let object = Object::about(service, addr).text("error", word);
-        // The words on stderr and the exit code say the same.
-        let _ = print(&object.text("message", &error.to_string()).line());
-    }
-    let code = if matches!(error, Error::Loop(_)) { NOT_TRIED } else { FAILED };
-    Failure::new(code, error.to_string(), error.advice())
-}
-
-/// One object: the ladder, with every rung up to the goal.
-fn json(report: &Report) -> String {
-    let rungs: Vec<_> = report.rungs.iter().take(report.goal).map(rung_json).collect();
-    Object::about(report.service, &report.addr)
-        .raw("reached", report.reached())
-        .raw("goal", report.goal)
-        .raw("rungs", list(&rungs))
-        .line()
-}
-
-fn rung_json(rung: &Rung) -> String {
-    let object = |outcome: &str, rule: &str| {
-        let object = Object::new().raw("rung", rung.number).text("name", rung.name);
-        object.text("outcome", outcome).text("rule", rule)
-    };
-    let begun = |outcome, rule| object(outcome, rule).raw("ms", rung.took.as_millis());
+/// The result of a rung as a line of JSON.
+fn json(rung: &RungReport, about: Object) -> String {
+    let object = about.raw("rung", rung.number).text("name", rung.rung.name);
+    let object = object.raw("ms", rung.took.as_millis());
+    let with = |outcome, rule| object.text("outcome", outcome).text("rule", rule);
+    let rule = rung.rung.rule.number;
     match &rung.outcome {
-        Outcome::Reached { note } => {
-            let object = begun("reached", rung.rule);
-            match note {
-                Some(note) => object.text("note", note),
-                None => object,
-            }
+        Outcome::Reached { note: None } => with("reached", rule),
+        Outcome::Reached { note: Some(note) } => with("reached", rule).text("note", note),
+        Outcome::Stopped(failure) => with("stopped", failure.rule.number)
+            .text("sent", &failure.sent)
+            .text("received", &failure.received)
+            .text("text", failure.rule.text)
+            .text("why", failure.rule.why)
+            .text("source", failure.rule.source)
+            .text("chapter", rung.rung.chapter),
+        Outcome::TimedOut { sent, received, bound } => with("timed-out", rule)
+            .text("sent", sent)
+            .text("received", received)
+            .text("bound", &bound.to_string()),
+        Outcome::NotTried { reason, advice } => {
+            with("not-tried", rule).text("reason", reason).text("advice", advice)
         }
-        Outcome::Stopped(failure) => {
-            let object = begun("stopped", failure.rule);
-            let object = object.text("sent", &failure.sent).text("came", &failure.came);
-            let object = object.text("says", failure.says);
-            match rung.chapter {
-                Some(chapter) => object.text("chapter", chapter),
-                None => object,
-            }
-        }
-        Outcome::TimedOut { sent, came, bound } => {
-            let object = begun("timed-out", rung.rule).text("sent", sent).text("came", came);
-            object.text("bound", &bound.to_string())
-        }
-        Outcome::NotTried { why, advice } => {
-            begun("not-tried", rung.rule).text("why", why).text("advice", advice)
-        }
-        _ => object("untried", rung.rule),
+        _ => with("untried", rule),
     }
-    .end()
+    .line()
 }

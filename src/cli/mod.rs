@@ -9,6 +9,7 @@ mod events;
 mod failure;
 mod files;
 mod json;
+mod junit;
 mod lab;
 mod lines;
 mod listen;

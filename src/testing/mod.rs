@@ -5,7 +5,6 @@
 mod forward;
 
 mod builder;
-pub mod check;
 mod fault;
 mod faulty;
 mod ledger;

@@ -211,7 +211,7 @@ fn an_address_with_an_interface_is_served_reached_and_shown_as_it_was_written() 
          \"$0\" daytime '[fe80::1%lo]:9999' --json
          \"$0\" echo '[fe80::1%lo]:12345' -m one
          \"$0\" echo '[fe80::1%1]:7' -m two
-         \"$0\" check daytime --rung 1 '[fe80::1%lo]:9999' 2>/dev/null | head -1
+         \"$0\" check daytime --rung 1 '[fe80::1%lo]:9999' 2>/dev/null | tail -1
          kill $! && wait $!"
     );
     let Some(mut command) = in_own_network(&folder, &script) else { return };

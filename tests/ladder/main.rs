@@ -7,6 +7,8 @@ mod own;
 #[allow(dead_code)]
 #[path = "../cli/program.rs"]
 mod program;
+#[path = "../cli/schema.rs"]
+mod schema;
 mod stops;
 mod words;
 mod wrong;

@@ -3,8 +3,8 @@
 use std::net::TcpListener;
 use std::sync::Mutex;
 
+use campanile::ladder::{Ladder, Outcome};
 use campanile::testing::TestServer;
-use campanile::testing::check::{Ladder, Outcome};
 use campanile::{Background, Clock, Limits, daytime, echo};
 
 use crate::common::{DEADLINE, TUTORIAL, skip};
@@ -73,27 +73,28 @@ fn the_program_reaches_every_rung() {
 }
 
 #[test]
-fn watch_sees_each_rung_begin_and_end_up_to_the_goal() {
+fn one_rung_is_climbed_alone_and_watched_from_its_begin_to_its_end() {
     let server = TestServer::start();
     let mut seen = Vec::new();
-    let ladder = Ladder::echo(server.echo().addr()).up_to(2);
+    let ladder = Ladder::echo(server.echo().addr()).only(3);
     let report = ladder.climb(|rung| seen.push((rung.number, rung.outcome.clone()))).unwrap();
-    let reached = || Outcome::Reached { note: None };
-    let expected = [(1, Outcome::Untried), (1, reached()), (2, Outcome::Untried), (2, reached())];
-    assert_eq!(seen, expected);
-    assert_eq!((report.reached(), report.is_well(), report.rungs.len()), (2, true, 8));
+    assert_eq!(seen, [(3, Outcome::Untried), (3, Outcome::Reached { note: None })]);
+    assert_eq!((report.reached(), report.is_well(), report.rungs.len()), (1, true, 1));
 }
 
 #[test]
 fn the_first_address_that_answers_is_climbed() {
     let server = TestServer::start();
     let addr = server.daytime().addr();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let both = Named([nobody, addr]);
-    let report = Ladder::daytime(&both).up_to(2).climb(|_| {}).unwrap();
-    assert_eq!((report.at, &*report.addr, report.is_well()), (addr, "two:1", true));
-    let error = Ladder::daytime(nobody).climb(|_| {}).unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot connect to {nobody}: Connection refused"));
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let both = Named([unused, addr]);
+    // A higher rung alone still tells an address without a server from a server that breaks its rule.
+    for rung in [1, 2] {
+        let report = Ladder::daytime(&both).only(rung).climb(|_| {}).unwrap();
+        assert_eq!((report.at, &*report.addr, report.is_well()), (addr, "two:1", true));
+        let error = Ladder::daytime(unused).only(rung).climb(|_| {}).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot connect to {unused}: Connection refused"));
+    }
 }
 
 /// A name with two addresses.

@@ -1,11 +1,12 @@
 //! Every rung can fail: each wrong server stops exactly at its own rung.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use campanile::ladder::{Bound, Failure, Ladder, Outcome};
 use campanile::testing::TestServer;
-use campanile::testing::check::{Bound, Failure, Ladder, Outcome};
 
 use crate::common::DEADLINE;
 use crate::program::Watchdog;
@@ -19,90 +20,108 @@ const PATIENCE: Duration = Duration::from_secs(3);
 fn stops_at(number: usize, ladder: Ladder) -> Failure {
     let report = ladder.timeout(PATIENCE).climb(|_| {}).unwrap();
     let (rung, failure) = report.stopped().unwrap_or_else(|| panic!("it stops\n{report}"));
-    assert_eq!((rung.number, report.reached()), (number, number - 1), "{report}");
-    let above = &report.rungs[number..];
+    assert_eq!(rung.number, number, "{report}");
+    assert!(!failure.sent.is_empty() && !failure.rule.text.is_empty(), "{report}");
+    let [reached, above] =
+        [&report.rungs[..report.reached()], &report.rungs[report.reached() + 1..]];
+    assert!(reached.iter().all(|rung| rung.number < number), "{report}");
     assert!(above.iter().all(|rung| rung.outcome == Outcome::Untried), "{report}");
-    assert!(!failure.sent.is_empty() && !failure.says.is_empty(), "{report}");
     failure.clone()
 }
 
+/// The same for the whole ladder, and for the rung alone on a server of its own.
 #[track_caller]
-fn echo_stops_at(number: usize, server: &Wrong) -> Failure {
-    stops_at(number, Ladder::echo(server.addr))
+fn both_stop_at(
+    number: usize,
+    make: impl Fn() -> Wrong,
+    ladder: fn(SocketAddr) -> Ladder,
+) -> Failure {
+    let (server, other) = (make(), make());
+    std::thread::scope(|scope| {
+        let alone = scope.spawn(|| stops_at(number, ladder(other.addr).only(number)));
+        let failure = stops_at(number, ladder(server.addr));
+        assert_eq!(alone.join().unwrap().rule, failure.rule);
+        failure
+    })
 }
 
 #[track_caller]
-fn daytime_stops_at(number: usize, server: &Wrong) -> Failure {
-    stops_at(number, Ladder::daytime(server.addr))
+fn echo_stops_at(number: usize, make: impl Fn() -> Wrong) -> Failure {
+    both_stop_at(number, make, Ladder::echo)
+}
+
+#[track_caller]
+fn daytime_stops_at(number: usize, make: impl Fn() -> Wrong) -> Failure {
+    both_stop_at(number, make, Ladder::daytime)
 }
 
 #[test]
 fn an_echo_that_waits_for_the_end_of_a_line_stops_at_1() {
-    let failure = echo_stops_at(1, &wrong::echo_by_line());
-    assert_eq!((&*failure.sent, failure.rule), ("'Hello, world'", "E1"));
-    assert_eq!(failure.came, "nothing, then silence for 3s");
+    let failure = echo_stops_at(1, wrong::echo_by_line);
+    assert_eq!((&*failure.sent, failure.rule.number), ("'Hello, world'", "E1"));
+    assert_eq!(failure.received, "nothing, then silence for 3s");
 }
 
 #[test]
 fn the_tutorials_echo_as_written_stops_at_2() {
-    let failure = echo_stops_at(2, &wrong::echo_once());
-    assert_eq!(failure.rule, "L1");
+    let failure = echo_stops_at(2, wrong::echo_once);
+    assert_eq!(failure.rule.number, "L1");
 }
 
 #[test]
 fn the_tutorials_echo_in_a_loop_stops_at_3() {
-    let failure = echo_stops_at(3, &wrong::echo_one_after_the_other());
+    let failure = echo_stops_at(3, wrong::echo_one_after_the_other);
     assert_eq!(failure.sent, "'Am I alone here?'; while another client was connected");
-    assert_eq!(failure.came, "nothing, then silence for 3s");
+    assert_eq!(failure.received, "nothing, then silence for 3s");
 }
 
 #[test]
 fn an_echo_of_text_stops_at_4() {
-    let failure = echo_stops_at(4, &wrong::echo_of_text());
-    assert_eq!(failure.rule, "E1");
+    let failure = echo_stops_at(4, wrong::echo_of_text);
+    assert_eq!(failure.rule.number, "E1");
     assert!(failure.sent.ends_with("1048576 bytes"), "{}", failure.sent);
-    assert!(failure.came.contains(r"'\xef\xbf\xbd"), "{}", failure.came);
+    assert!(failure.received.contains(r"'\xef\xbf\xbd"), "{}", failure.received);
 }
 
 #[test]
 fn an_echo_whose_send_is_not_sendall_stops_at_5() {
-    let failure = echo_stops_at(5, &wrong::echo_by_one_send());
-    assert_eq!(failure.rule, "E4");
+    let failure = echo_stops_at(5, wrong::echo_by_one_send);
+    assert_eq!(failure.rule.number, "E4");
     assert!(failure.sent.ends_with(" bytes before reading any"), "{}", failure.sent);
 }
 
 #[test]
 fn an_echo_that_closes_at_eof_stops_at_6() {
-    let failure = echo_stops_at(6, &wrong::echo_that_closes_at_eof());
-    assert_eq!(failure.rule, "E2");
+    let failure = echo_stops_at(6, wrong::echo_that_closes_at_eof);
+    assert_eq!(failure.rule.number, "E2");
     assert!(failure.sent.ends_with(" bytes before reading any, then EOF"), "{}", failure.sent);
 }
 
 #[test]
 fn an_echo_with_one_writer_for_all_stops_at_7() {
-    let failure = echo_stops_at(7, &wrong::echo_with_one_writer());
-    assert_eq!(failure.rule, "E3");
+    let failure = echo_stops_at(7, wrong::echo_with_one_writer);
+    assert_eq!(failure.rule.number, "E3");
     assert!(failure.sent.ends_with(" and read nothing"), "{}", failure.sent);
-    assert_eq!(failure.came, "nothing, then silence for 3s");
+    assert_eq!(failure.received, "nothing, then silence for 3s");
 }
 
 #[test]
 fn an_echo_that_dies_of_a_reset_stops_at_8() {
-    echo_stops_at(8, &wrong::echo_that_dies_of_a_reset());
+    echo_stops_at(8, wrong::echo_that_dies_of_a_reset);
 }
 
 #[test]
 fn an_echo_with_a_small_table_stops_at_8() {
-    assert_eq!(echo_stops_at(8, &wrong::echo_with_a_small_table()).rule, "L5");
+    assert_eq!(echo_stops_at(8, wrong::echo_with_a_small_table).rule.number, "L5");
 }
 
 /// With bytes beyond the urgent one in the queue, no edge will tell of them.
 #[test]
 #[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]
 fn an_echo_that_believes_a_short_read_stops_at_8() {
-    let failure = echo_stops_at(8, &wrong::echo_that_believes_a_short_read());
-    assert_eq!((&*failure.sent, failure.rule), ("'abc', an urgent 'X', 'def'", "R1"));
-    assert_eq!(failure.came, "'abc', then silence for 3s");
+    let failure = echo_stops_at(8, wrong::echo_that_believes_a_short_read);
+    assert_eq!((&*failure.sent, failure.rule.number), ("'abc', an urgent 'X', 'def'", "R1"));
+    assert_eq!(failure.received, "'abc', then silence for 3s");
 }
 
 const ANOTHER_PROCESS: &str = "CAMPANILE_TESTS_UNBOUNDED";
@@ -122,8 +141,8 @@ fn an_echo_without_bound_stops_at_7_where_its_process_is_seen() {
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
     let addr = lines.find_map(|line| Some(line.unwrap().split_once("bound to ")?.1.to_owned()));
     let failure = stops_at(7, Ladder::echo(addr.unwrap()));
-    assert_eq!((&*failure.sent, failure.rule), ("64.0 MiB and read nothing", "E3"));
-    assert!(failure.came.starts_with("the server took all of it, and its memory grew by "));
+    assert_eq!((&*failure.sent, failure.rule.number), ("64.0 MiB and read nothing", "E3"));
+    assert!(failure.received.starts_with("the server took all of it, and its memory grew by "));
     drop(server.stdin.take());
     assert!(server.wait().unwrap().success());
     drop(watchdog);
@@ -143,8 +162,8 @@ fn unbounded() {
 #[test]
 fn memory_of_the_checks_own_process_does_not_count() {
     let server = wrong::echo_without_bound();
-    let report = Ladder::echo(server.addr).up_to(7).timeout(PATIENCE).climb(|_| {}).unwrap();
-    let Outcome::Reached { note: Some(note) } = &report.rungs[6].outcome else {
+    let report = Ladder::echo(server.addr).only(7).timeout(PATIENCE).climb(|_| {}).unwrap();
+    let Outcome::Reached { note: Some(note) } = &report.rungs[0].outcome else {
         panic!("{report}");
     };
     let expected = "the server took 64.0 MiB; memory not measured: \
@@ -154,14 +173,14 @@ fn memory_of_the_checks_own_process_does_not_count() {
 
 #[test]
 fn a_daytime_that_waits_to_be_asked_stops_at_1() {
-    let failure = daytime_stops_at(1, &wrong::daytime_when_asked());
-    assert_eq!((&*failure.sent, &*failure.came), ("nothing", "nothing, then silence for 3s"));
+    let failure = daytime_stops_at(1, wrong::daytime_when_asked);
+    assert_eq!((&*failure.sent, &*failure.received), ("nothing", "nothing, then silence for 3s"));
 }
 
 #[test]
 fn a_daytime_that_does_not_end_stops_at_2() {
-    let failure = daytime_stops_at(2, &wrong::daytime_without_an_end());
-    assert_eq!(failure.came, r"'Wed Jan 29 19:14:15 2014\r\n', then silence for 3s");
+    let failure = daytime_stops_at(2, wrong::daytime_without_an_end);
+    assert_eq!(failure.received, r"'Wed Jan 29 19:14:15 2014\r\n', then silence for 3s");
 }
 
 #[test]
@@ -174,7 +193,7 @@ fn a_daytime_that_sends_no_line_stops_at_2() {
         (b"\r\n", r"'\r\n', then EOF: an empty line"),
         (&[b'!'; 2000], "2000 bytes, then more, which is too long for a line"),
     ] {
-        assert_eq!(daytime_stops_at(2, &wrong::daytime_that_says(text)).came, why);
+        assert_eq!(daytime_stops_at(2, || wrong::daytime_that_says(text)).received, why);
     }
 }
 
@@ -196,42 +215,42 @@ fn the_end_of_the_line_is_noted() {
 
 #[test]
 fn the_tutorials_daytime_which_does_not_read_stops_at_3() {
-    let failure = daytime_stops_at(3, &wrong::daytime_that_does_not_read());
-    assert_eq!(failure.rule, "D3");
-    assert!(failure.came.contains("the connection failed"), "{}", failure.came);
+    let failure = daytime_stops_at(3, wrong::daytime_that_does_not_read);
+    assert_eq!(failure.rule.number, "D3");
+    assert!(failure.received.contains("the connection failed"), "{}", failure.received);
 }
 
 #[test]
 fn a_daytime_that_leaks_stops_at_4() {
-    let failure = daytime_stops_at(4, &wrong::daytime_that_leaks());
-    assert_eq!(failure.came, "nothing, then EOF");
+    let failure = daytime_stops_at(4, wrong::daytime_that_leaks);
+    assert_eq!(failure.received, "nothing, then EOF");
 }
 
 #[test]
 fn a_daytime_that_dies_of_a_reset_stops_at_5() {
-    assert_eq!(daytime_stops_at(5, &wrong::daytime_that_dies_of_a_reset()).rule, "D4");
+    assert_eq!(daytime_stops_at(5, wrong::daytime_that_dies_of_a_reset).rule.number, "D4");
 }
 
 #[test]
 fn a_daytime_one_after_the_other_stops_at_6() {
-    let failure = daytime_stops_at(6, &wrong::daytime_one_after_the_other());
+    let failure = daytime_stops_at(6, wrong::daytime_one_after_the_other);
     assert_eq!(failure.sent, "nothing; while another client had its line and did not close");
-    assert_eq!(failure.came, "nothing, then silence for 3s");
+    assert_eq!(failure.received, "nothing, then silence for 3s");
 }
 
-/// Climbs and returns the rung that our bound ended, with what came there and the bound.
+/// Climbs and returns the rung that our bound ended, with what the client received there, and the bound.
 #[track_caller]
 fn times_out(ladder: Ladder) -> (usize, String, Bound) {
     let report = ladder.climb(|_| {}).unwrap();
     assert_eq!((report.stopped().map(|(rung, _)| rung.number), report.is_well()), (None, false));
     let end = report.rungs.iter().find_map(|rung| match &rung.outcome {
-        Outcome::TimedOut { came, bound, .. } => Some((rung.number, came.clone(), *bound)),
+        Outcome::TimedOut { received, bound, .. } => Some((rung.number, received.clone(), *bound)),
         _ => None,
     });
-    let (number, came, bound) = end.unwrap_or_else(|| panic!("it times out\n{report}"));
+    let (number, received, bound) = end.unwrap_or_else(|| panic!("it times out\n{report}"));
     assert_eq!(report.reached(), number - 1, "{report}");
     assert!(report.rungs[number - 1].took < DEADLINE, "{report}");
-    (number, came, bound)
+    (number, received, bound)
 }
 
 #[test]
@@ -239,9 +258,9 @@ fn a_slow_but_correct_echo_is_ended_by_our_bound_and_not_by_a_rule() {
     let server = TestServer::start();
     server.fault("echo: slice 100/10ms");
     let timeout = Duration::from_secs(1);
-    let (number, came, bound) = times_out(Ladder::echo(server.echo().addr()).timeout(timeout));
+    let (number, received, bound) = times_out(Ladder::echo(server.echo().addr()).timeout(timeout));
     assert_eq!((number, bound), (4, Bound::Rung { timeout }));
-    assert!(came.contains(" bytes, as sent, until the bound ended the rung; "), "{came}");
+    assert!(received.contains(" bytes, as sent, until the bound ended the rung; "), "{received}");
     let expected = "10s for one rung, 10 times the timeout of 1s";
     assert_eq!(bound.to_string(), expected);
 }
@@ -253,9 +272,9 @@ fn a_slow_but_correct_daytime_is_ended_by_our_bound_and_not_by_a_rule() {
     server.fault("daytime: slice 1/450ms");
     let timeout = Duration::from_secs(1);
     let ladder = Ladder::daytime(server.daytime().addr()).timeout(timeout);
-    let (number, came, bound) = times_out(ladder);
+    let (number, received, bound) = times_out(ladder);
     assert_eq!((number, bound), (2, Bound::Rung { timeout }));
-    assert!(came.ends_with(", until the bound ended the rung"), "{came}");
+    assert!(received.ends_with(", until the bound ended the rung"), "{received}");
 }
 
 #[test]

@@ -1,30 +1,32 @@
 //! `campanile check`: its output and its exit codes.
 
+use std::io::{self, BufRead, BufReader};
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 
 use campanile::testing::TestServer;
 
-use crate::common::namespace;
-use crate::program::{Ended, Folder, Server, run, run_words};
+use crate::common::{namespace, skip};
+use crate::program::{Ended, Folder, Server, Watchdog, campanile, run, run_words};
+use crate::schema::checked;
 use crate::wrong;
 
-/// What stderr shows while these rungs are climbed.
-fn progress(names: &[&str]) -> String {
-    (1..).zip(names).map(|(number, name)| format!("rung {number}: {name} ...\n")).collect()
+/// The events of `--json`, each one checked against the schema.
+fn events(ended: &Ended) -> Vec<serde_json::Value> {
+    ended.stdout.lines().map(checked).collect()
 }
 
-const DAYTIME: [&str; 6] = [
-    "a client that sends nothing",
-    "one line, then EOF",
-    "a client that sends first",
-    "100 clients at once",
-    "resets",
-    "a client that never closes",
-];
+/// The number of idle clients that rung 8 was reached with, for this reason.
+fn smaller_crowd(ended: &Ended, reason: &str) -> usize {
+    let (_, rest) = ended.stdout.split_once("   reached, with ").unwrap();
+    let (count, rest) = rest.split_once(" of 1,000 idle clients: ").unwrap();
+    assert!(rest.starts_with(reason), "{rest}");
+    count.parse().unwrap()
+}
 
 /// `campanile check` with at most so many descriptors.
 fn with_descriptors(count: usize, words: &[&str]) -> Ended {
-    let mut shell = std::process::Command::new("sh");
+    let mut shell = Command::new("sh");
     let script = format!("ulimit -n {count} && exec \"$0\" check \"$@\"");
     run(shell.args(["-c", &script, env!("CARGO_BIN_EXE_campanile")]).args(words))
 }
@@ -35,16 +37,16 @@ fn a_good_server_gets_a_table_and_exit_0() {
     let addr = server.daytime().addr().to_string();
     let ended = run_words(["check", "daytime", &addr]);
     let expected = format!(
-        "daytime {addr}: 6 of 6 rungs\n  \
+        "\u{20} \
          1  a client that sends nothing       reached\n  \
          2  one line, then EOF                reached, ends with CR LF\n  \
          3  a client that sends first         reached\n  \
          4  100 clients at once               reached\n  \
          5  resets                            reached\n  \
-         6  a client that never closes        reached\n"
+         6  a client that never closes        reached\n\
+         daytime {addr}: 6 of 6 rungs\n"
     );
-    assert_eq!((ended.code, ended.stdout), (Some(0), expected));
-    assert_eq!(ended.stderr, progress(&DAYTIME), "a pipe gets the progress as lines");
+    assert_eq!((ended.code, ended.stdout, &*ended.stderr), (Some(0), expected, ""));
 }
 
 #[test]
@@ -53,24 +55,27 @@ fn a_server_that_stops_or_is_silent_gets_a_table_that_says_why_and_exit_3() {
     let addr = server.addr.to_string();
     let ended = run_words(["check", "daytime", &addr, "--timeout", "1s"]);
     let expected = format!(
-        "daytime {addr}: 0 of 6 rungs\n  \
+        "\u{20} \
          1  a client that sends nothing       STOPPED\n       \
          sent      nothing\n       \
          received  nothing, then silence for 1s\n       \
          rule      D1: the server sends the time at once, without waiting for a\n                 \
          request or for the client's EOF\n       \
+         why       a client of daytime sends nothing, so both sides would wait\n                 \
+         for ever\n       \
+         source    RFC 867\n       \
          read      src/guide/library.md\n  \
          2  one line, then EOF                -\n  \
          3  a client that sends first         -\n  \
          4  100 clients at once               -\n  \
          5  resets                            -\n  \
-         6  a client that never closes        -\n"
+         6  a client that never closes        -\n\
+         daytime {addr}: 0 of 6 rungs\n"
     );
     assert_eq!((ended.code, ended.stdout), (Some(3), expected));
     let expected = format!(
-        "{}error: {addr} does not reach rung 1, a client that sends nothing\n  \
-         fix the server, then run: campanile check daytime --rung 1 {addr}\n",
-        progress(&DAYTIME[..1])
+        "error: {addr} does not reach rung 1, a client that sends nothing\n  \
+         fix the server, then run: campanile check daytime --rung 1 {addr}\n"
     );
     assert_eq!(ended.stderr, expected);
 }
@@ -87,17 +92,14 @@ fn a_slow_server_gets_the_bound_that_ended_the_rung_and_exit_124() {
     assert!(ended.stdout.contains(lines), "{}", ended.stdout);
     assert!(ended.stdout.contains(&format!("\n       bound     {bound}\n")), "{}", ended.stdout);
     let expected = format!(
-        "{}error: rung 2, one line, then EOF, did not finish within the bound of {bound}\n  \
-         allow more time: campanile check daytime --rung 2 --timeout 3s {addr}\n",
-        progress(&DAYTIME[..2])
+        "error: rung 2, one line, then EOF, did not finish within the bound of {bound}\n  \
+         allow more time: campanile check daytime --rung 2 --timeout 3s {addr}\n"
     );
     assert_eq!(ended.stderr, expected);
 
-    let words = ["check", "daytime", &addr, "--json", "--deadline", "3s"];
-    let ended = run_words(words);
+    let ended = run_words(["check", "daytime", &addr, "--json", "--deadline", "3s", "--rung", "2"]);
     assert_eq!(ended.code, Some(124), "{}", ended.stdout);
-    let object: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-    let rung = &object["rungs"][1];
+    let [rung, _] = &events(&ended)[..] else { panic!("{}", ended.stdout) };
     assert_eq!(
         (&rung["outcome"], &rung["bound"]),
         (&"timed-out".into(), &"3s for the whole check".into())
@@ -108,35 +110,55 @@ fn a_slow_server_gets_the_bound_that_ended_the_rung_and_exit_124() {
 }
 
 #[test]
-fn an_exercise_climbs_up_to_its_rung() {
+fn a_rung_is_climbed_alone() {
     let server = wrong::echo_one_after_the_other();
     let addr = server.addr.to_string();
     let ended = run_words(["check", "echo", "--rung", "2", &addr]);
-    let expected = progress(&["one client", "the next client"]);
-    assert_eq!((ended.code, ended.stderr), (Some(0), expected));
-    assert!(ended.stdout.starts_with(&format!("echo {addr}: 2 of 2 rungs\n")), "{}", ended.stdout);
-    assert_eq!(ended.stdout.lines().count(), 3, "{}", ended.stdout);
+    let row = "  2  the next client                   reached";
+    let expected = format!("{row}\necho {addr}: 1 of 1 rungs\n");
+    assert_eq!((ended.code, ended.stdout, &*ended.stderr), (Some(0), expected, ""));
 }
 
 #[test]
-fn json_output_is_one_object() {
+fn each_rung_is_printed_when_it_is_done_also_into_a_pipe() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let serve = || {
+        let (client, _) = listener.accept().unwrap();
+        io::copy(&mut &client, &mut &client).unwrap();
+    };
+    let mut check = campanile();
+    check.args(["check", "echo", &listener.local_addr().unwrap().to_string()]);
+    let mut child = check.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let watchdog = Watchdog::new(child.id());
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    serve();
+    let mut next = || lines.next().unwrap().unwrap();
+    assert_eq!(next(), "  1  one client                        reached");
+    // The second rung waits for these.
+    serve();
+    serve();
+    assert_eq!(next(), "  2  the next client                   reached");
+    drop(listener);
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    drop(watchdog);
+}
+
+#[test]
+fn json_output_is_one_event_for_each_rung_and_one_for_the_end() {
     let server = wrong::echo_of_text();
     let addr = server.addr.to_string();
-    let ended = run_words(["check", "echo", "--json", &addr, "--rung", "5"]);
-    assert_eq!((ended.code, ended.stdout.lines().count()), (Some(3), 1));
-    let object: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!(object["v"], 1);
-    assert_eq!((&object["service"], &object["addr"]), (&"echo".into(), &addr.into()));
-    assert_eq!((&object["reached"], &object["goal"]), (&3.into(), &5.into()));
-    let rungs = object["rungs"].as_array().unwrap();
-    let outcomes: Vec<_> = rungs.iter().map(|rung| rung["outcome"].as_str().unwrap()).collect();
-    assert_eq!(outcomes, ["reached", "reached", "reached", "stopped", "untried"]);
-    let (first, stopped) = (&rungs[0], &rungs[3]);
+    let ended = run_words(["check", "echo", "--json", &addr]);
+    assert_eq!(ended.code, Some(3));
+    let events = events(&ended);
+    let outcomes: Vec<_> = events.iter().map(|event| event["outcome"].as_str()).collect();
+    let reached = Some("reached");
+    assert_eq!(outcomes, [reached, reached, reached, Some("stopped"), None]);
+    let (first, stopped, end) = (&events[0], &events[3], &events[4]);
     assert_eq!((&first["rung"], &first["name"]), (&1.into(), &"one client".into()));
-    assert!(first["ms"].is_u64() && first.get("note").is_none());
-    assert_eq!(stopped["rule"], "E1");
+    assert_eq!((&end["event"], &end["addr"]), (&"checked".into(), &addr.into()));
+    assert_eq!([&end["reached"], &end["not_tried"], &end["rungs"]], [3, 0, 8]);
+    assert_eq!((&stopped["rule"], &stopped["source"]), (&"E1".into(), &"RFC 862".into()));
     assert!(stopped["sent"].as_str().unwrap().ends_with("1048576 bytes"), "{stopped}");
-    assert!(stopped["came"].is_string() && stopped["says"].is_string());
 }
 
 #[test]
@@ -147,17 +169,21 @@ fn a_rung_without_descriptors_is_not_tried_and_that_is_exit_4() {
     for count in [30, 100] {
         let ended = with_descriptors(count, &["echo", &addr]);
         assert_eq!(ended.code, Some(4), "{}", ended.stdout);
-        let head = format!("echo {addr}: 7 of 8 rungs, 1 not tried\n");
-        assert!(ended.stdout.starts_with(&head), "{}", ended.stdout);
-        let last = ended.stdout.lines().last().unwrap();
-        let rest = last.strip_prefix("  8  resets, urgent data, 1,000 idle   ").unwrap();
+        let end = format!("\necho {addr}: 7 of 8 rungs, 1 not tried\n");
+        let rows = ended.stdout.strip_suffix(&end).unwrap();
+        let rest = rows
+            .lines()
+            .last()
+            .unwrap()
+            .strip_prefix("  8  resets, urgent data, 1,000 idle   ")
+            .unwrap();
         let rest = rest.strip_prefix("not tried, no free file descriptor after ").unwrap();
         let connected = rest.strip_suffix(" clients of 1000 (at least 100)").unwrap();
         assert!((1..count).contains(&connected.parse().unwrap()), "{rest}");
         let error = "error: this machine cannot try rung 8, resets, urgent data, 1,000 idle: \
                      no free file descriptor after ";
         let advice = format!(
-            "  raise the limit of open files: ulimit -n 4096; then run: campanile check echo {addr}\n"
+            "  raise the limit of open files: ulimit -n 4096; then run: campanile check echo --rung 8 {addr}\n"
         );
         assert!(
             ended.stderr.contains(error) && ended.stderr.ends_with(&advice),
@@ -172,15 +198,15 @@ fn a_rung_without_any_descriptor_is_not_tried_either() {
     let server = TestServer::start();
     let addr = server.echo().addr().to_string();
     // stdin, stdout, stderr, the selector and its waker.
-    let ended = with_descriptors(5, &["echo", "--rung", "2", "--json", &addr]);
-    let object: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!((ended.code, &object["reached"]), (Some(4), &0.into()));
-    for rung in object["rungs"].as_array().unwrap() {
+    for rung in ["1", "2"] {
+        let ended = with_descriptors(5, &["echo", "--rung", rung, "--json", &addr]);
+        let [event, end] = &events(&ended)[..] else { panic!("{}", ended.stdout) };
+        assert_eq!((ended.code, &end["not_tried"]), (Some(4), &1.into()));
         assert_eq!(
-            (&rung["outcome"], &rung["why"]),
+            (&event["outcome"], &event["reason"]),
             (&"not-tried".into(), &"no free file descriptor".into())
         );
-        assert_eq!(rung["advice"], "raise the limit of open files: ulimit -n 4096");
+        assert_eq!(event["advice"], "raise the limit of open files: ulimit -n 4096");
     }
     let ended = with_descriptors(4, &["echo", &addr]);
     let expected = "error: cannot run the check: Too many open files (os error 24)\n  \
@@ -193,21 +219,41 @@ fn a_hundred_descriptors_and_more_are_enough_for_a_smaller_crowd() {
     let server = Server::start(&["-q"]);
     let ended = with_descriptors(140, &["echo", &server.echo[0].to_string()]);
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
-    let last = ended.stdout.lines().last().unwrap();
-    let (_, rest) = last.split_once("   reached, with ").unwrap();
-    let count = rest.strip_suffix(" of 1,000 idle clients: no free file descriptor").unwrap();
-    assert!((100..140).contains(&count.parse().unwrap()), "{rest}");
+    let count = smaller_crowd(&ended, "no free file descriptor");
+    assert!((100..140).contains(&count), "{count}");
 }
 
 #[test]
-fn a_rung_that_is_not_reached_outweighs_one_that_is_not_tried() {
+fn a_rung_that_is_not_reached_outweighs_one_that_is_not_tried_and_junit_has_a_case_for_each() {
     let server = wrong::daytime_that_dies_of_a_reset();
-    let addr = server.addr.to_string();
-    let ended = with_descriptors(50, &["daytime", "--timeout", "3s", &addr]);
+    let (addr, folder) = (server.addr.to_string(), Folder::new("junit"));
+    let out = folder.join("<\"&>.xml");
+    let words = ["daytime", "--timeout", "3s", &addr, "--junit", out.to_str().unwrap()];
+    let ended = with_descriptors(50, &words);
     assert_eq!(ended.code, Some(3), "{}", ended.stdout);
-    let head = format!("daytime {addr}: 3 of 6 rungs, 1 not tried\n");
-    assert!(ended.stdout.starts_with(&head), "{}", ended.stdout);
+    let end = format!("\ndaytime {addr}: 3 of 6 rungs, 1 not tried\n");
+    assert!(ended.stdout.ends_with(&end), "{}", ended.stdout);
     assert!(ended.stderr.contains("does not reach rung 5, resets\n"), "{}", ended.stderr);
+
+    let parse = "import sys, xml.etree.ElementTree as E\n\
+                 for e in E.parse(sys.argv[1]).iter():\n \
+                 print(e.tag, *(f'{k}={v}' for k, v in e.items() if k not in ('time', 'message')))\n";
+    let mut python = Command::new("python3");
+    let Ok(python) = python.args(["-c", parse, out.to_str().unwrap()]).output() else {
+        return skip("python3 is not installed");
+    };
+    let case = |name: &str| format!("testcase classname=campanile.check.daytime name={name}\n");
+    let expected = format!(
+        "testsuites\ntestsuite name=campanile check daytime {addr} tests=6 failures=1 errors=0 skipped=2\n\
+         {}{}{}{}skipped type=not-tried\n{}failure type=D4\n{}skipped type=untried\n",
+        case("1 a client that sends nothing"),
+        case("2 one line, then EOF"),
+        case("3 a client that sends first"),
+        case("4 100 clients at once"),
+        case("5 resets"),
+        case("6 a client that never closes"),
+    );
+    assert_eq!(String::from_utf8_lossy(&python.stdout), expected, "{python:?}");
 }
 
 /// Runs the program's server and a check in a namespace with these local ports.
@@ -228,10 +274,8 @@ fn with_ports(ports: &str, words: &str) -> Option<Ended> {
 fn a_few_hundred_local_ports_are_enough_for_a_smaller_crowd() {
     let Some(ended) = with_ports("40000 40499", "echo 2>&1") else { return };
     assert_eq!(ended.code, Some(0), "{}", ended.stdout);
-    let last = ended.stdout.lines().last().unwrap();
-    let (_, rest) = last.split_once("   reached, with ").unwrap();
-    let count = rest.strip_suffix(" of 1,000 idle clients: no free local port").unwrap();
-    assert!((100..500).contains(&count.parse().unwrap()), "{rest}");
+    let count = smaller_crowd(&ended, "no free local port");
+    assert!((100..500).contains(&count), "{count}");
 }
 
 #[test]
@@ -239,13 +283,13 @@ fn a_few_hundred_local_ports_are_enough_for_a_smaller_crowd() {
 fn a_rung_without_local_ports_is_not_tried_and_the_climb_goes_on() {
     let Some(ended) = with_ports("40000 40089", "daytime") else { return };
     assert_eq!(ended.code, Some(4), "{}", ended.stdout);
-    let outcomes: Vec<_> = ended.stdout.lines().skip(1).map(|line| &line[39..]).collect();
-    let head = "daytime 127.0.0.1:9999: 5 of 6 rungs, 1 not tried\n";
-    assert!(ended.stdout.starts_with(head), "{}", ended.stdout);
+    let end = "daytime 127.0.0.1:9999: 5 of 6 rungs, 1 not tried\n";
+    let outcomes: Vec<_> =
+        ended.stdout.strip_suffix(end).unwrap().lines().map(|row| &row[39..]).collect();
     assert!(outcomes[3].starts_with("not tried, no free local port after "), "{outcomes:?}");
     assert_eq!(outcomes[4..], ["reached", "reached"]);
     let advice = "  wait a minute until used ports become free, or widen the range: \
-                  sysctl net.ipv4.ip_local_port_range; then run: campanile check daytime 127.0.0.1:9999\n";
+                  sysctl net.ipv4.ip_local_port_range; then run: campanile check daytime --rung 4 127.0.0.1:9999\n";
     assert!(ended.stderr.ends_with(advice), "{}", ended.stderr);
 }
 
@@ -264,20 +308,28 @@ fn an_address_family_that_is_off_is_an_error_and_no_lack_of_ports() {
 
 #[test]
 fn a_refused_connection_is_exit_1() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let ended = run_words(["check", "echo", "--json", &nobody]);
-    let message = format!("cannot connect to {nobody}: Connection refused");
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let ended = run_words(["check", "echo", "--json", &unused]);
+    let message = format!("cannot connect to {unused}: Connection refused");
     let expected = format!(
-        "{{\"v\":1,\"service\":\"echo\",\"addr\":\"{nobody}\",\"error\":\"not-connected\",\
-         \"message\":\"{message}\"}}\n"
+        "{{\"v\":1,\"service\":\"echo\",\"addr\":\"{unused}\",\"event\":\"check_failed\",\
+         \"error\":\"not-connected\",\"message\":\"{message}\"}}\n"
     );
-    assert_eq!((ended.code, ended.stdout), (Some(1), expected));
+    assert_eq!((ended.code, &ended.stdout), (Some(1), &expected));
+    checked(&ended.stdout);
     let advice = "check the address and the port, and start the server that is to be checked";
-    let progress = progress(&["one client"]);
-    assert_eq!(ended.stderr, format!("{progress}error: {message}\n  {advice}\n"));
+    assert_eq!(ended.stderr, format!("error: {message}\n  {advice}\n"));
     let ended = run_words(["check", "daytime", "no-such-name.invalid:13"]);
     assert_eq!((ended.code, &*ended.stdout), (Some(1), ""));
     assert!(ended.stderr.starts_with("error: cannot find no-such-name.invalid:13: "));
+    // Both errors are told, and the first one decides.
+    let ended = run_words(["check", "echo", &unused, "--junit", "/no such folder/out.xml"]);
+    let second = "error: cannot write the results to /no such folder/out.xml: No such file or directory \
+                  (os error 2)\n  check that the folder of --junit exists and has room, then run this again\n";
+    assert_eq!(
+        (ended.code, ended.stderr),
+        (Some(1), format!("error: {message}\n  {advice}\n{second}"))
+    );
 }
 
 #[test]

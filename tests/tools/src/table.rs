@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use campanile::testing::check::{Ladder, Outcome, Report, Rung};
+use campanile::ladder::{Ladder, Outcome, Report, RungReport};
 
 /// One row of the table.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Climb {
         let (reached, all) = (report.reached(), report.rungs.len());
         let Some((rung, failure)) = report.stopped() else {
             // The bounds and limits of the check itself end a climb, too.
-            let is_reached = |rung: &&Rung| matches!(rung.outcome, Outcome::Reached { .. });
+            let is_reached = |rung: &&RungReport| matches!(rung.outcome, Outcome::Reached { .. });
             let missed = report.rungs.iter().find(|rung| !is_reached(rung));
             let stop = missed.map(|rung| {
                 let words: Vec<_> = rung.to_string().split_whitespace().map(String::from).collect();
@@ -49,8 +49,8 @@ impl Climb {
             return Climb { mark: format!("{reached} of {all}"), stop };
         };
         let stop = format!(
-            "{} stops at {}, {} ({}): sent {}; came {}",
-            report.service, rung.number, rung.name, failure.rule, failure.sent, failure.came
+            "{} stops at {}, {} ({}): sent {}; received {}",
+            report.service, rung.number, rung.rung.name, failure.rule.number, failure.sent, failure.received
         );
         Climb { mark: format!("{reached} of {all}"), stop: Some(stop) }
     }

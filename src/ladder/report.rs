@@ -4,9 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::lab::RUNG_BOUND;
+use super::rung::{Rule, Rung};
+use super::setup::RUNG_BOUND;
 
-/// The result of every rung. Displayed, it is a table.
+/// The result of every rung. Displayed, it is a table with a summary below it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
@@ -16,32 +17,25 @@ pub struct Report {
     pub addr: String,
     /// The address that accepted the connection.
     pub at: SocketAddr,
-    /// Every rung of the ladder, the lowest first.
-    pub rungs: Vec<Rung>,
-    /// The highest rung to climb.
-    pub goal: usize,
+    /// The rungs to climb, the lowest first.
+    pub rungs: Vec<RungReport>,
 }
 
-/// A rung of the ladder.
+/// The result of one rung. Displayed, it is a row of the table.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Rung {
-    /// Counted from 1.
+pub struct RungReport {
+    /// Position in the ladder, counted from 1.
     pub number: usize,
-    /// What its clients do.
-    pub name: &'static str,
-    /// The number of its rule.
-    pub rule: &'static str,
-    /// The chapter of the guide that shows how to keep the rule: a file of the source, and a module of
-    /// `guide` in the documentation.
-    pub chapter: Option<&'static str>,
-    /// What became of it.
+    /// The rung itself.
+    pub rung: &'static Rung,
+    /// The result.
     pub outcome: Outcome,
-    /// How long it took.
+    /// How long the rung took.
     pub took: Duration,
 }
 
-/// What became of a rung.
+/// The result of trying a rung.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -56,17 +50,17 @@ pub enum Outcome {
     Stopped(Failure),
     /// A bound of the check ended the rung before the server was done. The climb ends here.
     TimedOut {
-        /// What the client sent.
+        /// The bytes that the client sent.
         sent: String,
-        /// What it received.
-        came: String,
+        /// The bytes that it received, and how the connection ended.
+        received: String,
         /// The bound.
         bound: Bound,
     },
     /// This machine cannot make enough connections. The climb goes on.
     NotTried {
-        /// What is missing.
-        why: String,
+        /// What this machine lacks.
+        reason: String,
         /// What to do next.
         advice: &'static str,
     },
@@ -83,18 +77,16 @@ pub enum Bound {
     Climb { deadline: Duration },
 }
 
-/// Why a rung was not reached.
+/// How the server broke a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
-    /// What the client sent.
+    /// The bytes that the client sent.
     pub sent: String,
-    /// What it received.
-    pub came: String,
-    /// The number of the broken rule.
-    pub rule: &'static str,
-    /// The text of that rule.
-    pub says: &'static str,
+    /// The bytes that it received, and how the connection ended.
+    pub received: String,
+    /// The broken rule. The last rung of echo checks several.
+    pub rule: &'static Rule,
 }
 
 impl Report {
@@ -112,56 +104,60 @@ impl Report {
         self.rungs.iter().filter(|rung| is_so(&rung.outcome)).count()
     }
 
-    /// Whether the server reached every rung up to the goal.
+    /// Whether the server reached every rung that was to be climbed.
     pub fn is_well(&self) -> bool {
-        self.reached() >= self.goal
+        self.reached() == self.rungs.len()
     }
 
     /// The rung at which the server broke a rule, and how.
-    pub fn stopped(&self) -> Option<(&Rung, &Failure)> {
+    pub fn stopped(&self) -> Option<(&RungReport, &Failure)> {
         self.rungs.iter().find_map(|rung| match &rung.outcome {
             Outcome::Stopped(failure) => Some((rung, failure)),
             _ => None,
         })
     }
+
+    /// The last line of the table: how many rungs were reached.
+    pub fn summary(&self) -> String {
+        let (reached, all) = (self.reached(), self.rungs.len());
+        let mut text = format!("{} {}: {reached} of {all} rungs", self.service, self.addr);
+        if self.not_tried() > 0 {
+            text += &format!(", {} not tried", self.not_tried());
+        }
+        text
+    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (reached, goal) = (self.reached(), self.goal);
-        write!(f, "{} {}: {reached} of {goal} rungs", self.service, self.addr)?;
-        match self.not_tried() {
-            0 => writeln!(f)?,
-            count => writeln!(f, ", {count} not tried")?,
-        }
-        for rung in self.rungs.iter().take(goal) {
-            writeln!(f, "{rung}")?;
-        }
-        Ok(())
+        self.rungs.iter().try_for_each(|rung| writeln!(f, "{rung}"))?;
+        writeln!(f, "{}", self.summary())
     }
 }
 
-impl fmt::Display for Rung {
+impl fmt::Display for RungReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>3}  {:<32}  ", self.number, self.name)?;
+        write!(f, "{:>3}  {:<32}  ", self.number, self.rung.name)?;
         match &self.outcome {
             Outcome::Untried => f.write_str("-"),
             Outcome::Reached { note: None } => f.write_str("reached"),
             Outcome::Reached { note: Some(note) } => write!(f, "reached, {note}"),
-            Outcome::Stopped(Failure { sent, came, rule, says }) => {
+            Outcome::Stopped(Failure { sent, received, rule }) => {
                 f.write_str("STOPPED")?;
                 detail(f, "sent", sent)?;
-                detail(f, "received", came)?;
-                detail(f, "rule", &format!("{rule}: {says}"))?;
-                self.chapter.map_or(Ok(()), |chapter| detail(f, "read", chapter))
+                detail(f, "received", received)?;
+                detail(f, "rule", &format!("{}: {}", rule.number, rule.text))?;
+                detail(f, "why", rule.why)?;
+                detail(f, "source", rule.source)?;
+                detail(f, "read", self.rung.chapter)
             }
-            Outcome::TimedOut { sent, came, bound } => {
+            Outcome::TimedOut { sent, received, bound } => {
                 f.write_str("TIMED OUT")?;
                 detail(f, "sent", sent)?;
-                detail(f, "received", came)?;
+                detail(f, "received", received)?;
                 detail(f, "bound", &bound.to_string())
             }
-            Outcome::NotTried { why, .. } => write!(f, "not tried, {why}"),
+            Outcome::NotTried { reason, .. } => write!(f, "not tried, {reason}"),
         }
     }
 }
