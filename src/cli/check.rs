@@ -95,7 +95,7 @@ impl Output<'_> {
         }
     }
 
-    /// Prints the rungs that were not begun, and the summary; or the error.
+    /// Prints the summary. An error is printed with `--json` only, as stderr shows it in words.
     fn finish(&mut self, outcome: &Result<Report, Error>) {
         let text = match outcome {
             Ok(report) if self.is_json => {
@@ -103,11 +103,7 @@ impl Output<'_> {
                 let object = object.raw("not_tried", report.not_tried());
                 object.raw("rungs", report.rungs.len()).line()
             }
-            Ok(report) => {
-                let is_untried = |rung: &&RungReport| rung.outcome == Outcome::Untried;
-                let rest = report.rungs.iter().filter(is_untried);
-                rest.map(|rung| format!("{rung}\n")).collect::<String>() + &report.summary() + "\n"
-            }
+            Ok(report) => report.summary() + "\n",
             Err(error) if self.is_json => {
                 let object = self.event("check_failed").text("error", word(error));
                 object.text("message", &error.to_string()).line()

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::rung::{Rule, Rung};
 use super::setup::RUNG_BOUND;
 
-/// The result of every rung. Displayed, it is a table with a summary below it.
+/// The result of every rung. Displayed, it is a table of the rungs that the climb began, with a summary
+/// below it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
@@ -130,7 +131,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.rungs.iter().try_for_each(|rung| writeln!(f, "{rung}"))?;
+        let begun = self.rungs.iter().filter(|rung| rung.outcome != Outcome::Untried);
+        begun.into_iter().try_for_each(|rung| writeln!(f, "{rung}"))?;
         writeln!(f, "{}", self.summary())
     }
 }

@@ -64,8 +64,7 @@ fn an_echo_that_waits_for_the_end_of_a_line_stops_at_1() {
 
 #[test]
 fn the_tutorials_echo_as_written_stops_at_2() {
-    let failure = echo_stops_at(2, wrong::echo_once);
-    assert_eq!(failure.rule.number, "L1");
+    assert_eq!(echo_stops_at(2, wrong::echo_once).rule.number, "L1");
 }
 
 #[test]

@@ -31,17 +31,15 @@ impl Wrong {
         Wrong { addr, over, thread }
     }
 
-    /// One thread for each client. An error is that client's, as it should be.
+    fn one_by_one(converse: fn(TcpStream) -> io::Result<()>) -> Wrong {
+        Wrong::start(move |door| while door.next().map(converse).is_some() {})
+    }
+
+    /// One thread for each client. An error ends that client's conversation, as it should.
     fn with_threads(
         converse: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
     ) -> Wrong {
-        Wrong::start(move |door| {
-            thread::scope(|scope| {
-                while let Some(client) = door.next() {
-                    scope.spawn(|| converse(client));
-                }
-            });
-        })
+        Wrong::that_dies(move |client| converse(client).or(Ok(())))
     }
 
     /// The same, but the first error of any client ends the server.
@@ -79,12 +77,16 @@ impl Door {
 }
 
 /// The tutorial's conversation.
-fn echo(mut client: TcpStream) -> io::Result<()> {
+fn echo(client: TcpStream) -> io::Result<()> {
+    echo_as(client, <[u8]>::to_vec)
+}
+
+fn echo_as(mut client: TcpStream, change: impl Fn(&[u8]) -> Vec<u8>) -> io::Result<()> {
     let mut data = [0; 1024];
     loop {
         match client.read(&mut data)? {
             0 => return Ok(()),
-            count => client.write_all(&data[..count])?,
+            count => client.write_all(&change(&data[..count]))?,
         }
     }
 }
@@ -111,23 +113,13 @@ pub fn echo_once() -> Wrong {
 
 /// Rung 3: the same in a loop.
 pub fn echo_one_after_the_other() -> Wrong {
-    Wrong::start(|door| {
-        while let Some(client) = door.next() {
-            let _ = echo(client);
-        }
-    })
+    Wrong::one_by_one(echo)
 }
 
 /// Rung 4: it takes what comes for text.
 pub fn echo_of_text() -> Wrong {
-    Wrong::with_threads(|mut client| {
-        let mut data = [0; 1024];
-        loop {
-            match client.read(&mut data)? {
-                0 => return Ok(()),
-                count => client.write_all(String::from_utf8_lossy(&data[..count]).as_bytes())?,
-            }
-        }
+    Wrong::with_threads(|client| {
+        echo_as(client, |data| String::from_utf8_lossy(data).into_owned().into_bytes())
     })
 }
 
@@ -263,9 +255,13 @@ pub fn echo_with_a_small_table() -> Wrong {
     })
 }
 
-/// Says the line and ends in order: its half first, and then whatever the client says.
-fn tell(mut client: TcpStream) -> io::Result<()> {
-    client.write_all(LINE)?;
+/// Sends the line and ends in order: its half first, and then reads what the client sends.
+fn tell(client: TcpStream) -> io::Result<()> {
+    tell_text(client, LINE)
+}
+
+fn tell_text(mut client: TcpStream, text: &[u8]) -> io::Result<()> {
+    client.write_all(text)?;
     client.shutdown(Shutdown::Write)?;
     io::copy(&mut client, &mut io::sink()).map(drop)
 }
@@ -288,20 +284,12 @@ pub fn daytime_without_an_end() -> Wrong {
 
 /// Rung 2: it says something else than a line.
 pub fn daytime_that_says(text: &'static [u8]) -> Wrong {
-    Wrong::with_threads(move |mut client| {
-        client.write_all(text)?;
-        client.shutdown(Shutdown::Write)?;
-        io::copy(&mut client, &mut io::sink()).map(drop)
-    })
+    Wrong::with_threads(move |client| tell_text(client, text))
 }
 
 /// Rung 3: the tutorial's server, which closes without having read.
 pub fn daytime_that_does_not_read() -> Wrong {
-    Wrong::start(|door| {
-        while let Some(mut client) = door.next() {
-            let _ = client.write_all(LINE);
-        }
-    })
+    Wrong::one_by_one(|mut client| client.write_all(LINE))
 }
 
 /// Rung 4: of 64 places each client takes one, and none is given back.
@@ -319,9 +307,5 @@ pub fn daytime_that_dies_of_a_reset() -> Wrong {
 
 /// Rung 6: in order, but one after the other.
 pub fn daytime_one_after_the_other() -> Wrong {
-    Wrong::start(|door| {
-        while let Some(client) = door.next() {
-            let _ = tell(client);
-        }
-    })
+    Wrong::one_by_one(tell)
 }

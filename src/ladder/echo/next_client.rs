@@ -7,7 +7,7 @@ pub(super) const RUNG: Rung = Rung {
     name: "the next client",
     rule: Rule {
         number: "L1",
-        text: "after a client has left, the server accepts and serves the next one",
+        text: "after a client has left, the server serves the next one",
         why: "a server that accepts once serves one client in its life",
         source: "accept(2): each call accepts one connection",
     },
