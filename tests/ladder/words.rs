@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use campanile::testing::TestServer;
 
-use crate::common::{namespace, skip};
+use crate::common::{DEADLINE, namespace, skip};
 use crate::program::{Ended, Folder, Server, Watchdog, campanile, run, run_words};
 use crate::schema::checked;
 use crate::wrong;
@@ -110,6 +110,8 @@ fn a_slow_server_gets_the_bound_that_ended_the_rung_and_exit_124() {
 #[test]
 fn each_rung_is_printed_when_it_is_done_also_into_a_pipe() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // This bounds accept(2), too.
+    socket2::SockRef::from(&listener).set_read_timeout(Some(DEADLINE)).unwrap();
     let serve = || {
         let (client, _) = listener.accept().unwrap();
         io::copy(&mut &client, &mut &client).unwrap();
