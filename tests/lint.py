@@ -119,6 +119,7 @@ def check_layers(sources):
                              "defines it")
                 elif name != source.layer and name not in above:
                     rule = ("it stands alone" if source.layer in STAND_ALONE else
+                            "neither imports from the other" if {name, source.layer} == SIBLINGS else
                             "a layer imports only from layers above it in the map of src/lib.rs")
                     complain(source.file, f"imports crate::{name}, but {rule}: move the shared part "
                              "to a layer above both, or pass it in as a parameter")

@@ -270,7 +270,7 @@ impl Conversation {
     }
 }
 
-/// The protocol that does what its [`Conversation`] says.
+/// The protocol of a client. It acts on its [`Conversation`].
 #[derive(Debug)]
 pub(super) struct ClientProtocol(Rc<RefCell<Conversation>>);
 

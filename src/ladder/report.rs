@@ -60,9 +60,9 @@ pub enum Outcome {
     },
     /// This machine cannot make enough connections. The climb goes on.
     NotTried {
-        /// What this machine lacks.
+        /// The resource that this machine lacks.
         reason: String,
-        /// What to do next.
+        /// The next step.
         advice: &'static str,
     },
 }

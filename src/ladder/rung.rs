@@ -8,9 +8,9 @@ use super::setup::TestSetup;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Rung {
-    /// What its clients do.
+    /// The conversation with the server, such as `half-close`.
     pub name: &'static str,
-    /// The rule that they check.
+    /// The rule that it checks.
     pub rule: Rule,
     /// The chapter of the guide that shows how to keep the rule: a file of the source, and a module of
     /// `guide` in the documentation.
@@ -24,9 +24,9 @@ pub struct Rung {
 pub struct Rule {
     /// Its number, such as `E1`.
     pub number: &'static str,
-    /// What a server does.
+    /// The obligation of the server.
     pub text: &'static str,
-    /// What happens to the clients of a server that does not.
+    /// The harm to the clients of a server that breaks it.
     pub why: &'static str,
     /// The standard or the manual page that it comes from.
     pub source: &'static str,

@@ -50,7 +50,12 @@ impl Climb {
         };
         let stop = format!(
             "{} stops at {}, {} ({}): sent {}; received {}",
-            report.service, rung.number, rung.rung.name, failure.rule.number, failure.sent, failure.received
+            report.service,
+            rung.number,
+            rung.rung.name,
+            failure.rule.number,
+            failure.sent,
+            failure.received
         );
         Climb { mark: format!("{reached} of {all}"), stop: Some(stop) }
     }
