@@ -249,7 +249,8 @@ def check_budgets():
 
 def check_guide():
     texts = {path: path.read_text() for path in sorted((ROOT / "src/guide").glob("*.md"))}
-    total = sum(len(text.split()) for text in texts.values())
+    # The tables of other programs are no chapter.
+    total = sum(len(text.split()) for path, text in texts.items() if path.name != "last_bytes.md")
     if total >= 6000:
         complain("src/guide", f"has {total} words; the limit is 6,000: shorten a chapter")
     chapters = [path for path in texts if path.name[0].isdigit()]

@@ -29,3 +29,5 @@ pub mod when {}
 pub mod states {}
 #[doc = include_str!("glossary.md")]
 pub mod glossary {}
+#[doc = include_str!("last_bytes.md")]
+pub mod last_bytes {}

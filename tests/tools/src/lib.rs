@@ -3,6 +3,7 @@
 mod foreign;
 mod recipe;
 mod table;
+mod urgent;
 
 pub use foreign::Foreign;
 pub use recipe::Recipe;

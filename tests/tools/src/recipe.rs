@@ -16,6 +16,9 @@ pub struct Recipe {
     pub prepare: &'static str,
     /// The last one listens on `{port}`, those before it on `{middle}`.
     pub commands: &'static [&'static str],
+    /// A shell command that fails if something other than the programs is missing, and the advice
+    /// for that case.
+    pub needs: (&'static str, &'static str),
 }
 
 impl Recipe {
@@ -25,7 +28,7 @@ impl Recipe {
         version: &'static str,
         commands: &'static [&'static str],
     ) -> Recipe {
-        Recipe { name, how, version, files: &[], prepare: "", commands }
+        Recipe { name, how, version, files: &[], prepare: "", commands, needs: ("", "") }
     }
 
     pub const fn with(self, files: &'static [(&'static str, &'static str)]) -> Recipe {
@@ -36,10 +39,25 @@ impl Recipe {
         Recipe { prepare, ..self }
     }
 
-    pub fn is_installed(&self) -> bool {
+    pub const fn needing(self, command: &'static str, advice: &'static str) -> Recipe {
+        Recipe { needs: (command, advice), ..self }
+    }
+
+    /// What the reader has to do before the program can start here, if anything.
+    pub fn lack(&self) -> Option<String> {
         let words = self.commands.iter().filter_map(|command| command.split_whitespace().next());
         let mut programs = words.filter(|word| !word.starts_with('{'));
-        programs.all(|program| shell(&format!("command -v {program}")).is_ok())
+        let is_absent = |program: &&str| shell(&format!("command -v {program}")).is_err();
+        if let Some(program) = programs.find(is_absent) {
+            return Some(format!("install {program}"));
+        }
+        let (command, advice) = self.needs;
+        (!command.is_empty() && shell(command).is_err()).then(|| advice.to_owned())
+    }
+
+    /// The name of its row.
+    pub fn row(&self) -> String {
+        format!("{}, {}", self.name, self.how)
     }
 
     /// The first word of the output that looks like a version.

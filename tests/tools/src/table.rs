@@ -22,8 +22,15 @@ pub struct Climb {
 }
 
 impl Climb {
-    /// Climbs the ladder of this service until a rung fails.
+    /// Climbs the ladder of this service until a rung fails. The service `urgent` is the exchange
+    /// with an urgent byte alone.
     pub fn at(addr: SocketAddr, service: &str) -> Climb {
+        if service == "urgent" {
+            return match crate::urgent::exchange(addr) {
+                Ok(()) => Climb { mark: "yes".into(), stop: None },
+                Err(came) => Climb { mark: "no".into(), stop: Some(format!("urgent: {came}")) },
+            };
+        }
         let ladder = if service == "echo" { Ladder::echo(addr) } else { Ladder::daytime(addr) };
         match ladder.climb(|_| {}) {
             Ok(report) => Climb::of(&report),

@@ -22,14 +22,14 @@ fn row<'a>(rows: &'a [Vec<String>], name: &str) -> Vec<&'a [String]> {
 fn our_server_reaches_every_rung_alone_and_behind_our_relay() {
     let rows = rows(env!("CARGO_BIN_EXE_through_a_proxy"), "nothing");
     for name in ["nothing", "campanile"] {
-        assert_eq!(row(&rows, name), [["0.1.0", "8 of 8", "6 of 6", ""]], "{rows:?}");
+        assert_eq!(row(&rows, name), [["0.1.0", "8 of 8", "6 of 6", "yes", ""]], "{rows:?}");
     }
 }
 
 #[test]
 fn a_table_of_servers_begins_with_ours() {
     let rows = rows(env!("CARGO_BIN_EXE_other_servers"), "no such server");
-    let expected: [&[&str]; 2] = [&["0.1.0", "8 of 8", ""], &["0.1.0", "6 of 6", ""]];
+    let expected: [&[&str]; 2] = [&["0.1.0", "8 of 8", "yes", ""], &["0.1.0", "6 of 6", ""]];
     assert_eq!(row(&rows, "campanile"), expected, "{rows:?}");
 }
 

@@ -43,7 +43,8 @@ pub static CLOCKS: &[Recipe] = &[
     .after(
         "sed \"s/9999/{port}/; s/socket.gethostname()/'127.0.0.1'/\" \
          \"$TUTORIAL/server.py\" > {folder}/server.py",
-    ),
+    )
+    .needing("test -f \"$TUTORIAL/server.py\"", "set TUTORIAL to the folder of server.py"),
     Recipe::new("Python", "asyncio streams", "python3 --version", &["python3 {folder}/time.py"])
         .with(&[("time.py", STREAMS)]),
     Recipe::new(
@@ -103,6 +104,20 @@ pub static CLOCKS: &[Recipe] = &[
     )
     .with(&[("conf", "127.0.0.1:{port} stream tcp4 nowait root /bin/date date\n")]),
     MIO_EXAMPLE,
+    Recipe::new(
+        "Twisted",
+        "protocols.wire.Daytime",
+        "python3 -c 'import twisted; print(twisted.__version__)'",
+        &["python3 {folder}/time.py"],
+    )
+    .with(&[(
+        "time.py",
+        "from twisted.internet import protocol, reactor\n\
+         from twisted.protocols.wire import Daytime\n\
+         reactor.listenTCP({port}, protocol.Factory.forProtocol(Daytime), interface='127.0.0.1')\n\
+         reactor.run()\n",
+    )])
+    .needing("python3 -c 'import twisted'", "run `pip install twisted`"),
 ];
 
 const XINETD: &str = "xinetd -dontfork -pidfile {folder}/pid -f {folder}/conf";

@@ -73,7 +73,8 @@ pub static ECHOES: &[Recipe] = &[
     .after(
         "sed \"s/12345/{port}/; s/host = ''/host = '127.0.0.1'/\" \
          \"$TUTORIAL/echo_server.py\" > {folder}/echo_server.py",
-    ),
+    )
+    .needing("test -f \"$TUTORIAL/echo_server.py\"", "set TUTORIAL to the folder of echo_server.py"),
     Recipe::new("Python", "socketserver, threads", PYTHON, &["python3 {folder}/echo.py"])
         .with(&[("echo.py", THREADS)]),
     Recipe::new("Python", "asyncio Protocol, write()", PYTHON, &["python3 {folder}/echo.py"])
@@ -147,7 +148,53 @@ pub static ECHOES: &[Recipe] = &[
         )
         .with(&[("main.rs", TOKIO_ECHO), ("Cargo.toml", TOKIO)]),
     MIO_EXAMPLE,
+    Recipe::new(
+        "Go",
+        "io.Copy(c, c)",
+        "go version",
+        &["{folder}/echo 127.0.0.1:{port}"],
+    )
+    .after("go build -o {folder}/echo {folder}/main.go")
+    .with(&[("main.go", include_str!("../../../peers/echo.go"))])
+    .needing("go version", "install golang"),
+    Recipe::new("Twisted", "protocols.wire.Echo", TWISTED, &["python3 {folder}/echo.py"])
+        .with(&[(
+            "echo.py",
+            "from twisted.internet import protocol, reactor\n\
+             from twisted.protocols.wire import Echo\n\
+             reactor.listenTCP({port}, protocol.Factory.forProtocol(Echo), interface='127.0.0.1')\n\
+             reactor.run()\n",
+        )])
+        .needing("python3 -c 'import twisted'", "run `pip install twisted`"),
+    Recipe::new(
+        "libuv",
+        "its tcp-echo-server",
+        "dpkg-query -W libuv1-dev",
+        &["{folder}/echo"],
+    )
+    .after(
+        "sed 's/DEFAULT_PORT 7000/DEFAULT_PORT {port}/; s/0.0.0.0/127.0.0.1/' \
+         \"$LIBUV/docs/code/tcp-echo-server/main.c\" > {folder}/main.c && \
+         cc -o {folder}/echo {folder}/main.c -luv",
+    )
+    .needing(
+        "command -v cc && test -f /usr/include/uv.h && \
+         test -f \"$LIBUV/docs/code/tcp-echo-server/main.c\"",
+        "run `apt-get install gcc libuv1-dev; apt-get source libuv1` and set LIBUV to that source",
+    ),
+    Recipe::new("libevent", "free at EOF", LIBEVENT, &["{folder}/echo {port}"])
+        .after("cc -o {folder}/echo {folder}/main.c -levent")
+        .with(&[("main.c", include_str!("../../../peers/libevent_echo.c"))])
+        .needing(EVENT_IS_THERE, "run `apt-get install gcc libevent-dev`"),
+    Recipe::new("libevent", "free once written", LIBEVENT, &["{folder}/echo {port}"])
+        .after("cc -DDRAIN -o {folder}/echo {folder}/main.c -levent")
+        .with(&[("main.c", include_str!("../../../peers/libevent_echo.c"))])
+        .needing(EVENT_IS_THERE, "run `apt-get install gcc libevent-dev`"),
 ];
+
+const TWISTED: &str = "python3 -c 'import twisted; print(twisted.__version__)'";
+const LIBEVENT: &str = "dpkg-query -W libevent-dev";
+const EVENT_IS_THERE: &str = "command -v cc && test -f /usr/include/event2/event.h";
 
 const PYTHON: &str = "python3 --version";
 const XINETD: &str = "xinetd -dontfork -pidfile {folder}/pid -f {folder}/conf";

@@ -2,10 +2,11 @@
 //! the manual recommends.
 //!
 //! Run it with `cargo run --bin other_servers` in `tests/tools/`, or with a part of a name after
-//! `--`: `Node`. The servers are those of Debian: `apt-get install python3 nodejs ncat socat xinetd
-//! nginx libnginx-mod-stream`, and cargo for two in Rust. If `TUTORIAL` names a folder with
-//! `server.py` and `echo_server.py` of the well-known socket tutorial, these climb, too. Servers
-//! that are not installed are skipped with a note. All traffic is on loopback, and every process
+//! `--`: `Node`; `--list` prints the names. The servers are those of Debian: `apt-get install python3 nodejs ncat socat xinetd
+//! nginx libnginx-mod-stream golang gcc libuv1-dev libevent-dev`, `pip install twisted`, and cargo
+//! for two in Rust. If `TUTORIAL` names a folder with `server.py` and `echo_server.py` of the
+//! well-known socket tutorial, these climb, too; likewise libuv's sample if `LIBUV` names the folder
+//! of its source (`apt-get source libuv1`). Servers that are not installed are skipped with a note. All traffic is on loopback, and every process
 //! that was started is ended.
 //!
 //! Look at `echoes.rs`: a server in its shortest form, and beside it the effect of one more line.
@@ -20,35 +21,42 @@ use tools::{Climb, Foreign, Recipe, Row};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let only = env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let ladders: [(&[&str], _); 2] =
+        [(&["echo", "urgent"], echoes::ECHOES), (&["daytime"], clocks::CLOCKS)];
+    if only == "--list" {
+        for (services, recipes) in ladders {
+            recipes.iter().for_each(|recipe| println!("{} server: {}", services[0], recipe.row()));
+        }
+        return Ok(());
+    }
     rlimit::increase_nofile_limit(u64::MAX)?;
     let (_server, ours) = Background::start(Limits::default(), |reactor| {
         let echo = reactor.listen("127.0.0.1:0", echo())?;
         Ok([echo, reactor.listen("127.0.0.1:0", daytime(Clock::system()))?])
     })?;
-    let ladders = [("echo", echoes::ECHOES), ("daytime", clocks::CLOCKS)];
-    for ((service, recipes), ours) in ladders.into_iter().zip(ours) {
+    for ((services, recipes), ours) in ladders.into_iter().zip(ours) {
         let version = tools::version().into();
-        let mut rows = vec![row("campanile", service, version, Climb::at(ours, service))];
-        let wanted = |recipe: &&Recipe| format!("{}, {}", recipe.name, recipe.how).contains(&only);
-        for recipe in recipes.iter().filter(wanted) {
-            if !recipe.is_installed() {
-                eprintln!("SKIPPED: {} is not installed", recipe.name);
-            } else if recipe.prepare.contains("$TUTORIAL") && env::var_os("TUTORIAL").is_none() {
-                eprintln!("SKIPPED: {}, {}: set TUTORIAL to its folder", recipe.name, recipe.how);
-            } else {
-                let climb = climb(recipe, service);
-                rows.push(row(recipe.name, recipe.how, recipe.version(), climb));
+        let climbs = services.iter().map(|service| Climb::at(ours, service));
+        let mut rows = vec![row("campanile", services[0], version, climbs.collect())];
+        for recipe in recipes.iter().filter(|recipe| recipe.row().contains(&only)) {
+            if let Some(lack) = recipe.lack() {
+                eprintln!("SKIPPED: {}: {lack}", recipe.row());
+                continue;
             }
+            let climbs = services.iter().map(|service| climb(recipe, service));
+            rows.push(row(recipe.name, recipe.how, recipe.version(), climbs.collect()));
         }
-        tools::print(&format!("{service} server"), &[service], &rows);
+        tools::print(&format!("{} server", services[0]), services, &rows);
         println!();
     }
     Ok(())
 }
 
-fn row(name: &str, how: &str, version: String, climb: Climb) -> Row {
-    eprintln!("{name}, {how}: {}", climb.told());
-    Row { name: name.into(), how: how.into(), version, climbs: vec![climb] }
+fn row(name: &str, how: &str, version: String, climbs: Vec<Climb>) -> Row {
+    for climb in &climbs {
+        eprintln!("{name}, {how}: {}", climb.told());
+    }
+    Row { name: name.into(), how: how.into(), version, climbs }
 }
 
 fn climb(recipe: &Recipe, service: &str) -> Climb {

@@ -2,15 +2,18 @@
 //! reads, and one that reads slowly, with a proxy between client and server.
 //!
 //! Run it with `cargo run --bin through_a_proxy` in `tests/tools/`, or with a part of a name after
-//! `--`: `nginx`. The proxies are those of Debian: `apt-get install haproxy nginx
+//! `--`: `nginx`; `--list` prints the names. The proxies are those of Debian: `apt-get install haproxy nginx
 //! libnginx-mod-stream socat stunnel4 openssh-server redir rinetd sslh simpleproxy 6tunnel pen ncat
-//! squid tinyproxy`. Proxies that are not installed are skipped with a note; sshd needs root. All
+//! squid tinyproxy docker.io libevent-dev`, of PyPI: `pip install twisted mitmproxy`, and of
+//! crates.io: `cargo install trixter rathole`. Go, Node and cargo build the shortest proxies over
+//! their libraries. Proxies that are not installed are skipped with a note; sshd needs root. All
 //! traffic is on loopback, and every process that was started is ended.
 //!
 //! Look at `proxies.rs`: a proxy with its default configuration, and beside it the setting that does
 //! better.
 
 mod connect;
+mod libraries;
 mod proxies;
 mod tunnels;
 
@@ -21,15 +24,23 @@ use tools::{Climb, Foreign, Recipe, Row};
 
 use crate::connect::Relay;
 
-const SERVICES: [&str; 2] = ["echo", "daytime"];
+/// The columns. Each has a server of ours behind the proxy: echo answers the urgent byte, too.
+const SERVICES: [&str; 3] = ["echo", "daytime", "urgent"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let only = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let plain = proxies::PROXIES.iter().chain(libraries::LIBRARIES).chain(tunnels::TUNNELS);
+    let plain = plain.map(|recipe| (recipe, false));
+    let all = plain.chain(tunnels::ASKED.iter().map(|recipe| (recipe, true)));
+    if only == "--list" {
+        all.for_each(|(recipe, _)| println!("proxy: {}", recipe.row()));
+        return Ok(());
+    }
     // This process holds a thousand idle clients, a relay and a server.
     rlimit::increase_nofile_limit(u64::MAX)?;
     let (_server, ours) = Background::start(Limits::default(), |reactor| {
         let echo = reactor.listen("127.0.0.1:0", echo())?;
-        Ok([echo, reactor.listen("127.0.0.1:0", daytime(Clock::system()))?])
+        Ok([echo, reactor.listen("127.0.0.1:0", daytime(Clock::system()))?, echo])
     })?;
     let mut rows = Vec::new();
     let version = tools::version().to_owned();
@@ -39,13 +50,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let climbs = SERVICES.iter().zip(ours).map(|(service, at)| relayed(at, None, service));
         rows.push(row("campanile", "examples/relay", version, climbs.collect()));
     }
-    let plain = proxies::PROXIES.iter().chain(tunnels::TUNNELS).map(|recipe| (recipe, false));
-    for (recipe, is_asked) in plain.chain(tunnels::ASKED.iter().map(|recipe| (recipe, true))) {
-        if !format!("{}, {}", recipe.name, recipe.how).contains(&only) {
+    for (recipe, is_asked) in all {
+        if !recipe.row().contains(&only) {
             continue;
         }
-        if !recipe.is_installed() {
-            eprintln!("SKIPPED: {} is not installed", recipe.name);
+        if let Some(lack) = recipe.lack() {
+            eprintln!("SKIPPED: {}: {lack}", recipe.row());
             continue;
         }
         let climbs =

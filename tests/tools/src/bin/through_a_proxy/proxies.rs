@@ -82,4 +82,24 @@ pub static PROXIES: &[Recipe] = &[
         "ncat --version",
         &["ncat -l -k 127.0.0.1 {port} --sh-exec 'ncat 127.0.0.1 {target}'"],
     ),
+    Recipe::new(
+        "docker-proxy",
+        "as packaged",
+        "dpkg-query -W docker.io",
+        &["docker-proxy -proto tcp -host-ip 127.0.0.1 -host-port {port} \
+           -container-ip 127.0.0.1 -container-port {target} 3>/dev/null"],
+    ),
+    Recipe::new(
+        "mitmproxy",
+        "--mode reverse:tcp",
+        "mitmdump --version",
+        &["mitmdump -q --mode reverse:tcp://127.0.0.1:{target} --listen-host 127.0.0.1 \
+           --listen-port {port} --set confdir={folder}"],
+    ),
+    Recipe::new(
+        "trixter",
+        "no fault",
+        "trixter --version",
+        &["trixter --listen 127.0.0.1:{port} --upstream 127.0.0.1:{target} --api 127.0.0.1:0"],
+    ),
 ];

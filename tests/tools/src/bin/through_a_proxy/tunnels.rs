@@ -37,6 +37,19 @@ pub static TUNNELS: &[Recipe] = &[
         "ListenAddress 127.0.0.1\nPort {middle}\nHostKey {folder}/host\nUsePAM no\n\
          AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nPidFile none\n",
     )]),
+    Recipe::new(
+        "rathole",
+        "server and client, no TLS",
+        "rathole --version | grep Version",
+        &["rathole --server {folder}/conf", "rathole --client {folder}/conf"],
+    )
+    .with(&[(
+        "conf",
+        "[server]\nbind_addr = \"127.0.0.1:{middle}\"\ndefault_token = \"open\"\n\
+         [server.services.ours]\nbind_addr = \"127.0.0.1:{port}\"\n\
+         [client]\nremote_addr = \"127.0.0.1:{middle}\"\ndefault_token = \"open\"\n\
+         [client.services.ours]\nlocal_addr = \"127.0.0.1:{target}\"\n",
+    )]),
 ];
 
 /// Proxies that need a CONNECT request.

@@ -1,0 +1,34 @@
+// Copies both ways with io.Copy, and closes both connections when one copy has ended.
+package main
+
+import (
+	"io"
+	"net"
+	"os"
+)
+
+func main() {
+	listener, err := net.Listen("tcp", os.Args[1])
+	if err != nil {
+		panic(err)
+	}
+	for {
+		client, err := listener.Accept()
+		if err != nil {
+			panic(err)
+		}
+		go func() {
+			defer client.Close()
+			server, err := net.Dial("tcp", os.Args[2])
+			if err != nil {
+				return
+			}
+			defer server.Close()
+			ended := make(chan bool, 2)
+			pass := func(to, from net.Conn) { io.Copy(to, from); ended <- true }
+			go pass(server, client)
+			go pass(client, server)
+			<-ended
+		}()
+	}
+}
