@@ -21,7 +21,8 @@
 //! name, its [`Rule`], why the rule matters and where it comes from) and the function that checks a
 //! server. Then add the constant to the array `RUNGS` of that folder.
 //!
-#![doc = include_str!("tables.md")]
+//! The page [`last_bytes`](crate::guide::last_bytes) lists other proxies and servers: how far each one
+//! climbs, and the line of its source that decides.
 
 mod client;
 mod daytime;
