@@ -79,7 +79,7 @@ impl Protocol for Side {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [here, there] = &args[..] else { return Err("say: relay HERE THERE".into()) };
-    let mut reactor = Reactor::with_limits(Limits { mailbox: 100_000, ..Limits::default() })?;
+    let mut reactor = Reactor::with_limits(Limits::default().mailbox(100_000))?;
     let (handle, newcomers) = (reactor.handle(), Rc::new(RefCell::new(Vec::new())));
     let waiting = newcomers.clone();
     let here = reactor.listen(here, move |new: &Accepted| {

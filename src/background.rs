@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::handle::Handle;
 use crate::kernel::Kernel;
 use crate::limits::Limits;
-use crate::reactor::{Reactor, Stats};
+use crate::reactor::Reactor;
+use crate::stats::Stats;
 
 /// A reactor that runs on its own thread.
 ///

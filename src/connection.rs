@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use self::deadline::Bound;
 use self::readiness::Readiness;
-pub use self::snapshot::View;
+pub use self::snapshot::Snapshot;
 pub use self::stream::Stream;
-use crate::limits::Workspace;
-use crate::outbox::{Input, Output, SendQueue, State};
-use crate::protocol::{Call, CloseReason, Protocol};
+use crate::limits::{Context, Origin};
+use crate::protocol::{Call, CloseReason, ConnId, Input, Output, Protocol, State, Timeouts};
+use crate::send_queue::SendQueue;
 use crate::timers::Millis;
 
 /// The stage of a connection's life.
@@ -57,6 +57,7 @@ struct Extra {
     timer: Option<Instant>,
     born: Option<Millis>,
     discarded: usize,
+    timeouts: Timeouts,
 }
 
 /// A conversation of two halves over one stream.
@@ -82,6 +83,7 @@ pub struct Connection<S> {
     /// Where the reactor's run queue holds this connection, so that it is queued once. Kept here: a
     /// table in the run queue would cost a look-up per event.
     pub(crate) queued: Queued,
+    pub(crate) origin: Origin,
     protocol: Box<dyn Protocol>,
     send_queue: SendQueue,
     bytes_in: u64,
@@ -104,7 +106,7 @@ impl<S: Stream> Connection<S> {
     ///
     /// It starts readable and writable: a guess costs one `WouldBlock` at worst, and lets a protocol
     /// that speaks first answer at once.
-    pub fn new(stream: S, protocol: Box<dyn Protocol>, cx: &Workspace) -> Connection<S> {
+    pub fn new(stream: S, protocol: Box<dyn Protocol>, cx: &Context) -> Connection<S> {
         let mut connection = Connection {
             stream,
             progress: cx.millis as u32,
@@ -114,6 +116,7 @@ impl<S: Stream> Connection<S> {
             ready: Readiness::ASSUMED,
             planned: None,
             queued: Queued::No,
+            origin: Origin::default(),
             protocol,
             send_queue: SendQueue::default(),
             bytes_in: 0,
@@ -121,7 +124,7 @@ impl<S: Stream> Connection<S> {
             ordinal: 0,
             extra: None,
         };
-        if cx.lifetime.is_some() {
+        if cx.bounds.lifetime.is_some() {
             connection.extra().born = Some(cx.millis);
         }
         connection
@@ -129,7 +132,7 @@ impl<S: Stream> Connection<S> {
 
     /// Creates an outgoing connection that is being made. It starts not writable: the event that
     /// makes it writable reports that the kernel has a result.
-    pub fn connecting(stream: S, protocol: Box<dyn Protocol>, cx: &Workspace) -> Connection<S> {
+    pub fn connecting(stream: S, protocol: Box<dyn Protocol>, cx: &Context) -> Connection<S> {
         let mut connection = Connection::new(stream, protocol, cx);
         connection.stage = Stage::Connecting;
         connection.ready = Readiness::NONE;
@@ -141,7 +144,7 @@ impl<S: Stream> Connection<S> {
     ///
     /// # Errors
     /// Returns the reason if the connection is over.
-    pub fn run(&mut self, cx: &mut Workspace) -> Result<Next, CloseReason> {
+    pub fn run(&mut self, cx: &mut Context) -> Result<Next, CloseReason> {
         cx.renew_budget();
         if !self.send_queue.is_empty() {
             self.flush(0..0, cx)?;
@@ -162,7 +165,7 @@ impl<S: Stream> Connection<S> {
                 Call::Drain
             } else if room > 0 && cx.read_budget > 0 && cx.write_budget > 0 {
                 let size = room.min(cx.read_budget);
-                match self.stream.read(&mut cx.scratch[..size]) {
+                match self.stream.read(&mut cx.read_buffer[..size]) {
                     // ANCHOR: eof
                     // Zero bytes are the peer's EOF. "Nothing yet" is `WouldBlock`.
                     Ok(0) => {
@@ -189,7 +192,7 @@ impl<S: Stream> Connection<S> {
                 // Even if work is left, or a peer that never pauses would block it. But only once, or
                 // a timer in the past would loop for ever.
                 timer_may_fire = false;
-                Call::Wake
+                Call::Timer
             } else if self.has_finished() {
                 return Err(CloseReason::Finished);
             } else {
@@ -208,42 +211,42 @@ impl<S: Stream> Connection<S> {
     ///
     /// A congested connection stays readable, because no read has returned `WouldBlock`. So it reads
     /// again without a new event once there is room.
-    fn room(&self, cx: &Workspace) -> usize {
+    fn room(&self, cx: &Context) -> usize {
         let State { closed, paused, reads_while_congested, congested, .. } = self.state;
         if self.state.input == Input::Ended || paused {
             0
         } else if closed || reads_while_congested || self.state.output != Output::Open {
-            cx.limits.scratch
+            cx.read_buffer.len()
         } else if congested {
             0
         } else {
-            cx.limits.high_water.saturating_sub(self.send_queue.len()).min(cx.limits.scratch)
+            cx.bounds.high_water.saturating_sub(self.send_queue.len()).min(cx.read_buffer.len())
         }
     }
 
     // ANCHOR: drain
     /// Returns whether [`Protocol::on_drain`] is due: the queue has fallen to low water.
-    fn has_drained(&self, cx: &Workspace) -> bool {
+    fn has_drained(&self, cx: &Context) -> bool {
         self.state.congested
             && self.state.output == Output::Open
-            && self.send_queue.len() <= cx.limits.low_water
+            && self.send_queue.len() <= cx.bounds.low_water
     }
 
     /// Interest in reading: the peer's half is open and there is room for its bytes.
-    pub fn wants_read(&self, cx: &Workspace) -> bool {
+    pub fn wants_read(&self, cx: &Context) -> bool {
         self.stage == Stage::Opened && self.room(cx) > 0
     }
 
     /// Records the readiness that an event reported. It is a hint: only the next call shows whether
     /// it holds.
-    /// For `is_plain` see [`Event::is_plain`](crate::Event::is_plain).
-    pub fn note(&mut self, readable: bool, writable: bool, is_plain: bool) {
-        self.ready.on_event(readable, writable, is_plain);
+    /// For `data_only` see [`Event::data_only`](crate::Event::data_only).
+    pub fn on_event(&mut self, readable: bool, writable: bool, data_only: bool) {
+        self.ready.on_event(readable, writable, data_only);
     }
 
     /// Records that the deadline has come. This is a hint like any event: with a full batch, or
     /// after SIGCONT, bytes can be waiting that no event has reported yet.
-    pub fn note_deadline(&mut self) {
+    pub fn on_deadline(&mut self) {
         // ANCHOR: deadline-hint
         self.ready.set(true, true);
         self.planned = None;
@@ -265,7 +268,7 @@ impl<S> Connection<S> {
 
     /// Returns whether the connection lingers: the protocol has closed, the FIN is sent, and the peer's
     /// FIN is missing. It ends as [`Lingered`](CloseReason::Lingered) after
-    /// [`Limits::linger`](crate::Limits::linger) (`Bound::Linger`), or once more than
+    /// [`Limits::linger_timeout`](crate::Limits::linger_timeout) (`Bound::Linger`), or once more than
     /// [`Limits::linger_bytes`](crate::Limits::linger_bytes) were read (`discard`).
     fn is_lingering(&self) -> bool {
         self.state.closed && self.state.input == Input::Open && self.state.output == Output::Shut
@@ -296,6 +299,10 @@ impl<S> Connection<S> {
 
     fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    pub(crate) fn id(&self, key: usize) -> ConnId {
+        ConnId { key: key as u32, ordinal: self.ordinal }
     }
 
     /// Returns the number of bytes read, and of bytes that the kernel took.

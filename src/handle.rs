@@ -4,15 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mailbox::{Command, Mailbox};
-use crate::protocol::ConnId;
+use crate::control::{Command, Control};
+use crate::mailbox::{Mailbox, SendError};
+use crate::protocol::{ConnId, ListenerId};
 
-/// Drives a reactor from other threads. Every call wakes the loop and takes effect in its next turn.
+/// Drives a reactor from other threads. Every call takes effect in the loop's next turn.
 ///
-/// A handle may outlive its reactor; then its calls do nothing.
+/// A handle may outlive its reactor. Then its calls fail with [`SendError::Closed`], which gives the
+/// content back. It is `Send` and `Sync`.
 #[derive(Clone)]
 pub struct Handle {
-    mailbox: Arc<Mailbox>,
+    mailbox: Arc<Mailbox<Command>>,
 }
 
 impl fmt::Debug for Handle {
@@ -22,7 +24,7 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
-    pub(crate) fn new(mailbox: Arc<Mailbox>) -> Handle {
+    pub(crate) fn new(mailbox: Arc<Mailbox<Command>>) -> Handle {
         Handle { mailbox }
     }
 
@@ -33,37 +35,113 @@ impl Handle {
         self.mailbox.shutdown(grace);
     }
 
-    /// Sends bytes on a connection, as its protocol would. If the connection is gone, has closed or
-    /// is still connecting, the bytes are dropped and [`Stats::gone`](crate::Stats::gone) counts them
-    /// as one command.
+    /// Passes bytes to a connection's protocol, in one call of
+    /// [`on_message`](crate::Protocol::on_message). Its default sends them to the peer. If the
+    /// connection is gone, has closed or is still connecting, the bytes are dropped and
+    /// [`Stats::gone`](crate::Stats::gone) counts them as one command.
     ///
     /// # Errors
-    /// If the mailbox is full, because the loop is busy or does not turn. Nothing was sent; try
-    /// again.
-    pub fn send(&self, id: ConnId, bytes: impl Into<Vec<u8>>) -> Result<(), MailboxFull> {
-        self.post(Command::Send(id, bytes.into()))
+    /// Fails if the mailbox is full or the reactor is gone. The error holds the bytes.
+    ///
+    /// ```
+    /// # use campanile::{Background, Limits, echo};
+    /// # let (server, _) = Background::start(Limits::default(), |reactor| {
+    /// #     let addr = reactor.listen("127.0.0.1:0", echo())?;
+    /// #     Ok(reactor.connect(addr, campanile::services::Echo))
+    /// # })?;
+    /// # let id = server.handle().clone();
+    /// # let handle = id;
+    /// # server.shutdown(std::time::Duration::ZERO)?;
+    /// # let id = campanile::Outbox::new(std::time::Instant::now()).id();
+    /// // The reactor is gone; the bytes are not.
+    /// let error = handle.send(id, b"late").unwrap_err();
+    /// assert_eq!(error.into_inner(), b"late");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn send(&self, id: ConnId, bytes: impl Into<Vec<u8>>) -> Result<(), SendError> {
+        let refused = |command| match command {
+            Command::Message(_, bytes) => bytes,
+            _ => Vec::new(),
+        };
+        self.mailbox.push(Command::Message(id, bytes.into())).map_err(|error| error.map(refused))
+    }
+
+    /// Passes bytes to the protocol of every open connection, or of every one that the listener `to`
+    /// has accepted. It takes one place in the mailbox, and all calls share the bytes.
+    ///
+    /// # Errors
+    /// Fails if the mailbox is full or the reactor is gone. The error holds the bytes.
+    pub fn broadcast(
+        &self,
+        to: impl Into<Option<ListenerId>>,
+        bytes: impl Into<Arc<[u8]>>,
+    ) -> Result<(), SendError<Arc<[u8]>>> {
+        let bytes = bytes.into();
+        let command = Command::Broadcast(to.into(), Arc::clone(&bytes));
+        self.mailbox.push(command).map_err(|error| error.map(|_| bytes))
     }
 
     /// Closes a connection after everything queued on it has been sent, as its protocol would.
     ///
     /// # Errors
-    /// If the mailbox is full; try again.
-    pub fn close(&self, id: ConnId) -> Result<(), MailboxFull> {
+    /// Fails if the mailbox is full or the reactor is gone.
+    pub fn close(&self, id: ConnId) -> Result<(), SendError<()>> {
         self.post(Command::Close(id))
     }
 
-    /// Ends the reactor without any grace: closes its listeners and resets its connections.
-    pub(crate) fn stop(&self) {
-        self.mailbox.stop();
+    /// Drops the unsent bytes of a connection and resets it, as its protocol would.
+    ///
+    /// # Errors
+    /// Fails if the mailbox is full or the reactor is gone.
+    pub fn abort(&self, id: ConnId) -> Result<(), SendError<()>> {
+        self.post(Command::Abort(id))
     }
 
     /// Calls [`on_wake`](crate::Protocol::on_wake) of a connection's protocol, for example after
     /// another thread has produced data for it.
     ///
     /// # Errors
-    /// If the mailbox is full; try again.
-    pub fn wake_connection(&self, id: ConnId) -> Result<(), MailboxFull> {
+    /// Fails if the mailbox is full or the reactor is gone.
+    pub fn wake_connection(&self, id: ConnId) -> Result<(), SendError<()>> {
         self.post(Command::Wake(id))
+    }
+
+    /// Runs a closure on the loop's thread: it can connect, listen and reach the state of a protocol.
+    /// If it panics, the panic counts as that of a protocol.
+    ///
+    /// # Errors
+    /// Fails if the mailbox is full or the reactor is gone. The closure is dropped.
+    ///
+    /// ```
+    /// # use campanile::{Background, Limits, Outbox, Protocol};
+    /// struct Counter(usize);
+    ///
+    /// impl Protocol for Counter {
+    ///     fn on_data(&mut self, data: &[u8], _: &mut Outbox) {
+    ///         self.0 += data.len();
+    ///     }
+    /// }
+    ///
+    /// let (server, addr) = Background::start(Limits::default(), |reactor| {
+    ///     reactor.listen("127.0.0.1:0", |_| Counter(0))
+    /// })?;
+    /// let (total, totals) = std::sync::mpsc::channel();
+    /// server.handle().run(move |control| {
+    ///     let mut sum = 0;
+    ///     for id in control.ids() {
+    ///         sum += control.with(id, |counter: &mut Counter, _| counter.0).unwrap_or(0);
+    ///     }
+    ///     let _ = total.send(sum);
+    /// }).unwrap();
+    /// assert_eq!(totals.recv(), Ok(0));
+    /// # let _ = addr;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn run(
+        &self,
+        what: impl FnOnce(&mut Control<'_>) + Send + 'static,
+    ) -> Result<(), SendError<()>> {
+        self.post(Command::Run(Box::new(what)))
     }
 
     /// Makes the loop turn once.
@@ -71,21 +149,17 @@ impl Handle {
         self.mailbox.post(|_| ());
     }
 
-    fn post(&self, command: Command) -> Result<(), MailboxFull> {
-        if self.mailbox.push(command) { Ok(()) } else { Err(MailboxFull) }
+    /// Returns whether the reactor is gone.
+    pub fn is_closed(&self) -> bool {
+        self.mailbox.is_closed()
+    }
+
+    /// Ends the reactor without any grace: closes its listeners and resets its connections.
+    pub(crate) fn stop(&self) {
+        self.mailbox.stop();
+    }
+
+    fn post(&self, command: Command) -> Result<(), SendError<()>> {
+        self.mailbox.push(command).map_err(|error| error.map(drop))
     }
 }
-
-/// The error of a mailbox that already holds [`Limits::mailbox`](crate::Limits::mailbox) commands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MailboxFull;
-
-impl fmt::Display for MailboxFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "cannot post to the reactor: its mailbox is full; try again after its next turn",
-        )
-    }
-}
-
-impl std::error::Error for MailboxFull {}

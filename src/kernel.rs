@@ -1,18 +1,18 @@
 //! [`Kernel`], the interface between the loop and an operating system, and [`Mio`], which implements it.
 //!
-//! This is the only file of the core that imports mio and socket2.
+//! This file and `kernel/socket.rs` are the only ones of the core that import mio and socket2.
+
+mod socket;
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::connection::{Stream, View};
+pub use self::socket::{Passive, Socket};
+use crate::connection::{Snapshot, Stream};
 use crate::limits::Limits;
 use crate::protocol::{Address, ConnId};
 
@@ -39,7 +39,7 @@ pub struct Event {
     /// Only data or room in a buffer: no closed half, no error and no urgent byte, from a selector
     /// that reports each of these. While all events of a stream are plain, a short read means that
     /// the stream is empty.
-    pub is_plain: bool,
+    pub data_only: bool,
 }
 
 /// The phases of a turn, for [`Kernel::phase`].
@@ -95,12 +95,8 @@ pub trait Kernel: Sized {
     fn waker(&self) -> Arc<dyn Wake>;
 
     /// Binds a listener and registers it under `key`.
-    fn listen(
-        &mut self,
-        addr: SocketAddr,
-        key: usize,
-        limits: &Limits,
-    ) -> io::Result<Self::Listener>;
+    fn listen(&mut self, addr: &Address, key: usize, limits: &Limits)
+    -> io::Result<Self::Listener>;
 
     /// Takes over a bound listener: configures it as `listen` does and registers it under `key`.
     fn adopt(
@@ -121,7 +117,7 @@ pub trait Kernel: Sized {
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()>;
 
     /// Begins to connect. The first writable event shows that there is a result.
-    fn connect(&mut self, addr: SocketAddr, limits: &Limits) -> io::Result<Self::Stream>;
+    fn connect(&mut self, addr: &Address, limits: &Limits) -> io::Result<Self::Stream>;
 
     /// Registers a stream under `key` for its whole life. If `writes` is false, it gets no events for
     /// writing, because its half has ended.
@@ -140,7 +136,7 @@ pub trait Kernel: Sized {
     fn phase(&mut self, _phase: Phase) {}
 
     /// Called after a connection has run; `view` returns its state.
-    fn look(&mut self, _id: ConnId, _view: impl FnOnce() -> View) {}
+    fn observe(&mut self, _id: ConnId, _view: impl FnOnce() -> Snapshot) {}
 }
 
 /// The operating system, through mio.
@@ -171,14 +167,20 @@ impl From<Source> for Token {
     }
 }
 
-impl From<Token> for Source {
-    fn from(Token(token): Token) -> Source {
-        if token < usize::MAX / 2 { Source::Connection(token) } else { rare_source(token) }
-    }
-}
+/// Marks the token of a connection that is not TCP: no short read proves that it is empty.
+const NOT_TCP: usize = 1 << 30;
 
-fn rare_source(token: usize) -> Source {
-    if token < usize::MAX { Source::Listener(usize::MAX - 1 - token) } else { Source::Waker }
+/// Returns the source of an event, and whether it can be a TCP connection.
+fn source(Token(token): Token) -> (Source, bool) {
+    if token < NOT_TCP {
+        (Source::Connection(token), true)
+    } else if token < usize::MAX / 2 {
+        (Source::Connection(token & !NOT_TCP), false)
+    } else if token < usize::MAX {
+        (Source::Listener(usize::MAX - 1 - token), false)
+    } else {
+        (Source::Waker, false)
+    }
 }
 
 impl Mio {
@@ -188,19 +190,16 @@ impl Mio {
         let waker = Arc::new(mio::Waker::new(poll.registry(), Source::Waker.into())?);
         Ok(Mio { poll, events: Events::with_capacity(events.max(1)), waker })
     }
-}
 
-/// Sets the options of a connection's socket. Connections inherit them from their listener, which
-/// saves the calls per connection.
-fn configure(socket: &Socket, limits: &Limits) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    limits.send_buffer.map_or(Ok(()), |size| socket.set_send_buffer_size(size))?;
-    limits.receive_buffer.map_or(Ok(()), |size| socket.set_recv_buffer_size(size))
+    fn watch_listener(&self, listener: &mut Passive, key: usize) -> io::Result<()> {
+        let token = Source::Listener(key).into();
+        listener.source().register(self.poll.registry(), token, Interest::READABLE)
+    }
 }
 
 impl Kernel for Mio {
-    type Stream = Tcp;
-    type Listener = TcpListener;
+    type Stream = Socket;
+    type Listener = Passive;
 
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let outcome = self.poll.poll(&mut self.events, timeout);
@@ -218,11 +217,12 @@ impl Kernel for Mio {
                 || event.is_read_closed()
                 || event.is_write_closed()
                 || event.is_priority();
+            let (source, is_tcp) = source(event.token());
             Event {
                 readable: has_special_bits || event.is_readable(),
                 writable: has_special_bits || event.is_writable(),
-                is_plain: EPOLL && !has_special_bits,
-                source: event.token().into(),
+                data_only: EPOLL && is_tcp && !has_special_bits,
+                source,
             }
         })
     }
@@ -239,21 +239,10 @@ impl Kernel for Mio {
         Arc::clone(&self.waker) as Arc<dyn Wake>
     }
 
-    fn listen(&mut self, addr: SocketAddr, key: usize, limits: &Limits) -> io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-        #[cfg(unix)]
-        socket.set_reuse_address(true)?;
-        if addr.is_ipv6() {
-            // The default differs between systems: leave the port free for a listener on IPv4.
-            socket.set_only_v6(true)?;
-        }
-        // `adopt` does it again, but tcp(7) wants the size of the buffers before listen(2).
-        configure(&socket, limits)?;
-        socket.bind(&addr.into())?;
-        // ANCHOR: backlog
-        // std and mio would listen with a backlog of 128, or 1024.
-        socket.listen(i32::try_from(limits.backlog).unwrap_or(i32::MAX))?;
-        self.adopt(socket.into(), key, limits)
+    fn listen(&mut self, addr: &Address, key: usize, limits: &Limits) -> io::Result<Passive> {
+        let mut listener = Passive::bind(addr, limits)?;
+        self.watch_listener(&mut listener, key)?;
+        Ok(listener)
     }
 
     fn adopt(
@@ -261,34 +250,30 @@ impl Kernel for Mio {
         listener: std::net::TcpListener,
         key: usize,
         limits: &Limits,
-    ) -> io::Result<TcpListener> {
-        configure(&SockRef::from(&listener), limits)?;
-        listener.set_nonblocking(true)?;
-        let (mut listener, token) = (TcpListener::from_std(listener), Source::Listener(key).into());
-        self.poll.registry().register(&mut listener, token, Interest::READABLE)?;
+    ) -> io::Result<Passive> {
+        let mut listener = Passive::adopt(listener, limits)?;
+        self.watch_listener(&mut listener, key)?;
         Ok(listener)
     }
 
-    fn local_addr(&self, listener: &TcpListener) -> io::Result<Address> {
-        listener.local_addr().map(Address::Inet)
+    fn local_addr(&self, listener: &Passive) -> io::Result<Address> {
+        listener.local_addr()
     }
 
-    fn accept(&mut self, listener: &mut TcpListener) -> io::Result<(Tcp, Address)> {
-        let (stream, peer) = listener.accept()?;
-        Ok((Tcp(stream), Address::Inet(peer)))
+    fn accept(&mut self, listener: &mut Passive) -> io::Result<(Socket, Address)> {
+        listener.accept()
     }
 
-    fn rearm(&mut self, listener: &mut TcpListener, key: usize) -> io::Result<()> {
-        self.poll.registry().reregister(listener, Source::Listener(key).into(), Interest::READABLE)
+    fn rearm(&mut self, listener: &mut Passive, key: usize) -> io::Result<()> {
+        let token = Source::Listener(key).into();
+        listener.source().reregister(self.poll.registry(), token, Interest::READABLE)
     }
 
-    fn connect(&mut self, addr: SocketAddr, limits: &Limits) -> io::Result<Tcp> {
-        let stream = TcpStream::connect(addr)?;
-        configure(&SockRef::from(&stream), limits)?;
-        Ok(Tcp(stream))
+    fn connect(&mut self, addr: &Address, limits: &Limits) -> io::Result<Socket> {
+        Socket::connect(addr, limits)
     }
 
-    fn register(&mut self, stream: &mut Tcp, key: usize, writes: bool) -> io::Result<()> {
+    fn register(&mut self, stream: &mut Socket, key: usize, writes: bool) -> io::Result<()> {
         let mut interest = Interest::READABLE;
         if writes {
             interest |= Interest::WRITABLE;
@@ -299,7 +284,8 @@ impl Kernel for Mio {
         {
             interest |= Interest::PRIORITY;
         }
-        self.poll.registry().register(&mut stream.0, Source::Connection(key).into(), interest)
+        let token = Token(if stream.is_tcp() { key } else { key | NOT_TCP });
+        stream.source().register(self.poll.registry(), token, interest)
     }
 
     #[cfg(unix)]
@@ -329,77 +315,4 @@ impl std::os::fd::AsFd for Mio {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.poll.registry().as_fd()
     }
-}
-
-/// A TCP connection that never blocks.
-#[derive(Debug)]
-pub struct Tcp(TcpStream);
-
-impl Read for Tcp {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl Write for Tcp {
-    /// std sends with `MSG_NOSIGNAL`, which prevents SIGPIPE whatever its disposition is. A vectored
-    /// write would not prevent it.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Stream for Tcp {
-    fn shutdown_write(&mut self) -> io::Result<()> {
-        self.0.shutdown(std::net::Shutdown::Write)
-    }
-
-    fn abort(&mut self) {
-        // ANCHOR: reset
-        // With a linger time of zero, the drop that follows resets the connection (socket(7)). If
-        // this call fails, the drop closes it in order.
-        let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
-    }
-
-    #[cfg(target_os = "linux")]
-    fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // MSG_MORE makes the kernel hold an incomplete segment back, so the last bytes and the FIN
-        // share one segment. The call bypasses mio's write: `try_io` lets the selectors other than
-        // epoll watch the socket again after `WouldBlock`.
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_MORE;
-        self.0.try_io(|| SockRef::from(&self.0).send_with_flags(bytes, flags))
-    }
-
-    fn connected(&mut self) -> io::Result<bool> {
-        // A writable event can be spurious. So `take_error` reports a failure, and only a peer address
-        // proves a connection; mio requires both checks.
-        if let Some(error) = self.0.take_error()? {
-            return Err(error);
-        }
-        match self.0.peer_addr() {
-            // TCP can connect a socket to itself (simultaneous open on a free port): no server is
-            // there. The reset leaves no TIME_WAIT, which would block that port for a server.
-            Ok(peer) if is_same(peer, self.0.local_addr()?) => {
-                self.abort();
-                let text = "Connection refused: the socket connected to itself";
-                Err(io::Error::new(io::ErrorKind::ConnectionRefused, text))
-            }
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Address> {
-        self.0.local_addr().map(Address::Inet)
-    }
-}
-
-/// Whether both name the same socket, whatever flow they belong to.
-fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
-    (one.ip(), one.port()) == (other.ip(), other.port())
 }

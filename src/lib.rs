@@ -45,7 +45,7 @@
 //! | `outbox.rs` | [`Outbox`]: the requests of a protocol, and the send queue: bytes and a cursor, which is how partial writes are kept |
 //! | `protocol.rs` | [`Protocol`] and the order of its calls, [`CloseReason`], [`ConnId`] |
 //! | `timers.rs` | deadlines: when to check a connection again |
-//! | `limits.rs` | [`Limits`], and the [`Workspace`] that all connections share |
+//! | `limits.rs` | [`Limits`], and the [`Context`] that all connections share |
 //! | `connection.rs` | [`Connection`]: its state, and one run; below it its reads, calls and writes (`io`) and its timeouts (`deadline`) |
 //! | `services/` | [`daytime`] (RFC 867), [`echo`] (RFC 862), and [`Clock`], the wall clock with its [`Zone`] |
 //! | `kernel.rs` | [`Kernel`], the interface to an operating system, and [`Mio`], which implements it: the only file that imports mio |
@@ -81,6 +81,7 @@
 mod background;
 pub mod client;
 mod connection;
+mod control;
 #[cfg(doc)]
 pub mod guide;
 mod handle;
@@ -90,25 +91,38 @@ pub mod ladder;
 mod limits;
 mod listener;
 mod mailbox;
-mod outbox;
 mod protocol;
 mod reactor;
+mod send_queue;
 pub mod services;
+mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod timers;
 
 pub use background::Background;
-pub use connection::{Connection, Next, Stream, View};
-pub use handle::{Handle, MailboxFull};
-pub use kernel::{Event, Kernel, Mio, Phase, Source, Tcp, Wake};
-pub use limits::{Limits, Workspace};
-pub use outbox::{Input, Outbox, Output};
-pub use protocol::{Accepted, Address, CloseReason, ConnId, Protocol};
-pub use reactor::{Reactor, Stats};
+pub use control::Control;
+pub use handle::Handle;
+pub use limits::Limits;
+pub use listener::ListenOptions;
+pub use mailbox::SendError;
+pub use protocol::{Accepted, Address, CloseReason, ConnId, ListenerId, Outbox, Protocol};
+pub use reactor::Reactor;
 #[cfg(feature = "local-time")]
 pub use services::ZoneError;
 pub use services::{Clock, Zone, daytime, echo};
+pub use stats::Stats;
+
+/// The parts below the public API, for simulators and wrappers: another [`Kernel`](sys::Kernel), a
+/// [`Connection`](sys::Connection) without a loop.
+///
+/// Semantic versioning does not cover this module: a minor version may change it.
+pub mod sys {
+    pub use crate::connection::{Connection, Next, Snapshot, Stream};
+    pub use crate::kernel::{Event, Kernel, Mio, Passive, Phase, Socket, Source, Wake};
+    pub use crate::limits::Context;
+    pub use crate::protocol::{Input, Output};
+}
 
 /// The README's Rust blocks are tests, too.
 #[cfg(doctest)]

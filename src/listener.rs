@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 
 use crate::kernel::Kernel;
+use crate::limits::Limits;
 use crate::protocol::{Accepted, Address, Protocol};
 use crate::timers::Millis;
 
@@ -14,6 +15,39 @@ const QUIET: Millis = 1000;
 const PRESSURE_FOR_BURSTS: u32 = 4;
 /// How often the same error may come, without a connection in between, before the listener pauses.
 const REPEATS: u32 = 16;
+
+/// How a listener serves its connections, for [`Reactor::listen_with`](crate::Reactor::listen_with).
+///
+/// ```
+/// use std::time::Duration;
+/// use campanile::{Limits, ListenOptions, Reactor, echo};
+///
+/// let mut reactor = Reactor::new()?;
+/// let patient = Limits::default().idle_timeout(Duration::from_secs(3600));
+/// let id = reactor.listen_with(
+///     std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+///     ListenOptions::default().limits(patient),
+///     echo(),
+/// )?;
+/// assert!(reactor.local_addr(id).is_some());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ListenOptions {
+    /// The limits of its connections. Those of the whole reactor have no effect here:
+    /// `max_connections`, `max_per_peer`, `max_accepts_per_turn`, `leftover_budget`, `fresh_budget`,
+    /// `events`, `read_buffer` and `mailbox`. Default: the limits of the reactor.
+    pub limits: Option<Limits>,
+}
+
+impl ListenOptions {
+    /// Sets [`limits`](ListenOptions::limits).
+    #[must_use]
+    pub fn limits(self, limits: impl Into<Option<Limits>>) -> ListenOptions {
+        ListenOptions { limits: limits.into() }
+    }
+}
 
 pub(crate) type ProtocolFactory = Box<dyn FnMut(&Accepted) -> Box<dyn Protocol>>;
 

@@ -1,6 +1,7 @@
 //! The loop's mailbox: the commands that other threads have posted.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -10,29 +11,72 @@ use loom::sync::{Mutex, MutexGuard, atomic::AtomicBool, atomic::Ordering};
 use std::sync::{Mutex, MutexGuard, atomic::AtomicBool, atomic::Ordering};
 
 use crate::kernel::Wake;
-use crate::protocol::ConnId;
-
-/// A command for one connection.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Send(ConnId, Vec<u8>),
-    Close(ConnId),
-    Wake(ConnId),
-}
 
 /// Everything posted since the loop last emptied the mailbox.
-#[derive(Debug, Default)]
-pub(crate) struct Mail {
-    pub(crate) commands: VecDeque<Command>,
+#[derive(Debug)]
+pub(crate) struct Mail<C> {
+    pub(crate) commands: VecDeque<C>,
     /// The shortest grace of all shutdowns. It is not a command in the queue, because a shutdown
     /// succeeds even if the queue is full.
     pub(crate) shutdown: Option<Duration>,
     /// Reset every connection at once.
     pub(crate) stop: bool,
+    /// The loop is gone, and will not read any more.
+    closed: bool,
 }
 
-pub(crate) struct Mailbox {
-    mail: Mutex<Mail>,
+impl<C> Default for Mail<C> {
+    fn default() -> Mail<C> {
+        Mail { commands: VecDeque::new(), shutdown: None, stop: false, closed: false }
+    }
+}
+
+/// Why a command was not posted. It holds what was to be posted, as
+/// [`TrySendError`](std::sync::mpsc::TrySendError) does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError<T = Vec<u8>> {
+    /// The mailbox holds [`Limits::mailbox`](crate::Limits::mailbox) commands, because the loop is busy
+    /// or does not turn. Try again after its next turn.
+    Full(T),
+    /// The reactor is gone.
+    Closed(T),
+}
+
+impl<T> SendError<T> {
+    /// Returns what was not posted.
+    pub fn into_inner(self) -> T {
+        match self {
+            SendError::Full(content) | SendError::Closed(content) => content,
+        }
+    }
+
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> SendError<U> {
+        match self {
+            SendError::Full(content) => SendError::Full(change(content)),
+            SendError::Closed(content) => SendError::Closed(change(content)),
+        }
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SendError::Full(_) => {
+                "cannot post to the reactor: its mailbox is full; try again after its next turn"
+            }
+            SendError::Closed(_) => {
+                "cannot post to the reactor: it is gone; create a new one, or drop its handles"
+            }
+        })
+    }
+}
+
+impl<T: fmt::Debug> std::error::Error for SendError<T> {}
+
+/// A bounded queue of commands of any kind, and the waker of the loop that reads it.
+pub(crate) struct Mailbox<C> {
+    mail: Mutex<Mail<C>>,
     /// Whether there is mail. The loop checks it in every turn and does not rely on the waker, which
     /// only ends a sleep: mio's poll(2) selector can lose a wake-up that comes while a socket is
     /// registered.
@@ -41,8 +85,8 @@ pub(crate) struct Mailbox {
     waker: Arc<dyn Wake>,
 }
 
-impl Mailbox {
-    pub(crate) fn new(capacity: usize, waker: Arc<dyn Wake>) -> Arc<Mailbox> {
+impl<C> Mailbox<C> {
+    pub(crate) fn new(capacity: usize, waker: Arc<dyn Wake>) -> Arc<Mailbox<C>> {
         let (mail, has_mail) = (Mutex::new(Mail::default()), AtomicBool::new(false));
         Arc::new(Mailbox { mail, has_mail, capacity, waker })
     }
@@ -52,20 +96,37 @@ impl Mailbox {
     }
 
     /// Empties the mailbox and returns its contents.
-    pub(crate) fn take(&self) -> Mail {
+    pub(crate) fn take(&self) -> Mail<C> {
         let mut mail = self.lock();
         self.has_mail.store(false, Ordering::Release);
-        std::mem::take(&mut *mail)
+        let closed = mail.closed;
+        std::mem::replace(&mut *mail, Mail { closed, ..Mail::default() })
     }
 
-    /// Adds a command and wakes the loop. Returns false if the mailbox is full.
-    pub(crate) fn push(&self, command: Command) -> bool {
+    /// Refuses all commands from now on. The contents are dropped after the lock is free, because the
+    /// drop of a closure may post, too.
+    pub(crate) fn close(&self) {
+        let mut mail = self.lock();
+        let contents = std::mem::replace(&mut *mail, Mail { closed: true, ..Mail::default() });
+        drop(mail);
+        drop(contents);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Adds a command and wakes the loop.
+    pub(crate) fn push(&self, command: C) -> Result<(), SendError<C>> {
         self.post(|mail| {
-            let has_room = mail.commands.len() < self.capacity;
-            if has_room {
-                mail.commands.push_back(command);
+            if mail.closed {
+                return Err(SendError::Closed(command));
             }
-            has_room
+            if mail.commands.len() >= self.capacity {
+                return Err(SendError::Full(command));
+            }
+            mail.commands.push_back(command);
+            Ok(())
         })
     }
 
@@ -80,19 +141,24 @@ impl Mailbox {
     }
 
     // ANCHOR: mailbox
-    /// Changes the mail and wakes the loop, even if a full mailbox stays as it is.
-    pub(crate) fn post<T>(&self, change: impl FnOnce(&mut Mail) -> T) -> T {
+    /// Changes the mail and wakes the loop, even if a full mailbox stays as it is. While an earlier
+    /// wake-up is pending, the loop will read this mail, too: no system call is needed.
+    pub(crate) fn post<T>(&self, change: impl FnOnce(&mut Mail<C>) -> T) -> T {
         let mut mail = self.lock();
         let outcome = change(&mut mail);
-        self.has_mail.store(true, Ordering::Release);
+        let is_closed = mail.closed;
+        let is_pending = self.has_mail.swap(true, Ordering::AcqRel);
         drop(mail);
+        if is_pending || is_closed {
+            return outcome;
+        }
         if let Err(error) = self.waker.wake() {
             log::error!("cannot wake the loop: {error}; commands wait for its next event or timer");
         }
         outcome
     }
 
-    fn lock(&self) -> MutexGuard<'_, Mail> {
+    fn lock(&self) -> MutexGuard<'_, Mail<C>> {
         // No code panics while it holds the lock; a poisoned mailbox would still hold whole commands.
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,8 +192,6 @@ mod loom_tests {
         }
     }
 
-    const ID: ConnId = ConnId { key: 0, ordinal: 1 };
-
     #[test]
     fn loom_every_command_and_every_shutdown_ends_the_sleep() {
         loom::model(|| {
@@ -139,7 +203,7 @@ mod loom_tests {
                     if ends {
                         mailbox.shutdown(Duration::ZERO);
                     } else {
-                        assert!(mailbox.push(Command::Send(ID, b"x".to_vec())));
+                        mailbox.push("command").unwrap();
                     }
                 })
             });
@@ -164,7 +228,7 @@ mod loom_tests {
             let mailbox = Mailbox::new(1, bell);
             let posters = [0; 2].map(|_| {
                 let mailbox = mailbox.clone();
-                thread::spawn(move || mailbox.push(Command::Close(ID)))
+                thread::spawn(move || mailbox.push("command").is_ok())
             });
             let taken = posters.map(|poster| poster.join().unwrap());
             assert_eq!(taken.iter().filter(|taken| **taken).count(), 1);

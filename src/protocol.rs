@@ -1,16 +1,23 @@
-//! [`Protocol`], the trait that a user implements, and [`CloseReason`], why a connection ended.
+//! [`Protocol`], the trait that a user implements, its [`Outbox`], and the [`CloseReason`].
 
+mod outbox;
+
+use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fmt, io};
 
-use crate::outbox::Outbox;
+pub use self::outbox::{Input, Outbox, Output};
+pub(crate) use self::outbox::{Request, Requests, State, Timeouts};
 
 /// One side of a conversation. The loop calls it for every event of its connection.
 ///
 /// The calls follow this grammar:
 ///
 /// ```text
-/// open (data | drain | wake)* eof? (drain | wake)* (close | panic)
+/// open (data | other)* eof? other* (close | panic)
+/// other = drain | timer | wake | message
 /// ```
 ///
 /// After [`Outbox::close`] or [`Outbox::abort`], only [`on_close`](Protocol::on_close) follows. After
@@ -30,7 +37,7 @@ use crate::outbox::Outbox;
 /// }
 /// ```
 #[allow(unused_variables)]
-pub trait Protocol {
+pub trait Protocol: AsAny {
     /// The peer is connected. A protocol that sends first sends here.
     fn on_open(&mut self, out: &mut Outbox) {}
 
@@ -48,24 +55,92 @@ pub trait Protocol {
     /// again.
     fn on_drain(&mut self, out: &mut Outbox) {}
 
-    /// The deadline set with [`Outbox::wake_at`] has come, which clears it, or another thread has
-    /// called [`Handle::wake_connection`](crate::Handle::wake_connection).
+    /// The time set with [`Outbox::timer_at`] or [`Outbox::timer_after`] has come, which clears it.
+    fn on_timer(&mut self, out: &mut Outbox) {}
+
+    /// Another thread has called [`Handle::wake_connection`](crate::Handle::wake_connection), or another
+    /// connection [`Outbox::wake`].
     fn on_wake(&mut self, out: &mut Outbox) {}
+
+    /// Bytes from [`Handle::send`](crate::Handle::send), [`Handle::broadcast`](crate::Handle::broadcast)
+    /// or another connection's [`Outbox::message`]: all the bytes of one such call. The default sends
+    /// them to the peer. A protocol with frames, or with a reply in progress, decides here where they go.
+    fn on_message(&mut self, bytes: &[u8], out: &mut Outbox) {
+        out.send(bytes);
+    }
 
     /// The connection is closed. Called exactly once, unless this protocol has panicked.
     fn on_close(&mut self, reason: &CloseReason) {}
 }
 
-/// A call of a connection's protocol without data, or of its outbox on behalf of a
-/// [`Handle`](crate::Handle).
+impl<P: Protocol + ?Sized> Protocol for Box<P> {
+    fn on_open(&mut self, out: &mut Outbox) {
+        (**self).on_open(out);
+    }
+    fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
+        (**self).on_data(data, out);
+    }
+    fn on_eof(&mut self, out: &mut Outbox) {
+        (**self).on_eof(out);
+    }
+    fn on_drain(&mut self, out: &mut Outbox) {
+        (**self).on_drain(out);
+    }
+    fn on_timer(&mut self, out: &mut Outbox) {
+        (**self).on_timer(out);
+    }
+    fn on_wake(&mut self, out: &mut Outbox) {
+        (**self).on_wake(out);
+    }
+    fn on_message(&mut self, bytes: &[u8], out: &mut Outbox) {
+        (**self).on_message(bytes, out);
+    }
+    fn on_close(&mut self, reason: &CloseReason) {
+        (**self).on_close(reason);
+    }
+}
+
+mod sealed {
+    /// Every `'static` type has it. It lets [`Reactor::with`](crate::Reactor::with) find a protocol by
+    /// its type.
+    pub trait AsAny: std::any::Any {
+        #[doc(hidden)]
+        fn as_any_mut(&mut self) -> &mut dyn std::any::Any;
+    }
+
+    impl<T: std::any::Any> AsAny for T {
+        fn as_any_mut(&mut self) -> &mut dyn std::any::Any {
+            self
+        }
+    }
+}
+use sealed::AsAny;
+
+/// Finds a protocol of type `P`, also inside boxes.
+pub(crate) fn downcast<P: Protocol>(protocol: &mut dyn Protocol) -> Option<&mut P> {
+    // On a `Box<dyn Protocol>`, the call would find the box and not what is inside.
+    let any: &mut dyn Any = protocol.as_any_mut();
+    if any.is::<Box<dyn Protocol>>() {
+        return downcast(&mut **any.downcast_mut::<Box<dyn Protocol>>()?);
+    }
+    if any.is::<Box<P>>() {
+        return any.downcast_mut::<Box<P>>().map(|boxed| &mut **boxed);
+    }
+    any.downcast_mut()
+}
+
+/// A call of a connection's protocol without data.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Call<'a> {
     Open,
     Eof,
     Drain,
+    Timer,
     Wake,
-    Send(&'a [u8]),
+    Message(&'a [u8]),
+    /// The next two are calls of its outbox, on behalf of a [`Handle`](crate::Handle).
     Close,
+    Abort,
 }
 
 impl Call<'_> {
@@ -74,9 +149,11 @@ impl Call<'_> {
             Call::Open => protocol.on_open(out),
             Call::Eof => protocol.on_eof(out),
             Call::Drain => protocol.on_drain(out),
+            Call::Timer => protocol.on_timer(out),
             Call::Wake => protocol.on_wake(out),
-            Call::Send(bytes) => out.send(bytes),
+            Call::Message(bytes) => protocol.on_message(bytes, out),
             Call::Close => out.close(),
+            Call::Abort => out.abort(),
         }
     }
 }
@@ -89,17 +166,17 @@ pub enum CloseReason {
     Finished,
     /// The protocol called [`Outbox::abort`].
     Aborted,
-    /// No byte was received or sent for [`Limits::idle`](crate::Limits::idle).
+    /// No byte was received or sent for [`Limits::idle_timeout`](crate::Limits::idle_timeout).
     Idle,
-    /// Bytes were queued, and none could be sent for [`Limits::stall`](crate::Limits::stall).
+    /// Bytes were queued, and none could be sent for [`Limits::write_timeout`](crate::Limits::write_timeout).
     Stalled,
     /// Everything was sent and our half ended, but the peer did not end its half within
-    /// [`Limits::linger`](crate::Limits::linger), or sent more than
+    /// [`Limits::linger_timeout`](crate::Limits::linger_timeout), or sent more than
     /// [`Limits::linger_bytes`](crate::Limits::linger_bytes) meanwhile.
     Lingered,
-    /// The connection was open for [`Limits::lifetime`](crate::Limits::lifetime).
+    /// The connection was open for [`Limits::max_lifetime`](crate::Limits::max_lifetime).
     Expired,
-    /// More than [`Limits::unsent`](crate::Limits::unsent) bytes were queued for the peer.
+    /// More than [`Limits::max_send_queue`](crate::Limits::max_send_queue) bytes were queued for the peer.
     Overflow,
     /// The reactor ended first: the grace of a shutdown was over, or its
     /// [`Background`](crate::Background) was dropped.
@@ -167,25 +244,40 @@ impl fmt::Display for ConnId {
     }
 }
 
+/// Identifies a listener within its reactor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub(crate) usize);
+
 /// One end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
     /// An IP address and a port.
     Inet(SocketAddr),
+    /// The path of a Unix socket. It is empty for a socket without a name, as that of most clients is.
+    Unix(Arc<Path>),
 }
 
 impl Address {
     /// Returns the IP address. An IPv4 address that is mapped into IPv6 becomes IPv4.
     pub fn ip(&self) -> Option<IpAddr> {
-        let Address::Inet(addr) = self;
-        Some(addr.ip().to_canonical())
+        self.inet().map(|addr| addr.ip().to_canonical())
     }
 
     /// Returns the socket address if it is an IP address and a port.
     pub fn inet(&self) -> Option<SocketAddr> {
-        let Address::Inet(addr) = self;
-        Some(*addr)
+        match self {
+            Address::Inet(addr) => Some(*addr),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// Returns the path if it is that of a Unix socket.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Address::Inet(_) => None,
+            Address::Unix(path) => Some(path),
+        }
     }
 }
 
@@ -195,10 +287,24 @@ impl From<SocketAddr> for Address {
     }
 }
 
+impl From<&Path> for Address {
+    fn from(path: &Path) -> Address {
+        Address::Unix(path.into())
+    }
+}
+
+impl From<PathBuf> for Address {
+    fn from(path: PathBuf) -> Address {
+        Address::Unix(path.into())
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Address::Inet(addr) = self;
-        addr.fmt(f)
+        match self {
+            Address::Inet(addr) => addr.fmt(f),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! The loop. Read [`Reactor::turn`] first: it is the list of what happens, in order.
 
 mod admission;
+mod commands;
 mod embedding;
 mod run_queue;
 mod shutdown;
-mod stats;
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,14 +18,15 @@ use slab::Slab;
 use self::admission::Peers;
 use self::run_queue::RunQueue;
 use self::shutdown::Shutdown;
-pub use self::stats::Stats;
 use crate::connection::{Connection, Next, Queued};
+use crate::control::Command;
 use crate::kernel::{Kernel, Mio, Phase, Source};
-use crate::limits::{Limits, Workspace};
+use crate::limits::{Context, Limits};
 use crate::listener::Listener;
-use crate::mailbox::{Command, Mailbox};
-use crate::protocol::{Call, CloseReason, ConnId};
-use crate::timers::{Millis, SLOTS_MAX, Timers};
+use crate::mailbox::Mailbox;
+use crate::protocol::CloseReason;
+use crate::stats::Stats;
+use crate::timers::{Millis, Timers};
 
 /// A later deadline is armed at this distance, and checked again then.
 const HORIZON: Millis = 1 << 30;
@@ -34,7 +36,7 @@ const HORIZON: Millis = 1 << 30;
 /// See the [crate documentation](crate) for an example.
 pub struct Reactor<K: Kernel = Mio> {
     kernel: K,
-    cx: Workspace,
+    cx: Context,
     /// By key; a listener that is gone leaves its place empty.
     listeners: Vec<Option<Box<Listener<K::Listener>>>>,
     /// The key of the listener that accepts first in the next turn. If no listener has this key, key
@@ -47,7 +49,7 @@ pub struct Reactor<K: Kernel = Mio> {
     /// Closed, and to be dropped at the end of the turn.
     closed: VecDeque<(usize, CloseReason)>,
     timers: Timers,
-    mailbox: Arc<Mailbox>,
+    mailbox: Arc<Mailbox<Command>>,
     was_full: bool,
     was_interrupted: bool,
     peers: Peers,
@@ -82,11 +84,10 @@ impl Reactor {
 
 impl<K: Kernel> Reactor<K> {
     /// A reactor on another kernel than the real one.
-    pub fn with_kernel(kernel: K, mut limits: Limits) -> Reactor<K> {
-        limits.connections = limits.connections.clamp(1, SLOTS_MAX);
+    pub fn with_kernel(kernel: K, limits: Limits) -> Reactor<K> {
         let mailbox = Mailbox::new(limits.mailbox, kernel.waker());
         Reactor {
-            cx: Workspace::new(limits, kernel.now()),
+            cx: Context::new(limits, kernel.now()),
             kernel,
             listeners: Vec::new(),
             first_listener: 0,
@@ -175,7 +176,7 @@ impl<K: Kernel> Reactor<K> {
                 }
                 Source::Connection(key) => {
                     if let Some(connection) = self.connections.get_mut(key) {
-                        connection.note(event.readable, event.writable, event.is_plain);
+                        connection.on_event(event.readable, event.writable, event.data_only);
                         self.run_queue.push(key, connection);
                     }
                 }
@@ -194,6 +195,7 @@ impl<K: Kernel> Reactor<K> {
             Shutdown::Draining { until } if until <= self.cx.millis => self.end_all(|_| true),
             _ => {}
         }
+        self.deliver();
         if !self.mailbox.has_mail() {
             return;
         }
@@ -203,12 +205,9 @@ impl<K: Kernel> Reactor<K> {
             self.end_all(|_| true);
         }
         for command in mail.commands {
-            match command {
-                Command::Send(id, bytes) => self.command(id, Call::Send(&bytes)),
-                Command::Close(id) => self.command(id, Call::Close),
-                Command::Wake(id) => self.command(id, Call::Wake),
-            }
+            self.obey(command);
         }
+        self.deliver();
         if let Some(grace) = mail.shutdown {
             self.begin_shutdown(grace);
         }
@@ -222,7 +221,7 @@ impl<K: Kernel> Reactor<K> {
         self.kernel.phase(Phase::FireTimers);
         while let Some(key) = self.timers.pop_due(self.cx.millis) {
             if let Some(connection) = self.connections.get_mut(key) {
-                connection.note_deadline();
+                connection.on_deadline();
                 self.run_queue.push_urgent(key, connection);
             }
         }
@@ -251,7 +250,8 @@ impl<K: Kernel> Reactor<K> {
     // ANCHOR: fresh-first
     /// Runs each connection with a new event, with a small budget, so that none waits for another
     /// one's stream. Then runs the oldest leftover with the full budget: with `k` leftovers each has
-    /// its turn within `k` turns.
+    /// its turn within `k` turns. The connections that were called by another one meanwhile run in this
+    /// turn, too, but only once.
     #[inline(never)] // saves 11 instructions an echo
     fn run_connections(&mut self) {
         self.kernel.phase(Phase::RunConnections);
@@ -261,11 +261,17 @@ impl<K: Kernel> Reactor<K> {
         self.cx.budget = self.cx.limits.fresh_budget;
         for (at, &key) in batch.iter().enumerate() {
             if at == fresh {
-                self.cx.budget = self.cx.limits.budget;
+                self.cx.budget = self.cx.limits.leftover_budget;
             }
             self.run_connection(key);
+            self.deliver();
         }
         batch.clear();
+        if self.run_queue.take_fresh(&mut batch) {
+            self.cx.budget = self.cx.limits.fresh_budget;
+            batch.iter().for_each(|&key| self.run_connection(key));
+            batch.clear();
+        }
         self.batch = batch;
     }
 
@@ -277,7 +283,8 @@ impl<K: Kernel> Reactor<K> {
         if connection.is_closed() {
             return;
         }
-        let is_new = connection.is_new();
+        let (is_new, id) = (connection.is_new(), connection.id(key));
+        self.cx.begin_run(id, connection.origin);
         let mut outcome = connection.run(&mut self.cx);
         if is_new && outcome.is_ok() {
             // Only after its first run: a connection that closed in it needs no events.
@@ -286,8 +293,7 @@ impl<K: Kernel> Reactor<K> {
                 outcome = Err(CloseReason::Failed(error));
             }
         }
-        let id = ConnId { key: key as u32, ordinal: connection.ordinal };
-        self.kernel.look(id, || connection.view(&self.cx));
+        self.kernel.observe(id, || connection.view(&self.cx));
         match outcome {
             Ok(Next { has_work, deadline }) => {
                 if has_work {
@@ -305,9 +311,12 @@ impl<K: Kernel> Reactor<K> {
     /// Drops the closed connections; their slots are free from the next turn on.
     fn reap(&mut self) {
         self.kernel.phase(Phase::Reap);
-        if self.closed.is_empty() {
-            return;
+        if !self.closed.is_empty() {
+            self.drop_closed();
         }
+    }
+
+    fn drop_closed(&mut self) {
         while let Some((key, reason)) = self.closed.pop_front() {
             let mut connection = self.connections.remove(key);
             self.run_queue.remove_leftover(key, &mut connection);
@@ -317,7 +326,7 @@ impl<K: Kernel> Reactor<K> {
                 connection.ordinal
             );
             self.stats.count(&reason, bytes_in, bytes_out);
-            if self.cx.limits.per_peer.is_some() {
+            if self.cx.limits.max_per_peer.is_some() {
                 self.peers.forget(key);
             }
             connection.end(reason, &mut self.cx);
@@ -333,14 +342,24 @@ impl<K: Kernel> Reactor<K> {
     fn record_panic(&mut self, panic: Box<dyn Any + Send>) {
         self.stats.panics += 1;
         log::error!("a protocol panicked: its connection is reset, the others go on");
-        self.panic.get_or_insert(panic);
+        if self.panic.is_none() {
+            self.panic = Some(panic);
+        } else if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            // A payload that panics in its drop. Another drop could go on like that for ever.
+            std::mem::forget(again);
+        }
+    }
+
+    /// Returns whether commands or requests wait for the next turn.
+    fn has_mail(&self) -> bool {
+        self.mailbox.has_mail() || !self.cx.outbox.requests.list.is_empty()
     }
 
     /// Returns the time until the next scheduled work.
     fn next_timeout(&self, now: Millis) -> Option<Duration> {
         // ANCHOR: zero-timeout
         // After a full batch, a nested selector may not report the remaining events.
-        if !self.run_queue.is_empty() || self.was_full || self.mailbox.has_mail() {
+        if !self.run_queue.is_empty() || self.was_full || self.has_mail() {
             return Some(Duration::ZERO);
         }
         let mut next = self.timers.next().unwrap_or(Millis::MAX);
@@ -353,21 +372,15 @@ impl<K: Kernel> Reactor<K> {
         }
         (next < Millis::MAX).then(|| Duration::from_millis(next.saturating_sub(now)))
     }
+}
 
-    fn command(&mut self, id: ConnId, call: Call<'_>) {
-        let key = id.key as usize;
-        match self.connections.get_mut(key) {
-            // ANCHOR: ordinal
-            Some(connection) if connection.ordinal == id.ordinal && connection.is_talking() => {
-                self.cx.budget = self.cx.limits.fresh_budget;
-                match connection.command(call, &mut self.cx) {
-                    // It may have set a deadline, which is armed once the connection has run.
-                    Ok(()) => self.run_queue.push_urgent(key, connection),
-                    Err(reason) => close(key, connection, reason, &mut self.closed),
-                }
-            }
-            _ => self.stats.gone += 1,
-        }
+/// Every open connection gets its `on_close`; the handles learn that the reactor is gone.
+impl<K: Kernel> Drop for Reactor<K> {
+    fn drop(&mut self) {
+        self.mailbox.close();
+        self.listeners.clear();
+        self.end_all(|_| true);
+        self.drop_closed();
     }
 }
 

@@ -52,7 +52,7 @@ fn a_lone_client_costs_one_accept_and_the_next_one_makes_an_event() {
 #[test]
 fn one_edge_empties_a_queue_over_several_turns_and_faster_while_it_lasts() {
     let world = World::new();
-    let mut reactor = reactor(&world, Limits { accepts: 6, ..Limits::default() });
+    let mut reactor = reactor(&world, Limits::default().max_accepts_per_turn(6));
     let clients: Vec<_> = (0..30).map(|_| world.connect(0)).collect();
     let served = served_by_turn(&mut reactor, &clients, 12);
     assert_eq!(served, [1, 1, 1, 1, 2, 4, 6, 6, 6, 2, 0, 0], "at most 6 a turn");
@@ -79,7 +79,7 @@ fn a_batch_too_small_for_all_events_lets_no_client_wait_longer_and_longer() {
 #[test]
 fn a_pause_is_no_pressure() {
     let world = World::new();
-    let mut reactor = reactor(&world, Limits { connections: 1, ..Limits::default() });
+    let mut reactor = reactor(&world, Limits::default().max_connections(1));
     let client = world.connect(1);
     settle(&mut reactor);
     let waiting = world.connect(1);
@@ -193,7 +193,7 @@ fn a_listener_broken_for_good_is_removed_and_the_last_one_ends_the_run() {
 #[test]
 fn at_the_limit_clients_wait_and_are_served_as_others_close() {
     let world = World::new();
-    let mut reactor = reactor(&world, Limits { connections: 10, ..Limits::default() });
+    let mut reactor = reactor(&world, Limits::default().max_connections(10));
     let clients: Vec<_> = (0..30).map(|_| world.connect(1)).collect();
     for client in &clients {
         client.send(b"served");
@@ -276,7 +276,7 @@ fn each_listener_has_its_turn(run: impl Fn(&Rivals) -> usize) {
 #[test]
 fn at_the_connection_limit_each_listener_has_its_turn() {
     each_listener_has_its_turn(|rivals| {
-        let limits = Limits { connections: rivals.room, ..Limits::default() };
+        let limits = Limits::default().max_connections(rivals.room);
         rivals.served_before_the_waiting_client(&World::new(), limits)
     });
 }
@@ -360,7 +360,7 @@ fn an_accept_error_that_stays_leaves_the_other_listener_alone() {
 #[test]
 fn a_peer_with_too_many_connections_is_refused_and_no_other_peer() {
     let world = World::new();
-    let mut reactor = reactor(&world, Limits { per_peer: Some(2), ..Limits::default() });
+    let mut reactor = reactor(&world, Limits::default().max_per_peer(Some(2)));
     let greedy: IpAddr = Ipv4Addr::new(127, 0, 0, 2).into();
     let mapped: IpAddr = Ipv4Addr::new(127, 0, 0, 2).to_ipv6_mapped().into();
     let first = world.connect_from(1, greedy);

@@ -161,8 +161,7 @@ fn an_idle_echo_connection_is_at_most_128_bytes_of_live_heap() {
         skip(format!("{limit} descriptors are allowed, and it needs {}", COUNT + 100));
         return;
     }
-    let mut reactor =
-        Reactor::with_limits(Limits { connections: 20_000, ..Limits::default() }).unwrap();
+    let mut reactor = Reactor::with_limits(Limits::default().max_connections(20_000)).unwrap();
     let addr = reactor.listen("127.0.0.1:0", echo()).unwrap();
     let clients = std::process::Command::new("python3")
         .args(["-c", script, &addr.port().to_string(), &COUNT.to_string()])
@@ -204,8 +203,7 @@ fn a_client_that_reads_in_bursts_pins_at_most_what_the_readme_says() {
     let stated: usize = before.rsplit(' ').next().unwrap().parse().unwrap();
 
     // Buffers so small that the bytes stay in the server.
-    let limits =
-        Limits { send_buffer: Some(4 << 10), receive_buffer: Some(64 << 10), ..Limits::default() };
+    let limits = Limits::default().send_buffer(Some(4 << 10)).receive_buffer(Some(64 << 10));
     let mut reactor = Reactor::with_limits(limits).unwrap();
     let addr = reactor.listen("127.0.0.1:0", echo()).unwrap();
     let mut buffer = vec![7; 64 << 10];

@@ -181,7 +181,7 @@ fn a_million_wake_ups_from_another_thread_and_none_is_lost() {
 
 #[test]
 fn a_full_mailbox_says_so_and_the_end_of_the_reactor_still_fits() {
-    let limits = Limits { mailbox: 3, ..Limits::default() };
+    let limits = Limits::default().mailbox(3);
     let mut reactor = campanile::Reactor::with_limits(limits).unwrap();
     let addr = reactor.listen("127.0.0.1:0", echo()).unwrap();
     let handle = reactor.handle();

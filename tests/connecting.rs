@@ -101,13 +101,13 @@ fn a_missing_route_is_an_error_that_the_protocol_receives_too() {
 #[test]
 fn outgoing_connections_count_against_the_limit() {
     let (world, diary) = (World::new(), Diary::default());
-    let limits = Limits { connections: 1, ..Limits::default() };
+    let limits = Limits::default().max_connections(1);
     let mut reactor = Reactor::with_kernel(world.kernel(), limits);
     world.expect_connect();
     world.expect_connect();
     reactor.connect(nowhere(), Asker).unwrap();
     let error = reactor.connect(nowhere(), diary.of(Asker)).unwrap_err();
-    assert!(error.to_string().contains("Limits::connections"), "{error}");
+    assert!(error.to_string().contains("Limits::max_connections"), "{error}");
     assert_eq!(diary.letters(), "c");
 }
 

@@ -102,7 +102,7 @@ fn a_client_that_never_reads_costs_the_others_nothing() {
 
 #[test]
 fn a_hundred_conversations_at_once_do_not_mix() {
-    let server = Both::start(Limits { events: 7, ..Limits::default() });
+    let server = Both::start(Limits::default().events(7));
     let mut clients: Vec<_> = (0..100).map(|_| connect(server.echo)).collect();
     for round in 0..20_u8 {
         for (at, client) in clients.iter_mut().enumerate() {

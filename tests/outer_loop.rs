@@ -37,7 +37,7 @@ fn a_descriptor_of_ones_own_ends_the_sleep_each_time_it_is_watched() {
 fn a_foreign_loop_with_room_for_one_event_loses_nothing() {
     use std::os::fd::AsRawFd;
 
-    let limits = Limits { events: 1, budget: 100, ..Limits::default() };
+    let limits = Limits::default().events(1).leftover_budget(100);
     let mut reactor = Reactor::with_limits(limits).unwrap();
     let addr = reactor.listen("127.0.0.1:0", echo()).unwrap();
     let mut poll = mio::Poll::new().unwrap();
@@ -141,7 +141,7 @@ fn a_full_backlog_is_given_up_at_the_deadline() {
     socket.listen(0).unwrap();
     let addr = socket.local_addr().unwrap().as_socket().unwrap();
     let _first = connect(addr);
-    let limits = Limits { connecting: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits::default().connect_timeout(Duration::from_millis(200));
     let reason = attempt(addr, limits, "c");
     assert_eq!(reason, "cannot connect: timed out");
 }

@@ -9,7 +9,10 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Instant;
 
-use campanile::{Event, Limits, Mio, Reactor, Source, echo};
+use campanile::{
+    Limits, Reactor, echo,
+    sys::{Event, Mio, Source},
+};
 use common::{DEADLINE, connect, pattern, ping, read_all, read_exactly, reset};
 use sim::contract::{Contract, Got, Half, Step};
 use sim::traced::{SharedTrace, Trace, Traced};
@@ -59,7 +62,7 @@ fn tries(steps: &[Step], wanted: Half) -> Vec<(usize, Got)> {
 }
 
 fn small_buffers() -> Limits {
-    Limits { send_buffer: Some(64 << 10), receive_buffer: Some(64 << 10), ..Limits::default() }
+    Limits::default().send_buffer(Some(64 << 10)).receive_buffer(Some(64 << 10))
 }
 
 #[test]
@@ -167,7 +170,7 @@ fn an_urgent_byte_between_others() {
 
 #[test]
 fn many_clients_at_once_in_batches_of_three() {
-    let steps = recorded(Limits { events: 3, ..Limits::default() }, |addr| {
+    let steps = recorded(Limits::default().events(3), |addr| {
         let mut clients: Vec<TcpStream> = (0..40).map(|_| connect(addr)).collect();
         for round in 1..20 {
             clients.iter_mut().for_each(|client| client.write_all(&pattern(round)).unwrap());
@@ -181,8 +184,8 @@ fn many_clients_at_once_in_batches_of_three() {
 
 const KEY: Source = Source::Connection(3);
 
-fn event(readable: bool, is_plain: bool) -> Step {
-    Step::Event(Event { source: KEY, readable, writable: true, is_plain })
+fn event(readable: bool, data_only: bool) -> Step {
+    Step::Event(Event { source: KEY, readable, writable: true, data_only })
 }
 
 fn read(asked: usize, got: Got) -> Step {

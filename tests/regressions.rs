@@ -51,7 +51,7 @@ impl<F: FnMut(Call, &mut Outbox)> Protocol for Each<F> {
 #[test]
 fn a_peer_that_never_stops_sending_is_reset_at_its_lifetime() {
     let world = World::new();
-    let limits = Limits { lifetime: Some(seconds(5)), budget: 10, ..Limits::default() };
+    let limits = Limits::default().max_lifetime(seconds(5)).leftover_budget(10);
     let mut reactor = serving(&world, limits, echo());
     let client = world.connect(0);
     client.send(&pattern(10_000));
@@ -67,7 +67,7 @@ fn a_peer_that_never_stops_sending_is_reset_at_its_lifetime() {
 #[test]
 fn a_peer_that_never_stops_sending_is_reset_at_the_linger_timeout() {
     let world = World::new();
-    let limits = Limits { linger: seconds(2), budget: 10, ..Limits::default() };
+    let limits = Limits::default().linger_timeout(seconds(2)).leftover_budget(10);
     let mut reactor = serving(&world, limits, daytime(Clock::fixed(TUTORIAL)));
     let client = world.connect(0);
     client.send(&pattern(10_000));
@@ -83,7 +83,7 @@ fn a_peer_that_never_stops_sending_is_reset_at_the_linger_timeout() {
 #[test]
 fn a_protocol_is_woken_in_time_though_its_peer_never_stops_sending() {
     let world = World::new();
-    let mut reactor = serving(&world, Limits { budget: 10, ..Limits::default() }, |_| {
+    let mut reactor = serving(&world, Limits::default().leftover_budget(10), |_| {
         Each(|call, out: &mut Outbox| match call {
             Call::Open => out.wake_after(seconds(1)),
             Call::Wake => out.abort(),
@@ -141,7 +141,7 @@ fn an_id_whose_maker_panicked_is_never_given_again() {
 #[test]
 fn the_write_timeout_counts_from_the_moment_something_is_queued() {
     let world = World::new();
-    let limits = Limits { stall: Some(seconds(10)), ..Limits::default() };
+    let limits = Limits::default().write_timeout(seconds(10));
     let mut reactor = serving(&world, limits, echo());
     let client = world.connect(0);
     settle(&mut reactor);
@@ -257,7 +257,7 @@ fn behind_a_shut_door(
 ) -> campanile::Reactor<campanile::testing::Faulty<sim::fake::Fake>> {
     use campanile::testing::{Book, Faulty, Plan};
     let (plan, book) = (Plan::new(0), Book::new(0));
-    let limits = Limits { connections: slots, ..Limits::default() };
+    let limits = Limits::default().max_connections(slots);
     let mut reactor =
         campanile::Reactor::with_kernel(Faulty::new(world.kernel(), &plan, &book), limits);
     book.serving("echo");

@@ -5,7 +5,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use campanile::services::{Daytime, Echo};
-use campanile::{Clock, CloseReason, Connection, Limits, Next, Protocol, Workspace};
+use campanile::{
+    Clock, CloseReason, Limits, Protocol,
+    sys::{Connection, Context, Next},
+};
 use common::diary::Diary;
 use common::script::{STEPS, Script, Step};
 use common::{TUTORIAL, TUTORIAL_LINE, pattern};
@@ -13,11 +16,7 @@ use common::{TUTORIAL, TUTORIAL_LINE, pattern};
 const DEPTH: u32 = 7;
 
 /// Runs one connection over one script, giving an edge only where WouldBlock promised one.
-fn converse(
-    script: &Script,
-    protocol: impl Protocol + 'static,
-    lent: &mut Workspace,
-) -> CloseReason {
+fn converse(script: &Script, protocol: impl Protocol + 'static, lent: &mut Context) -> CloseReason {
     let mut connection = Connection::new(script.clone(), Box::new(protocol), lent);
     let mut is_registered = false;
     for _ in 0..10_000 {
@@ -47,7 +46,7 @@ fn converse(
 }
 
 fn limits(bound: usize) -> Limits {
-    Limits { high_water: bound, low_water: bound / 4, scratch: 8, budget: 11, ..Limits::default() }
+    Limits::default().high_water(bound).low_water(bound / 4).read_buffer(8).leftover_budget(11)
 }
 
 /// Calls `check` with every script of `depth` steps.
@@ -69,7 +68,7 @@ fn every_script(depth: u32, mut check: impl FnMut(&[Step])) {
 fn echo_gives_back_a_prefix_always_and_everything_whenever_the_script_allows() {
     let (script, diary, input) = (Script::default(), Diary::default(), pattern(13));
     for bound in [1, 3, 64] {
-        let mut lent = Workspace::new(limits(bound), Instant::now());
+        let mut lent = Context::new(limits(bound), Instant::now());
         every_script(DEPTH, |steps| {
             script.0.borrow_mut().begin(steps, &input);
             diary.clear();
@@ -93,7 +92,7 @@ fn daytime_delivers_its_line_ends_its_half_and_reads_to_the_peers_end() {
     let (script, diary, input) = (Script::default(), Diary::default(), pattern(13));
     let service = Daytime::new(Clock::fixed(TUTORIAL));
     for bound in [1, 3, 64] {
-        let mut lent = Workspace::new(limits(bound), Instant::now());
+        let mut lent = Context::new(limits(bound), Instant::now());
         every_script(DEPTH, |steps| {
             script.0.borrow_mut().begin(steps, &input);
             diary.clear();
@@ -113,8 +112,8 @@ fn daytime_delivers_its_line_ends_its_half_and_reads_to_the_peers_end() {
 #[test]
 fn nothing_is_read_beyond_the_room_that_is_left() {
     let script = Script::default();
-    let mut lent = Workspace::new(
-        Limits { high_water: 100, low_water: 10, scratch: 64, ..Limits::default() },
+    let mut lent = Context::new(
+        Limits::default().high_water(100).low_water(10).read_buffer(64),
         Instant::now(),
     );
     // The first read is echoed, the write of it refused: from then on everything is owed.
@@ -152,7 +151,7 @@ fn a_congested_producer_resumes_without_an_edge() {
     }
     for bound in [1, 64, 1000] {
         let script = Script::default();
-        let mut lent = Workspace::new(limits(bound), Instant::now());
+        let mut lent = Context::new(limits(bound), Instant::now());
         script.0.borrow_mut().begin(&[], b"");
         converse(&script, Producer(300), &mut lent);
         assert_eq!(script.0.borrow().written.len(), 3000, "bound {bound}");
@@ -180,8 +179,8 @@ fn a_peer_that_never_pauses_does_not_keep_a_protocol_from_its_drain() {
         }
     }
     let script = Script::default();
-    let limits = Limits { high_water: 50, low_water: 10, scratch: 8, ..Limits::default() };
-    let mut lent = Workspace::new(limits, Instant::now());
+    let limits = Limits::default().high_water(50).low_water(10).read_buffer(8);
+    let mut lent = Context::new(limits, Instant::now());
     // Every read returns bytes, for far longer than one budget.
     script.0.borrow_mut().begin(&[], &pattern(1 << 20));
     let reason = converse(&script, Relay(0), &mut lent);
@@ -200,8 +199,8 @@ fn a_peer_that_sends_and_never_reads_is_stalled() {
     }
     let began = Instant::now();
     let script = Script::default();
-    let limits = Limits { stall: Some(Duration::from_secs(5)), ..Limits::default() };
-    let mut lent = Workspace::new(limits, began);
+    let limits = Limits::default().write_timeout(Duration::from_secs(5));
+    let mut lent = Context::new(limits, began);
     let mut connection = Connection::new(script.clone(), Box::new(Answer), &lent);
     for second in 0..10 {
         // A byte each second, and no room for an answer.
@@ -211,7 +210,7 @@ fn a_peer_that_sends_and_never_reads_is_stalled() {
         script.0.borrow_mut().begin(&steps, b"xx");
         lent.begin_turn(began + Duration::from_secs(second));
         connection.note(true, false, false);
-        connection.note_deadline();
+        connection.on_deadline();
         match connection.run(&mut lent) {
             Ok(_) => assert!(second < 5, "second {second}"),
             Err(reason) => {
@@ -237,8 +236,8 @@ fn what_is_more_than_a_budget_is_tried_before_the_cap_is_held_against_it() {
         fn on_data(&mut self, _: &[u8], _: &mut campanile::Outbox) {}
     }
     let script = Script::default();
-    let limits = Limits { unsent: 2500, budget: 500, ..Limits::default() };
-    let mut lent = Workspace::new(limits, Instant::now());
+    let limits = Limits::default().max_send_queue(2500).leftover_budget(500);
+    let mut lent = Context::new(limits, Instant::now());
     script.0.borrow_mut().begin(&[], b"");
     let mut connection = Connection::new(script.clone(), Box::new(Speech), &lent);
     for turn in 1..=6 {
@@ -259,7 +258,7 @@ fn a_protocol_that_ignores_congestion_is_cut_at_the_cap() {
     }
     for (cap, overflows) in [(2999, true), (3000, false)] {
         let script = Script::default();
-        let mut lent = Workspace::new(Limits { unsent: cap, ..Limits::default() }, Instant::now());
+        let mut lent = Context::new(Limits::default().max_send_queue(cap), Instant::now());
         script.0.borrow_mut().begin(&[Step::WouldBlock, Step::WouldBlock], b"");
         let mut connection = Connection::new(script.clone(), Box::new(Flood), &lent);
         let next = connection.run(&mut lent);
@@ -284,7 +283,7 @@ fn a_wake_up_comes_once_at_its_time_and_a_cancelled_one_never() {
     let began = Instant::now();
     for (input, awake) in [(&b""[..], true), (b"x", false)] {
         let (script, diary) = (Script::default(), Diary::default());
-        let mut lent = Workspace::new(Limits::default(), began);
+        let mut lent = Context::new(Limits::default(), began);
         let steps = if input.is_empty() {
             vec![Step::WouldBlock]
         } else {
@@ -321,7 +320,7 @@ fn a_panic_ends_its_connection_without_another_call() {
         }
     }
     let script = Script::default();
-    let mut lent = Workspace::new(Limits::default(), Instant::now());
+    let mut lent = Context::new(Limits::default(), Instant::now());
     script.0.borrow_mut().begin(&[], b"x");
     let mut connection = Connection::new(script.clone(), Box::new(Bomb), &lent);
     let Err(reason) = connection.run(&mut lent) else { panic!("goes on") };

@@ -48,7 +48,7 @@ fn it_may_be_asked_before_the_run_twice_and_after_the_end() {
 #[test]
 fn whoever_waits_in_the_backlog_is_served_first() {
     let world = World::new();
-    let mut reactor = reactor(&world, Limits { connections: 2, accepts: 1, ..Limits::default() });
+    let mut reactor = reactor(&world, Limits::default().max_connections(2).max_accepts_per_turn(1));
     let clients: Vec<_> = (0..10).map(|_| world.connect(0)).collect();
     for client in &clients {
         client.end();

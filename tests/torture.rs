@@ -55,14 +55,12 @@ fn errnos(call: &str) -> &'static [i32] {
 }
 
 fn plan(selector: Selector) -> Plan {
-    let limits = Limits {
-        high_water: 40,
-        low_water: 10,
-        budget: 30,
-        scratch: 25,
-        accepts: 2,
-        ..Limits::default()
-    };
+    let limits = Limits::default()
+        .high_water(40)
+        .low_water(10)
+        .leftover_budget(30)
+        .read_buffer(25)
+        .max_accepts_per_turn(2);
     let services = vec![Service::Echo, Service::Daytime, Service::Producer];
     Plan { seed: 7, selector, capacity: 4, limits, services, actions: Vec::new(), is_faulty: false }
 }

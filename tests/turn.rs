@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use campanile::services::Echo;
 use campanile::{
-    Accepted, Clock, ConnId, Limits, Outbox, Protocol, Reactor, Source, daytime, echo,
+    Accepted, Clock, ConnId, Limits, Outbox, Protocol, Reactor, daytime, echo, sys::Source,
 };
 use common::diary::Diary;
 use common::{TUTORIAL, TUTORIAL_LINE, pattern};
@@ -55,7 +55,7 @@ fn daytime_answers_in_the_turn_that_accepts() {
 #[test]
 fn a_message_waits_for_no_second_event() {
     let world = World::new();
-    let mut reactor = reactor(&world, Limits { budget: 10, ..Limits::default() });
+    let mut reactor = reactor(&world, Limits::default().leftover_budget(10));
     let client = world.connect(1);
     let bytes = pattern(1000);
     client.send(&bytes);
@@ -68,7 +68,7 @@ fn a_message_waits_for_no_second_event() {
 #[test]
 fn back_pressure_stops_reading_and_ends_without_an_edge() {
     let world = World::new();
-    let limits = Limits { high_water: 1000, low_water: 100, ..Limits::default() };
+    let limits = Limits::default().high_water(1000).low_water(100);
     let mut reactor = reactor(&world, limits);
     let client = world.connect(1);
     client.make_room(0);
@@ -131,7 +131,7 @@ fn a_batch_of_one_event_serves_everybody() {
 #[test]
 fn a_firehose_leaves_every_pinger_its_turn_and_every_other_firehose_one_in_four() {
     let world = World::new();
-    let mut reactor = reactor(&world, Limits { budget: 4096, ..Limits::default() });
+    let mut reactor = reactor(&world, Limits::default().leftover_budget(4096));
     let hoses: Vec<_> = (0..4).map(|_| world.connect(1)).collect();
     let pingers: Vec<_> = (0..50).map(|_| world.connect(1)).collect();
     settle(&mut reactor);
@@ -159,7 +159,7 @@ fn a_firehose_leaves_every_pinger_its_turn_and_every_other_firehose_one_in_four(
 #[test]
 fn an_idle_connection_is_reset_in_time_and_a_busy_one_is_not() {
     let world = World::new();
-    let limits = Limits { idle: Some(Duration::from_secs(300)), ..Limits::default() };
+    let limits = Limits::default().idle_timeout(Duration::from_secs(300));
     let mut reactor = reactor(&world, limits);
     let (idle, busy) = (world.connect(1), world.connect(1));
     settle(&mut reactor);
@@ -180,7 +180,7 @@ fn an_idle_connection_is_reset_in_time_and_a_busy_one_is_not() {
 #[test]
 fn who_has_bytes_waiting_is_not_idle_though_no_event_has_told() {
     let world = World::new();
-    let limits = Limits { idle: Some(Duration::from_secs(10)), ..Limits::default() };
+    let limits = Limits::default().idle_timeout(Duration::from_secs(10));
     let mut reactor = reactor(&world, limits);
     let client = world.connect(1);
     settle(&mut reactor);
@@ -196,12 +196,8 @@ fn who_has_bytes_waiting_is_not_idle_though_no_event_has_told() {
 #[test]
 fn a_reader_who_stalls_is_reset_and_a_slow_one_is_not() {
     let world = World::new();
-    let limits = Limits {
-        idle: None,
-        stall: Some(Duration::from_secs(10)),
-        high_water: 64,
-        ..Limits::default()
-    };
+    let limits =
+        Limits::default().idle_timeout(None).write_timeout(Duration::from_secs(10)).high_water(64);
     let mut reactor = reactor(&world, limits);
     let (stalled, slow) = (world.connect(1), world.connect(1));
     for client in [&stalled, &slow] {
@@ -221,7 +217,7 @@ fn a_reader_who_stalls_is_reset_and_a_slow_one_is_not() {
 #[test]
 fn lingering_ends_at_its_time_and_at_its_bytes() {
     let world = World::new();
-    let limits = Limits { linger_bytes: 10_000, ..Limits::default() };
+    let limits = Limits::default().linger_bytes(10_000);
     let mut reactor = reactor(&world, limits);
     let (silent, chatty) = (world.connect(0), world.connect(0));
     settle(&mut reactor);
@@ -242,7 +238,7 @@ fn lingering_ends_at_its_time_and_at_its_bytes() {
 #[test]
 fn a_lifetime_ends_the_busiest_connection() {
     let world = World::new();
-    let limits = Limits { lifetime: Some(Duration::from_secs(5)), ..Limits::default() };
+    let limits = Limits::default().max_lifetime(Duration::from_secs(5));
     let mut reactor = reactor(&world, limits);
     let client = world.connect(1);
     for _ in 0..50 {
@@ -259,7 +255,7 @@ fn a_lifetime_ends_the_busiest_connection() {
 fn endless_and_tiny_timeouts_neither_overflow_nor_spin() {
     for length in [Duration::MAX, Duration::from_nanos(1)] {
         let world = World::new();
-        let limits = Limits { idle: Some(length), linger: length, ..Limits::default() };
+        let limits = Limits::default().idle_timeout(length).linger_timeout(length);
         let mut reactor = reactor(&world, limits);
         let client = world.connect(1);
         client.send(b"x");
@@ -462,7 +458,7 @@ fn a_paused_peer_is_not_read_until_it_is_resumed() {
         }
     }
     let world = World::new();
-    let limits = Limits { scratch: 10, ..Limits::default() };
+    let limits = Limits::default().read_buffer(10);
     let mut reactor = Reactor::with_kernel(world.kernel(), limits);
     reactor.listen("127.0.0.1:0", |_: &Accepted| Choosy(0)).unwrap();
     let client = world.connect(0);
@@ -538,7 +534,7 @@ fn whoever_governs_its_hearing_hears_while_it_owes() {
         }
     }
     let world = World::new();
-    let limits = Limits { high_water: 1000, low_water: 100, ..Limits::default() };
+    let limits = Limits::default().high_water(1000).low_water(100);
     let mut reactor = Reactor::with_kernel(world.kernel(), limits);
     reactor.listen("127.0.0.1:0", |_: &Accepted| Relaying(0)).unwrap();
     let client = world.connect(0);

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use campanile::testing::{Book, Fault, Faulty, Logged, Plan};
-use campanile::{Handle, Limits, Mio, Reactor};
+use campanile::{Handle, Limits, Reactor, sys::Mio};
 
 use super::args::Serve;
 use super::events;

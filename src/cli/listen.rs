@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
-use campanile::{Accepted, Address, Kernel, Protocol, Reactor};
+use campanile::{Accepted, Address, Protocol, Reactor, sys::Kernel};
 
 use super::address::Place;
 use super::failure::{FAILED, Failure};

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use campanile::services::{Daytime, Echo};
-use campanile::{Accepted, Clock, Kernel, Limits, Reactor};
+use campanile::{Accepted, Clock, Limits, Reactor, sys::Kernel};
 
 use super::address::Place;
 use super::args::Serve;
@@ -198,15 +198,13 @@ fn clock(args: &Serve) -> Result<Clock, Failure> {
 
 fn limits(args: &Serve) -> Limits {
     let defaults = Limits::default();
-    Limits {
-        connections: connections(args.max_connections, defaults.connections),
-        per_peer: args.max_per_peer.0,
-        idle: args.idle.0,
-        linger: args.linger,
-        lifetime: args.lifetime.0,
-        backlog: args.backlog,
-        ..defaults
-    }
+    defaults
+        .max_connections(connections(args.max_connections, defaults.connections))
+        .max_per_peer(args.max_per_peer.0)
+        .idle_timeout(args.idle.0)
+        .linger_timeout(args.linger)
+        .max_lifetime(args.lifetime.0)
+        .backlog(args.backlog)
 }
 
 /// Returns the limit of connections: the wanted number, or fewer if the descriptors do not suffice.

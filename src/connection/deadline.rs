@@ -4,9 +4,9 @@ use std::io::ErrorKind;
 use std::time::Instant;
 
 use super::{Connection, Next, Stage, Stream};
-use crate::limits::Workspace;
+use crate::limits::Context;
 use crate::protocol::CloseReason;
-use crate::timers::Millis;
+use crate::timers::{Millis, millis};
 
 /// The most milliseconds by which a timeout may be noticed late, so that connections share wake-ups.
 const SHARED: Millis = 3_600_000;
@@ -21,16 +21,6 @@ pub(super) enum Bound {
 }
 
 impl Bound {
-    /// Returns its timeout in milliseconds; `None` if there is none.
-    fn timeout(self, cx: &Workspace) -> Option<u32> {
-        match self {
-            Bound::Connect => cx.connecting,
-            Bound::Linger => cx.linger,
-            Bound::Idle => cx.idle,
-            Bound::Write => cx.stall,
-        }
-    }
-
     /// Returns the close reason if the bound is exceeded.
     fn reason(self) -> CloseReason {
         match self {
@@ -55,6 +45,24 @@ impl<S: Stream> Connection<S> {
         }
     }
 
+    /// Returns the timeout of a bound in milliseconds; `None` if there is none. The protocol may have
+    /// set another one than the limits.
+    fn timeout(&self, bound: Bound, cx: &Context) -> Option<u32> {
+        let own = self.extra.as_ref().and_then(|extra| match bound {
+            Bound::Connect => None,
+            Bound::Linger => extra.timeouts.linger,
+            Bound::Idle => extra.timeouts.idle,
+            Bound::Write => extra.timeouts.write.or(extra.timeouts.idle),
+        });
+        match (own, bound) {
+            (Some(own), _) => own.and_then(millis),
+            (None, Bound::Connect) => cx.bounds.connect,
+            (None, Bound::Linger) => cx.bounds.linger,
+            (None, Bound::Idle) => cx.bounds.idle,
+            (None, Bound::Write) => cx.bounds.write,
+        }
+    }
+
     /// Closes a connection that has exceeded its bound; otherwise returns the time of the next check.
     ///
     /// The check is skipped while the bound is the one that the armed deadline was computed for:
@@ -62,13 +70,13 @@ impl<S: Stream> Connection<S> {
     pub(super) fn check_deadline(
         &mut self,
         has_work: bool,
-        cx: &Workspace,
+        cx: &Context,
     ) -> Result<Next, CloseReason> {
         let bound = self.bound();
         if self.planned == Some(bound) && self.stream.retry_at().is_none() {
             return Ok(Next { has_work, deadline: None });
         }
-        if bound.timeout(cx).is_some_and(|timeout| self.time_left(timeout, cx) == 0) {
+        if self.timeout(bound, cx).is_some_and(|timeout| self.time_left(timeout, cx) == 0) {
             return Err(bound.reason());
         }
         if self.end_of_life(cx).is_some_and(|at| at <= cx.millis) {
@@ -79,19 +87,19 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Returns how much of a timeout is left, in milliseconds.
-    fn time_left(&self, timeout: u32, cx: &Workspace) -> u32 {
+    fn time_left(&self, timeout: u32, cx: &Context) -> u32 {
         timeout.saturating_sub((cx.millis as u32).wrapping_sub(self.progress))
     }
 
-    fn end_of_life(&self, cx: &Workspace) -> Option<Millis> {
-        Some(self.extra.as_ref()?.born? + u64::from(cx.lifetime?))
+    fn end_of_life(&self, cx: &Context) -> Option<Millis> {
+        Some(self.extra.as_ref()?.born? + u64::from(cx.bounds.lifetime?))
     }
 
     /// Returns the next time at which something may be due; `None` if nothing can be.
-    pub(super) fn deadline(&self, cx: &Workspace) -> Option<Millis> {
+    pub(super) fn deadline(&self, cx: &Context) -> Option<Millis> {
         let mut next = Millis::MAX;
         let bound = self.bound();
-        if let Some(timeout) = bound.timeout(cx) {
+        if let Some(timeout) = self.timeout(bound, cx) {
             next = cx.millis + u64::from(self.time_left(timeout, cx));
             // Up to 20 % late, so that many idle connections share wake-ups. A lingering connection
             // holds a slot, so it does not wait longer.
@@ -121,7 +129,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Clears a due timer and returns true.
-    pub(super) fn take_due_timer(&mut self, cx: &Workspace) -> bool {
+    pub(super) fn take_due_timer(&mut self, cx: &Context) -> bool {
         let is_due = self.timer().is_some_and(|at| at <= cx.now);
         if is_due {
             self.extra().timer = None;

@@ -5,9 +5,8 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Connection, Stage, Stream};
-use crate::limits::Workspace;
-use crate::outbox::{Outbox, Output};
-use crate::protocol::{Call, CloseReason, Protocol};
+use crate::limits::Context;
+use crate::protocol::{CloseReason, Outbox, Output, Protocol, Timeouts};
 
 impl<S: Stream> Connection<S> {
     /// Returns false while the kernel has not connected yet. An accepted connection always is.
@@ -39,7 +38,7 @@ impl<S: Stream> Connection<S> {
     /// writes what it has sent. After the protocol has closed, discards the bytes instead.
     pub(super) fn call(
         &mut self,
-        cx: &mut Workspace,
+        cx: &mut Context,
         count: usize,
         what: impl FnOnce(&mut dyn Protocol, &[u8], &mut Outbox),
     ) -> Result<(), CloseReason> {
@@ -51,7 +50,7 @@ impl<S: Stream> Connection<S> {
         let was_empty = self.send_queue.is_empty();
         let timer = self.extra.as_ref().and_then(|extra| extra.timer);
         cx.outbox.begin_call(&mut self.send_queue, self.state, timer);
-        let (data, out) = (&cx.scratch[..count], &mut cx.outbox);
+        let (data, out) = (&cx.read_buffer[..count], &mut cx.outbox);
         // Unwind-safe: only the protocol can be left inconsistent, and it is dropped.
         let outcome = catch_unwind(AssertUnwindSafe(|| what(&mut *self.protocol, data, out)));
         self.state = cx.outbox.end_call(&mut self.send_queue);
@@ -74,11 +73,11 @@ impl<S: Stream> Connection<S> {
     // ANCHOR: linger
     /// Drops bytes that arrive after the protocol has closed. They must be read, or closing would
     /// reset the connection and could destroy what the peer has not read yet (RFC 1122, 4.2.2.13).
-    fn discard(&mut self, count: usize, cx: &Workspace) -> Result<(), CloseReason> {
+    fn discard(&mut self, count: usize, cx: &Context) -> Result<(), CloseReason> {
         if self.is_lingering() {
             let extra = self.extra();
             extra.discarded += count;
-            if extra.discarded > cx.limits.linger_bytes {
+            if extra.discarded > cx.bounds.linger_bytes {
                 return Err(CloseReason::Lingered);
             }
         }
@@ -87,11 +86,19 @@ impl<S: Stream> Connection<S> {
 
     /// Applies the requests of a call, other than to send.
     #[cold] // saves 13 instructions an echo
-    fn apply(&mut self, cx: &Workspace) -> Result<(), CloseReason> {
+    fn apply(&mut self, cx: &mut Context) -> Result<(), CloseReason> {
         if cx.outbox.aborted {
             return Err(CloseReason::Aborted);
         }
-        self.set_timer(cx.outbox.wake());
+        if cx.outbox.overflowed {
+            return Err(CloseReason::Overflow);
+        }
+        self.set_timer(cx.outbox.timer());
+        let timeouts = std::mem::take(&mut cx.outbox.timeouts);
+        if timeouts != Timeouts::default() {
+            self.extra().timeouts.update(timeouts);
+            self.planned = None;
+        }
         if self.state.closed {
             // A FIN is rarely there yet.
             self.ready.drop_assumption();
@@ -110,7 +117,7 @@ impl<S: Stream> Connection<S> {
     pub(super) fn flush(
         &mut self,
         mut borrowed: Range<usize>,
-        cx: &mut Workspace,
+        cx: &mut Context,
     ) -> Result<(), CloseReason> {
         while !(borrowed.is_empty() && self.send_queue.is_empty()) {
             if !self.ready.is_writable() || cx.write_budget == 0 {
@@ -118,7 +125,7 @@ impl<S: Stream> Connection<S> {
             }
             let unsent = match borrowed.is_empty() {
                 true => self.send_queue.unsent(),
-                false => &cx.scratch[borrowed.clone()],
+                false => &cx.read_buffer[borrowed.clone()],
             };
             let offer = &unsent[..unsent.len().min(cx.write_budget)];
             let outcome = match self.state.output {
@@ -148,16 +155,16 @@ impl<S: Stream> Connection<S> {
         }
         // The rest of the borrowed bytes is copied here, once a call and never once a write.
         if !borrowed.is_empty() {
-            self.send_queue.prepend(&cx.scratch[borrowed]);
+            self.send_queue.prepend(&cx.read_buffer[borrowed]);
         }
         self.settle(cx)
     }
 
     /// Gives spare storage back, checks the cap, and ends our half once a flushing queue is empty.
-    fn settle(&mut self, cx: &mut Workspace) -> Result<(), CloseReason> {
-        if self.send_queue.has_storage() {
+    fn settle(&mut self, cx: &mut Context) -> Result<(), CloseReason> {
+        if self.send_queue.capacity() > 0 {
             cx.outbox.recycle(&mut self.send_queue);
-            if self.send_queue.len() > cx.limits.unsent {
+            if self.send_queue.len() > cx.bounds.max_send_queue {
                 return Err(CloseReason::Overflow);
             }
         }
@@ -167,7 +174,7 @@ impl<S: Stream> Connection<S> {
 
     // ANCHOR: fin
     /// Ends our half. The linger timeout, if the protocol has closed, starts here.
-    fn shut(&mut self, cx: &Workspace) -> Result<(), CloseReason> {
+    fn shut(&mut self, cx: &Context) -> Result<(), CloseReason> {
         self.state.output = Output::Shut;
         self.progress = cx.millis as u32;
         match self.stream.shutdown_write() {
@@ -182,16 +189,16 @@ impl<S: Stream> Connection<S> {
     /// Calls the protocol for a reason that is not an event, and writes.
     pub(crate) fn command(
         &mut self,
-        call: Call<'_>,
-        cx: &mut Workspace,
+        cx: &mut Context,
+        what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox),
     ) -> Result<(), CloseReason> {
         cx.renew_budget();
-        self.call(cx, 0, |protocol, _, out| call.make(protocol, out))
+        self.call(cx, 0, |protocol, _, out| what(protocol, out))
     }
 
     /// Closes the connection: calls the protocol and the stream with the reason, and drops both. A
     /// protocol that has panicked is only dropped, and a second panic in its drop belongs to the first.
-    pub fn end(self, reason: CloseReason, cx: &mut Workspace) {
+    pub fn end(self, reason: CloseReason, cx: &mut Context) {
         let Connection { mut stream, mut protocol, .. } = self;
         if reason.wants_reset() {
             stream.abort();

@@ -9,7 +9,7 @@
 ///
 /// A read that returns less than was asked for clears nothing: data and FIN can share one edge, and
 /// an urgent byte ends a read with bytes left behind it. The exception is a stream whose events were
-/// all *plain* (see [`Event`](crate::Event)): there a short read means that the stream is empty.
+/// all *plain* (see [`Event`](crate::sys::Event)): there a short read means that the stream is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Readiness(u8);
 
@@ -43,10 +43,10 @@ impl Readiness {
     }
 
     /// Adds an event. After one that was not plain, no short read is believed again.
-    pub(super) fn on_event(&mut self, readable: bool, writable: bool, is_plain: bool) {
+    pub(super) fn on_event(&mut self, readable: bool, writable: bool, data_only: bool) {
         self.set(readable, writable);
         self.0 &= !ASSUMED;
-        self.0 |= if is_plain { SEEN_PLAIN } else { SEEN_SPECIAL };
+        self.0 |= if data_only { SEEN_PLAIN } else { SEEN_SPECIAL };
     }
 
     pub(super) fn clear_readable(&mut self) {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{Connection, Input, Output, Stream};
-use crate::limits::Workspace;
+use crate::limits::Context;
 
 /// A connection's state after a run, as plain data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct View {
+pub struct Snapshot {
     /// Whether the peer may still send.
     pub input: Input,
     /// Whether we may still send.
@@ -37,8 +37,8 @@ pub struct View {
 
 impl<S: Stream> Connection<S> {
     /// Returns the state as plain data.
-    pub fn view(&self, cx: &Workspace) -> View {
-        View {
+    pub fn view(&self, cx: &Context) -> Snapshot {
+        Snapshot {
             input: self.state.input,
             output: self.state.output,
             closed: self.state.closed,

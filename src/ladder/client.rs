@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::error::{no_connection, without_number};
+use crate::client::is_exhausted;
 use crate::client::repr;
-use crate::outbox::Outbox;
+use crate::protocol::Outbox;
 use crate::protocol::{CloseReason, ConnId, Protocol};
 
 /// Bytes per send.
@@ -58,6 +59,8 @@ pub(super) struct Conversation {
     wrong: Option<String>,
     pub(super) has_eof: bool,
     pub(super) closed: Option<Closed>,
+    /// This machine had no descriptor or port for the connection.
+    pub(super) exhausted: Option<io::Error>,
 }
 
 /// A client and its connection, if it has one.
@@ -302,7 +305,12 @@ impl Protocol for ClientProtocol {
     }
 
     fn on_close(&mut self, reason: &CloseReason) {
-        self.0.borrow_mut().closed = Some(match reason {
+        let state = &mut *self.0.borrow_mut();
+        if let CloseReason::ConnectFailed(error) = reason {
+            let number = error.raw_os_error().filter(|_| is_exhausted(error));
+            state.exhausted = number.map(io::Error::from_raw_os_error);
+        }
+        state.closed = Some(match reason {
             CloseReason::ConnectFailed(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                 Closed::Failed(without_number(error))
             }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use super::client::{Closed, Conversation, End, TestClient};
 use super::error::RungError;
 use super::report::Bound;
-use crate::client::is_exhausted;
 use crate::limits::Limits;
 use crate::reactor::Reactor;
 
@@ -44,13 +43,11 @@ impl TestSetup {
         deadline: Option<(Instant, Duration)>,
     ) -> io::Result<TestSetup> {
         // Only the rungs know which side has to send, so they bound the silence.
-        let limits = Limits {
-            connecting: timeout,
-            idle: None,
-            stall: None,
-            mailbox: 4096,
-            ..Limits::default()
-        };
+        let limits = Limits::default()
+            .connect_timeout(timeout)
+            .idle_timeout(None)
+            .write_timeout(None)
+            .mailbox(4096);
         let reactor = Reactor::with_limits(limits)?;
         Ok(TestSetup { reactor, addr, timeout, until: Instant::now(), deadline, count: 0 })
     }
@@ -78,13 +75,12 @@ impl TestSetup {
     fn start_client(&mut self, state: Conversation) -> io::Result<TestClient> {
         self.count += 1;
         let (mut client, protocol) = TestClient::new(state);
-        match self.reactor.connect(self.addr, protocol) {
-            Ok(id) => client.id = Some(id),
-            Err(error) if is_exhausted(&error) && is_reachable(self.addr) => return Err(error),
-            // The reactor has passed the error to the client.
-            Err(_) => {}
+        client.id = Some(self.reactor.connect(self.addr, protocol));
+        let exhausted = client.state_mut().exhausted.take();
+        match exhausted {
+            Some(error) if is_reachable(self.addr) => Err(error),
+            _ => Ok(client),
         }
-        Ok(client)
     }
 
     /// Connects a client.

@@ -9,33 +9,67 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::Reactor;
 use super::shutdown::Shutdown;
 use crate::connection::{Connection, Stream};
+use crate::control::{Driver, boxed};
 use crate::kernel::Kernel;
-use crate::listener::{Listener, Outcome, ProtocolFactory};
-use crate::protocol::{Accepted, Address, CloseReason, ConnId, Protocol};
+use crate::limits::Origin;
+use crate::listener::{ListenOptions, Listener, Outcome, ProtocolFactory};
+use crate::protocol::{Accepted, Address, ConnId, ListenerId, Protocol};
 
 impl<K: Kernel> Reactor<K> {
-    /// Binds a listener, makes a protocol for each connection that it accepts, and returns the bound
-    /// address. Port 0 takes any free port.
+    /// Binds a TCP listener, creates a protocol for each connection that it accepts, and returns the
+    /// bound address. Port 0 takes any free port.
     ///
     /// If a name has several addresses, the first one that can be bound is used. A listener on an IPv6
     /// address accepts IPv6 connections only, so `0.0.0.0` and `[::]` can listen on the same port.
     ///
     /// # Errors
     /// Fails if the address cannot be resolved or bound.
-    pub fn listen<P: Protocol + 'static>(
+    pub fn listen<P: Protocol>(
         &mut self,
         addr: impl ToSocketAddrs,
         make: impl FnMut(&Accepted) -> P + 'static,
     ) -> io::Result<SocketAddr> {
-        let key = self.listeners.len();
         let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
         for addr in addr.to_socket_addrs()? {
-            match self.kernel.listen(addr, key, &self.cx.limits) {
-                Ok(listener) => return self.add_listener(listener, make),
+            match self.bind(&addr.into(), &ListenOptions::default()) {
+                Ok(listener) => {
+                    let id = self.add_listener(listener, &ListenOptions::default(), boxed(make))?;
+                    return self.inet_addr(id);
+                }
                 Err(error) => failure = error,
             }
         }
         Err(failure)
+    }
+
+    /// Binds a listener on an IP address or a Unix socket, with options of its own.
+    ///
+    /// A Unix socket without a server is taken over. If a server listens on it, or the path is a file
+    /// of another kind, the call fails. The path is removed when the listener closes.
+    ///
+    /// # Errors
+    /// Fails if the address cannot be bound, or after 65,535 listeners.
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// use campanile::{ListenOptions, Reactor, echo};
+    ///
+    /// let path = std::env::temp_dir().join(format!("campanile-doc-{}", std::process::id()));
+    /// let mut reactor = Reactor::new()?;
+    /// let id = reactor.listen_with(path.clone(), ListenOptions::default(), echo())?;
+    /// assert!(path.exists());
+    /// reactor.close_listener(id);
+    /// assert!(!path.exists());
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn listen_with<P: Protocol>(
+        &mut self,
+        addr: impl Into<Address>,
+        options: ListenOptions,
+        make: impl FnMut(&Accepted) -> P + 'static,
+    ) -> io::Result<ListenerId> {
+        Driver::listen(self, addr.into(), options, boxed(make))
     }
 
     /// Serves a listener that is already bound, for example by a service manager.
@@ -47,63 +81,73 @@ impl<K: Kernel> Reactor<K> {
     ///
     /// # Errors
     /// Fails if the listener cannot be configured or registered.
-    pub fn listen_on<P: Protocol + 'static>(
+    pub fn listen_on<P: Protocol>(
         &mut self,
         listener: std::net::TcpListener,
         make: impl FnMut(&Accepted) -> P + 'static,
     ) -> io::Result<SocketAddr> {
         let listener = self.kernel.adopt(listener, self.listeners.len(), &self.cx.limits)?;
-        self.add_listener(listener, make)
+        let id = self.add_listener(listener, &ListenOptions::default(), boxed(make))?;
+        self.inet_addr(id)
     }
 
-    fn add_listener<P: Protocol + 'static>(
+    /// Closes a listener; its connections stay. Returns false if it was closed already.
+    pub fn close_listener(&mut self, id: ListenerId) -> bool {
+        self.listeners.get_mut(id.0).is_some_and(|place| place.take().is_some())
+    }
+
+    /// Returns the address of a listener, or `None` if it is closed.
+    pub fn local_addr(&self, id: ListenerId) -> Option<&Address> {
+        Some(&self.listeners.get(id.0)?.as_ref()?.local)
+    }
+
+    /// Returns the open listeners and their addresses, in the order of their creation.
+    pub fn listeners(&self) -> impl Iterator<Item = (ListenerId, &Address)> {
+        let listeners = self.listeners.iter().enumerate();
+        listeners.filter_map(|(key, listener)| Some((ListenerId(key), &listener.as_ref()?.local)))
+    }
+
+    pub(super) fn bind(
+        &mut self,
+        addr: &Address,
+        options: &ListenOptions,
+    ) -> io::Result<K::Listener> {
+        let limits = options.limits.as_ref().unwrap_or(&self.cx.limits);
+        self.kernel.listen(addr, self.listeners.len(), limits)
+    }
+
+    pub(super) fn add_listener(
         &mut self,
         listener: K::Listener,
-        mut make: impl FnMut(&Accepted) -> P + 'static,
-    ) -> io::Result<SocketAddr> {
-        let local = self.kernel.local_addr(&listener)?;
-        let Address::Inet(addr) = local;
-        let factory: ProtocolFactory = Box::new(move |accepted| Box::new(make(accepted)));
-        self.listeners.push(Some(Box::new(Listener::new(listener, local, factory))));
-        Ok(addr)
-    }
-
-    /// Begins to connect. [`Protocol::on_open`] is called once the connection is established. If it
-    /// never is, [`Protocol::on_close`] is called with [`CloseReason::ConnectFailed`] instead.
-    ///
-    /// # Errors
-    /// Fails if every slot is taken, no descriptor is left, or there is no route. `on_close` has been
-    /// called by then.
-    pub fn connect<P: Protocol + 'static>(
-        &mut self,
-        addr: SocketAddr,
-        mut protocol: P,
-    ) -> io::Result<ConnId> {
-        match self.begin_connect(addr) {
-            Ok((key, stream)) => {
-                // The last turn may be long ago: the connection's time begins now.
-                self.cx.begin_turn(self.kernel.now());
-                self.stats.connecting += 1;
-                let connection = Connection::connecting(stream, Box::new(protocol), &self.cx);
-                let id = self.next_id(key);
-                self.insert(id, connection);
-                Ok(id)
-            }
-            Err(error) => {
-                let reason = io::Error::new(error.kind(), error.to_string());
-                let reason = CloseReason::ConnectFailed(reason);
-                let body = AssertUnwindSafe(move || protocol.on_close(&reason));
-                if let Err(panic) = catch_unwind(body) {
-                    self.record_panic(panic);
-                }
-                Err(error)
-            }
+        options: &ListenOptions,
+        factory: ProtocolFactory,
+    ) -> io::Result<ListenerId> {
+        let id = ListenerId(self.listeners.len());
+        if !self.cx.add_bounds(options.limits.as_ref()) {
+            let text = "cannot listen: the reactor has had 65,535 listeners; create another one";
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
         }
+        let local = self.kernel.local_addr(&listener)?;
+        self.listeners.push(Some(Box::new(Listener::new(listener, local, factory))));
+        Ok(id)
     }
 
-    fn begin_connect(&mut self, addr: SocketAddr) -> io::Result<(usize, K::Stream)> {
+    fn inet_addr(&self, id: ListenerId) -> io::Result<SocketAddr> {
+        self.local_addr(id).and_then(Address::inet).ok_or(io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    /// Begins to connect, and returns the id of the new connection. [`Protocol::on_open`] is called
+    /// once the connection is established. If it never is, [`Protocol::on_close`] is called with
+    /// [`CloseReason::ConnectFailed`] instead: during this call if no slot or no descriptor is left or
+    /// there is no route, and then the id belongs to no connection.
+    pub fn connect(&mut self, addr: impl Into<Address>, protocol: impl Protocol) -> ConnId {
+        Driver::connect(self, addr.into(), Box::new(protocol))
+    }
+
+    pub(super) fn begin_connect(&mut self, addr: &Address) -> io::Result<(usize, K::Stream)> {
         if self.is_full() {
-            let full = "cannot connect: every connection slot is taken; raise Limits::connections";
+            let full =
+                "cannot connect: every connection slot is taken; raise Limits::max_connections";
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, full));
         }
         let mut stream = self.kernel.connect(addr, &self.cx.limits)?;
@@ -115,7 +159,7 @@ impl<K: Kernel> Reactor<K> {
     /// Accepts a burst of connections from one listener. The caller has taken it out of `listeners`;
     /// this puts it back, unless it is broken or, in a shutdown, drained.
     pub(super) fn accept_burst(&mut self, key: usize, mut listener: Box<Listener<K::Listener>>) {
-        let (most, now) = (self.cx.limits.accepts, self.cx.millis);
+        let (most, now) = (self.cx.limits.max_accepts_per_turn, self.cx.millis);
         let burst = listener.burst(most);
         let mut left = burst;
         while left > 0 {
@@ -126,7 +170,7 @@ impl<K: Kernel> Reactor<K> {
             match listener.next(&mut self.kernel, now) {
                 Outcome::Accepted(stream, peer) => {
                     self.first_listener = key + 1;
-                    self.admit(&mut listener, stream, peer);
+                    self.admit(key, &mut listener, stream, peer);
                 }
                 Outcome::Drained => break,
                 Outcome::Lost => self.stats.accept_errors += 1,
@@ -142,7 +186,7 @@ impl<K: Kernel> Reactor<K> {
             }
             left -= 1;
         }
-        // After a burst of `Limits::accepts`, more clients probably wait: the listener stays ready and
+        // After a burst of `Limits::max_accepts_per_turn`, more clients probably wait: the listener stays ready and
         // accepts in the next turn. After a smaller one, a rearm costs less than an accept(2) that
         // finds no client.
         if left == 0 && burst < most {
@@ -156,12 +200,13 @@ impl<K: Kernel> Reactor<K> {
     /// Gives a new connection a protocol, a slot and a place on the run queue.
     fn admit(
         &mut self,
+        listener_key: usize,
         listener: &mut Listener<K::Listener>,
         mut stream: K::Stream,
         peer: Address,
     ) {
         let key = self.connections.vacant_key();
-        if let (Some(max), Some(ip)) = (self.cx.limits.per_peer, peer.ip()) {
+        if let (Some(max), Some(ip)) = (self.cx.limits.max_per_peer, peer.ip()) {
             if !self.peers.admit(key, ip, max) {
                 self.stats.refused += 1;
                 return;
@@ -173,7 +218,11 @@ impl<K: Kernel> Reactor<K> {
         match catch_unwind(AssertUnwindSafe(|| factory(&accepted))) {
             Ok(protocol) => {
                 self.stats.accepted += 1;
-                self.insert(id, Connection::new(stream, protocol, &self.cx));
+                let origin = Origin::listener(ListenerId(listener_key));
+                self.cx.select_bounds(origin);
+                let mut connection = Connection::new(stream, protocol, &self.cx);
+                connection.origin = origin;
+                self.insert(id, connection);
             }
             Err(panic) => {
                 stream.abort();
@@ -184,12 +233,12 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Returns an identity that no connection had before.
-    fn next_id(&mut self, key: usize) -> ConnId {
+    pub(super) fn next_id(&mut self, key: usize) -> ConnId {
         self.ordinal += 1;
         ConnId { key: key as u32, ordinal: self.ordinal }
     }
 
-    fn insert(&mut self, id: ConnId, mut connection: Connection<K::Stream>) {
+    pub(super) fn insert(&mut self, id: ConnId, mut connection: Connection<K::Stream>) {
         connection.ordinal = id.ordinal;
         // Grows by an eighth, not by doubling: spare room counts as memory per idle connection.
         if self.connections.len() == self.connections.capacity() {
@@ -201,7 +250,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     fn is_full(&self) -> bool {
-        self.connections.len() >= self.cx.limits.connections
+        self.connections.len() >= self.cx.limits.max_connections
     }
 }
 

@@ -5,10 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Reactor, Shutdown, Stats};
+use super::{Reactor, Shutdown};
 use crate::handle::Handle;
 use crate::kernel::Kernel;
-use crate::protocol::{Address, ConnId};
+use crate::protocol::ConnId;
+use crate::stats::Stats;
 
 impl<K: Kernel> Reactor<K> {
     /// Returns a handle, with which other threads shut the reactor down and send on its connections.
@@ -72,14 +73,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Returns the ids of the connections, for a [`Handle`].
     pub fn ids(&self) -> impl Iterator<Item = ConnId> {
-        self.connections
-            .iter()
-            .map(|(key, connection)| ConnId { key: key as u32, ordinal: connection.ordinal })
-    }
-
-    /// Returns the addresses of the listeners, in the order of their creation.
-    pub fn local_addrs(&self) -> impl Iterator<Item = &Address> {
-        self.listeners.iter().flatten().map(|listener| &listener.local)
+        self.connections.iter().map(|(key, connection)| connection.id(key))
     }
 
     /// Returns the counts so far.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Reactor, close};
 use crate::connection::Connection;
 use crate::kernel::Kernel;
-use crate::protocol::{Call, CloseReason};
+use crate::protocol::CloseReason;
 use crate::timers::{Millis, millis};
 
 /// How long a peer may take, after the grace, to end its half of a connection with nothing queued.
@@ -48,7 +48,8 @@ impl<K: Kernel> Reactor<K> {
             if !connection.is_talking() {
                 continue;
             }
-            match connection.command(Call::Close, &mut self.cx) {
+            self.cx.begin_run(connection.id(key), connection.origin);
+            match connection.command(&mut self.cx, &mut |_, out| out.close()) {
                 Ok(()) => self.run_queue.push(key, connection),
                 Err(reason) => close(key, connection, reason, &mut self.closed),
             }

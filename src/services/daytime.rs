@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::Datelike;
 
 use super::Clock;
-use crate::outbox::Outbox;
+use crate::protocol::Outbox;
 use crate::protocol::{Accepted, Protocol};
 
 /// Sends one line in the format of `ctime(3)`, with CR LF, and closes the connection.

@@ -9,7 +9,6 @@ mod unacked;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use self::stream::{Circumstances, State};
 use self::unacked::Unacked;
 use super::ledger::Book;
 use super::plan::{Door, Plan};
-use crate::connection::View;
+use crate::connection::Snapshot;
 use crate::kernel::{Event, Kernel, Phase, Source, Wake};
 use crate::limits::Limits;
 use crate::protocol::{Address, ConnId};
@@ -133,10 +132,10 @@ impl<K: Kernel> Faulty<K> {
         match door.wanted {
             Door::Gone => listener.inner = None,
             Door::Open if listener.inner.is_none() => {
-                let addr = listener.local.inet().ok_or(ErrorKind::Unsupported)?;
                 self.book.serving(&service);
                 // The same port; whoever took it meanwhile makes this fail, and be tried again.
-                listener.inner = Some(self.inner.listen(addr, listener.key, &listener.limits)?);
+                listener.inner =
+                    Some(self.inner.listen(&listener.local, listener.key, &listener.limits)?);
             }
             Door::Open | Door::Shut => {}
         }
@@ -175,7 +174,7 @@ impl<K: Kernel> Kernel for Faulty<K> {
     type Stream = FaultyStream<K::Stream>;
     type Listener = FaultyListener<K::Listener>;
 
-    forward! { waker watch look }
+    forward! { waker watch observe }
 
     fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
         let outcome = if self.turn.waiting.borrow().is_empty() {
@@ -194,8 +193,8 @@ impl<K: Kernel> Kernel for Faulty<K> {
 
     fn events(&self) -> impl Iterator<Item = Event> {
         // A short read of ours says nothing of what the socket holds.
-        let inner = self.inner.events().map(|event| Event { is_plain: false, ..event });
-        let event = |source| Event { source, readable: true, writable: true, is_plain: false };
+        let inner = self.inner.events().map(|event| Event { data_only: false, ..event });
+        let event = |source| Event { source, readable: true, writable: true, data_only: false };
         inner.chain(self.ours().into_iter().map(event))
     }
 
@@ -211,7 +210,7 @@ impl<K: Kernel> Kernel for Faulty<K> {
 
     fn listen(
         &mut self,
-        addr: SocketAddr,
+        addr: &Address,
         key: usize,
         limits: &Limits,
     ) -> io::Result<Self::Listener> {
@@ -243,7 +242,7 @@ impl<K: Kernel> Kernel for Faulty<K> {
             turn: Rc::clone(&self.turn),
             page: self.book.newest(),
             peer: peer.inet(),
-            linger: listener.limits.linger,
+            linger: listener.limits.linger_timeout,
             linger_bytes: listener.limits.linger_bytes,
         };
         Ok((FaultyStream { inner, state: State::new(faults, circumstances) }, peer))
@@ -258,7 +257,7 @@ impl<K: Kernel> Kernel for Faulty<K> {
         }
     }
 
-    fn connect(&mut self, addr: SocketAddr, limits: &Limits) -> io::Result<Self::Stream> {
+    fn connect(&mut self, addr: &Address, limits: &Limits) -> io::Result<Self::Stream> {
         self.inner.connect(addr, limits).map(|inner| FaultyStream { inner, state: None })
     }
 

@@ -17,7 +17,7 @@ macro_rules! forward {
     (@capacity) => { fn capacity(&self) -> usize { self.inner.capacity() } };
     (@now) => { fn now(&self) -> std::time::Instant { self.inner.now() } };
     (@waker) => { fn waker(&self) -> std::sync::Arc<dyn Wake> { self.inner.waker() } };
-    (@listen) => { fn listen(&mut self, addr: std::net::SocketAddr, key: usize, limits: &Limits)
+    (@listen) => { fn listen(&mut self, addr: &Address, key: usize, limits: &Limits)
         -> std::io::Result<Self::Listener> { self.inner.listen(addr, key, limits) } };
     (@adopt) => { fn adopt(&mut self, from: std::net::TcpListener, key: usize, limits: &Limits)
         -> std::io::Result<Self::Listener> { self.inner.adopt(from, key, limits) } };
@@ -27,15 +27,15 @@ macro_rules! forward {
     } };
     (@accept) => { fn accept(&mut self, listener: &mut Self::Listener)
         -> std::io::Result<(Self::Stream, Address)> { self.inner.accept(listener) } };
-    (@connect) => { fn connect(&mut self, addr: std::net::SocketAddr, limits: &Limits)
+    (@connect) => { fn connect(&mut self, addr: &Address, limits: &Limits)
         -> std::io::Result<Self::Stream> { self.inner.connect(addr, limits) } };
     (@register) => { fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool)
         -> std::io::Result<()> { self.inner.register(stream, key, writes) } };
     (@watch) => { #[cfg(unix)] fn watch(&mut self, fd: std::os::fd::BorrowedFd<'_>)
         -> std::io::Result<()> { self.inner.watch(fd) } };
     (@phase) => { fn phase(&mut self, phase: Phase) { self.inner.phase(phase); } };
-    (@look) => { fn look(&mut self, id: ConnId, view: impl FnOnce() -> View) {
-        self.inner.look(id, view);
+    (@observe) => { fn observe(&mut self, id: ConnId, view: impl FnOnce() -> Snapshot) {
+        self.inner.observe(id, view);
     } };
 
     // Write and Stream

@@ -2,13 +2,12 @@
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::ledger::{Book, Entry, Page, Side, lock};
-use crate::connection::{Stream, View};
+use crate::connection::{Snapshot, Stream};
 use crate::kernel::{Event, Kernel, Phase, Wake};
 use crate::limits::Limits;
 use crate::protocol::{Address, CloseReason, ConnId};
@@ -60,7 +59,7 @@ impl<K: Kernel> Kernel for Logged<K> {
 
     fn listen(
         &mut self,
-        addr: SocketAddr,
+        addr: &Address,
         key: usize,
         limits: &Limits,
     ) -> io::Result<Self::Listener> {
@@ -98,7 +97,7 @@ impl<K: Kernel> Kernel for Logged<K> {
         self.inner.rearm(&mut listener.inner, key)
     }
 
-    fn connect(&mut self, addr: SocketAddr, limits: &Limits) -> io::Result<Self::Stream> {
+    fn connect(&mut self, addr: &Address, limits: &Limits) -> io::Result<Self::Stream> {
         // Outgoing connections are the embedder's; a book is about a service's clients.
         self.inner.connect(addr, limits).map(|inner| LoggedStream { inner, log: None })
     }
@@ -112,7 +111,7 @@ impl<K: Kernel> Kernel for Logged<K> {
         self.inner.register(&mut stream.inner, key, writes)
     }
 
-    fn look(&mut self, id: ConnId, view: impl FnOnce() -> View) {
+    fn observe(&mut self, id: ConnId, view: impl FnOnce() -> Snapshot) {
         let view = view();
         if let Some(Some(slot)) = self.slots.get_mut(id.key as usize) {
             let mut ledger = lock(&slot.page);
@@ -126,7 +125,7 @@ impl<K: Kernel> Kernel for Logged<K> {
                 ledger.unread += now - since;
             }
         }
-        self.inner.look(id, || view);
+        self.inner.observe(id, || view);
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::connection::View;
+use crate::connection::Snapshot;
 use crate::kernel::{Event, Kernel, Phase, Wake};
 use crate::limits::Limits;
 use crate::protocol::{Address, ConnId};
@@ -123,7 +123,7 @@ impl<K: Kernel> Kernel for Timed<K> {
     type Stream = K::Stream;
     type Listener = K::Listener;
 
-    forward! { events capacity waker listen adopt listener_addr accept connect register watch phase look }
+    forward! { events capacity waker listen adopt listener_addr accept connect register watch phase observe }
 
     fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
         let patience = match &self.hand {

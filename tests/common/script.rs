@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::rc::Rc;
 
-use campanile::Stream;
+use campanile::sys::Stream;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {

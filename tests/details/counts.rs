@@ -57,7 +57,7 @@ fn a_message_that_fits_is_written_by_one_call_and_never_copied() {
         }
     }
     let world = World::new();
-    let limits = Limits { scratch: 64, ..Limits::default() };
+    let limits = Limits::default().read_buffer(64);
     let mut reactor = serving(&world, limits, |_| Mirror);
     let client = world.connect(0);
     turns(&mut reactor, 2);

@@ -24,7 +24,7 @@ fn a_request_for_a_wake_up_changes_nothing_about_reading() {
     let hearings: [(Wish, usize); 2] = [(|_| {}, 4), (Outbox::resume, 0)];
     for (hearing, unread) in hearings {
         let world = World::new();
-        let limits = Limits { high_water: 10, ..Limits::default() };
+        let limits = Limits::default().high_water(10);
         let mut reactor = serving(&world, limits, move |_| Steady(hearing));
         let client = world.connect(0);
         client.make_room(0);

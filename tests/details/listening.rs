@@ -175,7 +175,7 @@ mod options {
     use std::net::{SocketAddr, TcpListener};
     use std::os::fd::BorrowedFd;
 
-    use campanile::{Kernel, Limits, Reactor, echo};
+    use campanile::{Limits, Reactor, echo, sys::Kernel};
     use socket2::SockRef;
 
     use super::super::NOW;
@@ -221,7 +221,10 @@ mod options {
         socket.set_recv_buffer_size(30_000).unwrap();
         socket.set_tcp_nodelay(true).unwrap();
         let (send_buffer, receive_buffer) = (Some(20_000), Some(30_000));
-        (Limits { send_buffer, receive_buffer, ..Limits::default() }, options(&socket))
+        (
+            Limits::default().send_buffer(send_buffer).receive_buffer(receive_buffer),
+            options(&socket),
+        )
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use campanile::{Address, ConnId, Limits, Outbox, Workspace};
+use campanile::{Address, ConnId, Limits, Outbox, sys::Context};
 
 use super::sim::fake::{World, settle};
 use super::{seconds, serving};
@@ -15,7 +15,7 @@ fn connections_are_numbered_from_one_and_a_full_mailbox_says_so() {
     let world = World::new();
     let ids = Rc::new(RefCell::new(Vec::<ConnId>::new()));
     let kept = ids.clone();
-    let limits = Limits { mailbox: 1, ..Limits::default() };
+    let limits = Limits::default().mailbox(1);
     let mut reactor = serving(&world, limits, move |new| {
         kept.borrow_mut().push(new.id);
         assert_eq!(new.local.to_string(), "127.0.0.1:1000");
@@ -44,18 +44,22 @@ fn an_address_is_its_socket_address_and_a_mapped_one_counts_as_version_four() {
 
 #[test]
 fn limits_of_zero_that_would_stop_everything_count_as_one() {
-    let zero = Limits {
-        high_water: 0,
-        low_water: 9,
-        budget: 0,
-        accepts: 0,
-        events: 0,
-        scratch: 0,
-        ..Limits::default()
-    };
-    let lent = Workspace::new(zero, Instant::now());
+    let zero = Limits::default()
+        .high_water(0)
+        .low_water(9)
+        .leftover_budget(0)
+        .max_accepts_per_turn(0)
+        .events(0)
+        .read_buffer(0);
+    let lent = Context::new(zero, Instant::now());
     let limits = lent.limits();
-    let least = [limits.high_water, limits.budget, limits.accepts, limits.events, limits.scratch];
+    let least = [
+        limits.high_water,
+        limits.leftover_budget,
+        limits.max_accepts_per_turn,
+        limits.events,
+        limits.read_buffer,
+    ];
     assert_eq!((least, limits.low_water), ([1; 5], 0));
 }
 

@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::mem::size_of;
 
-use campanile::{Connection, Limits, echo};
+use campanile::{Limits, echo, sys::Connection};
 
 use super::sim::fake::World;
 use super::sim::kernel::SimStream;
@@ -51,7 +51,7 @@ static COUNTING: Counting = Counting;
 fn the_table_of_connections_grows_by_an_eighth() {
     const COUNT: usize = 1_100;
     let world = World::new();
-    let mut reactor = serving(&world, Limits { scratch: 1, ..Limits::default() }, echo());
+    let mut reactor = serving(&world, Limits::default().read_buffer(1), echo());
     (0..COUNT).for_each(|_| drop(world.connect(0)));
     TOLD.set((0, 0));
     for _ in 0..COUNT {

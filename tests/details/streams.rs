@@ -6,7 +6,10 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use campanile::services::Daytime;
-use campanile::{Clock, CloseReason, Connection, Limits, Next, Protocol, Stream, Workspace};
+use campanile::{
+    Clock, CloseReason, Limits, Protocol,
+    sys::{Connection, Context, Next, Stream},
+};
 
 use super::common::{TUTORIAL, TUTORIAL_LINE};
 
@@ -74,7 +77,7 @@ fn only_bytes_before_the_end_of_our_half_are_called_the_last() {
             [(teller(), ("write_last", TUTORIAL_LINE.len())), (Box::new(Greeter), ("write", 5))];
         for (protocol, call) in protocols {
             let pipe = Pipe { blocks, ..Pipe::default() };
-            let mut lent = Workspace::new(Limits::default(), Instant::now());
+            let mut lent = Context::new(Limits::default(), Instant::now());
             let mut connection = Connection::new(pipe.clone(), protocol, &lent);
             assert!(matches!(connection.run(&mut lent), Ok(Next { has_work: false, .. })));
             connection.note(false, true, false);
@@ -88,7 +91,7 @@ fn only_bytes_before_the_end_of_our_half_are_called_the_last() {
 fn a_shutdown_that_fails_closes_the_connection_unless_the_peer_is_gone() {
     for (kind, fails) in [(ErrorKind::NotConnected, false), (ErrorKind::InvalidInput, true)] {
         let pipe = Pipe { shutdown: Some(kind), ..Pipe::default() };
-        let mut lent = Workspace::new(Limits::default(), Instant::now());
+        let mut lent = Context::new(Limits::default(), Instant::now());
         let mut connection = Connection::new(pipe, teller(), &lent);
         match connection.run(&mut lent) {
             Ok(Next { has_work: false, .. }) => assert!(!fails),
@@ -101,7 +104,7 @@ fn a_shutdown_that_fails_closes_the_connection_unless_the_peer_is_gone() {
 #[test]
 fn a_stream_without_a_handshake_of_its_own_is_connected_once_it_is_writable() {
     let pipe = Pipe::default();
-    let mut lent = Workspace::new(Limits::default(), Instant::now());
+    let mut lent = Context::new(Limits::default(), Instant::now());
     let mut connection = Connection::connecting(pipe.clone(), Box::new(Greeter), &lent);
     assert!(matches!(connection.run(&mut lent), Ok(Next { has_work: false, .. })));
     assert!(pipe.calls.borrow().is_empty());

@@ -11,7 +11,7 @@ use super::{seconds, serving, turns};
 fn an_endless_grace_never_ends() {
     for grace in [Duration::MAX, Duration::from_secs(1_000_000)] {
         let world = World::new();
-        let limits = Limits { idle: None, ..Limits::default() };
+        let limits = Limits::default().idle_timeout(None);
         let mut reactor = serving(&world, limits, echo());
         let client = world.connect(0);
         turns(&mut reactor, 2);
@@ -49,7 +49,7 @@ fn after_the_grace_a_connection_has_one_second_to_end() {
 #[test]
 fn without_timeouts_the_loop_waits_for_no_deadline() {
     let world = World::new();
-    let limits = Limits { idle: None, ..Limits::default() };
+    let limits = Limits::default().idle_timeout(None);
     let mut reactor = serving(&world, limits, echo());
     let _client = world.connect(0);
     turns(&mut reactor, 3);
@@ -60,7 +60,7 @@ fn without_timeouts_the_loop_waits_for_no_deadline() {
 #[test]
 fn a_protocol_that_closes_does_not_extend_the_write_timeout() {
     let world = World::new();
-    let limits = Limits { stall: Some(seconds(10)), ..Limits::default() };
+    let limits = Limits::default().write_timeout(seconds(10));
     let mut reactor = serving(&world, limits, echo());
     let client = world.connect(0);
     client.make_room(0);
@@ -94,7 +94,7 @@ const DAY: u64 = 86_400;
 fn a_wake_up_comes_in_time_although_the_idle_timeout_is_weeks_away() {
     for days in [1, 24, 25, 30, 48] {
         let world = World::new();
-        let limits = Limits { idle: Some(seconds(days * DAY)), ..Limits::default() };
+        let limits = Limits::default().idle_timeout(seconds(days * DAY));
         let mut reactor = serving(&world, limits, |_| Later);
         let client = world.connect(0);
         turns(&mut reactor, 2);
@@ -112,7 +112,7 @@ fn an_idle_timeout_of_weeks_is_kept_and_one_of_49_days_or_more_is_never() {
         [(20, true), (35, true), (45, true), (48, true), (49, false), (50, false)]
     {
         let world = World::new();
-        let limits = Limits { idle: Some(seconds(days * DAY)), ..Limits::default() };
+        let limits = Limits::default().idle_timeout(seconds(days * DAY));
         let mut reactor = serving(&world, limits, echo());
         // Deadlines are rounded up to a fifth of the timeout since the loop began.
         world.advance(seconds(3 * DAY));
@@ -151,7 +151,7 @@ fn a_wake_up_decades_away_neither_comes_early_nor_keeps_the_loop_busy() {
     let wrap = Duration::from_millis(1 << 40);
     for length in [wrap, wrap + seconds(1), wrap * 3, seconds(u64::MAX / 2), Duration::MAX] {
         let world = World::new();
-        let limits = Limits { idle: None, ..Limits::default() };
+        let limits = Limits::default().idle_timeout(None);
         let mut reactor = serving(&world, limits, move |_| Decades(length));
         let client = world.connect(0);
         turns(&mut reactor, 3);
@@ -167,7 +167,7 @@ fn a_wake_up_decades_away_neither_comes_early_nor_keeps_the_loop_busy() {
 fn a_byte_now_and_then_keeps_a_slot_until_the_end_of_the_lifetime() {
     for lifetime in [None, Some(seconds(60))] {
         let world = World::new();
-        let limits = Limits { idle: Some(seconds(1)), lifetime, ..Limits::default() };
+        let limits = Limits::default().idle_timeout(seconds(1)).max_lifetime(lifetime);
         let mut reactor = serving(&world, limits, echo());
         let clients: Vec<_> = (0..5).map(|_| world.connect(0)).collect();
         turns(&mut reactor, 7);

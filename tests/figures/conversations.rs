@@ -92,8 +92,7 @@ fn every_byte_of_many_mebibytes_comes_back() {
 fn everyone_who_talks_before_listening_gets_the_time_and_a_clean_end() {
     const BATCH: usize = 50;
     // However busy the machine is, each gets the time to read.
-    let mut reactor =
-        Reactor::with_limits(Limits { linger: DEADLINE, ..Limits::default() }).unwrap();
+    let mut reactor = Reactor::with_limits(Limits::default().linger_timeout(DEADLINE)).unwrap();
     let addr = reactor.listen("127.0.0.1:0", daytime(Clock::fixed(TUTORIAL))).unwrap();
     let (mut random, circle) = (Random::new(seed()), Circle::new());
     let count = amount(200, 20_000, 1_000_000);

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use campanile::services::{Daytime, Echo};
-use campanile::{Clock, Connection, Limits, Next, Outbox, Protocol, Workspace};
+use campanile::{
+    Clock, Limits, Outbox, Protocol,
+    sys::{Connection, Context, Next},
+};
 
 use super::address;
 use super::diary::Diary;
@@ -13,14 +16,12 @@ use super::script::{STEPS, Script, Step};
 /// a prefix, all of it if nothing was reset, and the calls keep to their grammar.
 pub fn calls(data: &[u8]) {
     let [kind, high_water, budget, scratch, steps @ ..] = data else { return };
-    let limits = Limits {
-        high_water: 1 + usize::from(*high_water),
-        low_water: usize::from(*high_water) / 3,
-        budget: 1 + usize::from(*budget),
-        scratch: 1 + usize::from(*scratch),
-        ..Limits::default()
-    };
-    let mut lent = Workspace::new(limits, Instant::now());
+    let limits = Limits::default()
+        .high_water(1 + usize::from(*high_water))
+        .low_water(usize::from(*high_water) / 3)
+        .leftover_budget(1 + usize::from(*budget))
+        .read_buffer(1 + usize::from(*scratch));
+    let mut lent = Context::new(limits, Instant::now());
     let (script, diary) = (Script::default(), Diary::default());
     let script_steps: Vec<Step> =
         steps.iter().map(|byte| STEPS[usize::from(byte & 15) % STEPS.len()]).collect();
@@ -58,7 +59,7 @@ fn happen(script: &Script, connection: &mut Connection<Script>, bits: u8) {
     }
     wire.read_blocked &= !readable;
     wire.write_blocked &= !writable;
-    connection.note(readable, writable, false);
+    connection.on_event(readable, writable, false);
 }
 
 struct Boxed(Box<dyn Protocol>);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use campanile::{Input, Kernel, Output, View};
+use campanile::sys::{Input, Kernel, Output, Snapshot};
 
 use super::faults::{ENDS, SILENT};
 use super::run::Simulation;
@@ -31,10 +31,10 @@ pub fn after_turn<K: Kernel>(simulation: &Simulation<K>) {
     if world.left_behind > 0 && rest != Some(Duration::ZERO) {
         world.violate("sleeps on events that did not fit into the batch");
     }
-    if connections > world.limits.connections {
+    if connections > world.limits.max_connections {
         world.violate(format!("{connections} connections at once"));
     }
-    if let Some(max) = world.limits.per_peer {
+    if let Some(max) = world.limits.max_per_peer {
         let mut peers = HashMap::<IpAddr, usize>::new();
         for socket in world.sockets.iter().filter(|socket| socket.is_live()) {
             socket.ip.into_iter().for_each(|ip| *peers.entry(ip).or_default() += 1);
@@ -58,7 +58,7 @@ pub fn after_turn<K: Kernel>(simulation: &Simulation<K>) {
     }
     leftovers_take_turns(world);
     if is_quiet {
-        let is_full = connections >= world.limits.connections;
+        let is_full = connections >= world.limits.max_connections;
         nobody_is_kept_waiting(world, rest, is_full);
     }
 }
@@ -67,18 +67,18 @@ pub fn after_turn<K: Kernel>(simulation: &Simulation<K>) {
 fn out_of_bounds(world: &World, socket: &Socket) -> Option<String> {
     let limits = &world.limits;
     // What comes after our end by `close` is discarded at once.
-    if socket.read_this_turn > limits.budget && !socket.suffers(&["close"]) {
+    if socket.read_this_turn > limits.leftover_budget && !socket.suffers(&["close"]) {
         return Some("was read beyond its budget".into());
     }
     // What a handle asks for has a budget of its own.
-    if socket.written_this_turn > limits.budget && !socket.is_commanded {
+    if socket.written_this_turn > limits.leftover_budget && !socket.is_commanded {
         return Some("was written beyond its budget".into());
     }
     let view = socket.view.as_ref()?;
     if socket.service == Service::Echo && view.unsent > limits.high_water + socket.through_handle {
         return Some("is owed more than the high-water mark".into());
     }
-    if view.unsent > limits.unsent {
+    if view.unsent > limits.max_send_queue {
         return Some("is owed more than may ever be".into());
     }
     let is_exact = socket.through_handle == 0
@@ -114,7 +114,7 @@ fn leftovers_take_turns(world: &mut World) {
     }
 }
 
-fn is_talking(view: &View) -> bool {
+fn is_talking(view: &Snapshot) -> bool {
     !view.closed && (view.input == Input::Open || view.output == Output::Open)
 }
 
@@ -129,10 +129,10 @@ fn overdue(world: &World, socket: &Socket) -> Option<String> {
     let shared = |bound: Option<Duration>| bound.map(|bound| bound + bound / 5);
     let progress = socket.last_read.max(socket.last_write);
     if !socket.opened {
-        let is_late = passed(shared(Some(limits.connecting)), socket.born);
+        let is_late = passed(shared(Some(limits.connect_timeout)), socket.born);
         return is_late.then(|| "should have given up connecting".into());
     }
-    if passed(limits.lifetime, socket.born) {
+    if passed(limits.max_lifetime, socket.born) {
         return Some("has lived for too long".into());
     }
     if !socket.is_timed() {
@@ -141,17 +141,17 @@ fn overdue(world: &World, socket: &Socket) -> Option<String> {
     let is_lingering = view.closed && (view.input, view.output) == (Input::Open, Output::Shut);
     // Whoever half-closed and closed later has listened until then.
     let lingers_since = socket.deaf_since.unwrap_or_default().max(socket.shut_at);
-    if is_lingering && passed(Some(limits.linger), lingers_since) {
+    if is_lingering && passed(Some(limits.linger_timeout), lingers_since) {
         return Some("lingers for too long".into());
     }
-    let stall = limits.stall.or(limits.idle);
+    let stall = limits.write_timeout.or(limits.idle_timeout);
     let since = progress.max(socket.owed_since.unwrap_or_default());
     if view.unsent > 0 && passed(shared(stall), since) {
         return Some("stalls for too long".into());
     }
     if !is_lingering
         && view.unsent == 0
-        && passed(shared(limits.idle), progress.max(socket.shut_at))
+        && passed(shared(limits.idle_timeout), progress.max(socket.shut_at))
     {
         return Some("is idle for too long".into());
     }
@@ -179,7 +179,7 @@ fn stuck(world: &World, socket: &Socket) -> Option<String> {
 }
 
 /// What the loop must want of a peer, reckoned from the state and not taken from its word.
-fn wants_read(world: &World, socket: &Socket, view: &View) -> bool {
+fn wants_read(world: &World, socket: &Socket, view: &Snapshot) -> bool {
     let has_room = !view.congested && view.unsent < world.limits.high_water;
     let needs_no_room = view.closed || view.output != Output::Open || view.reads_while_congested;
     socket.opened
@@ -228,7 +228,7 @@ pub fn everybody_is_done<K: Kernel>(simulation: &Simulation<K>) {
     }
     let is_lost = |queue: &Queue| queue.exists && queue.closed && queue.broken.is_none();
     // Whoever has no slot left asks no listener, so none can be opened.
-    let is_full = simulation.reactor.connections() >= world.limits.connections;
+    let is_full = simulation.reactor.connections() >= world.limits.max_connections;
     // Under torture one may be broken for good.
     let is_whole = world.torture.is_none() && world.shutdown.is_none();
     if !is_full && is_whole && world.queues.iter().any(is_lost) {

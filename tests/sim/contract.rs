@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use campanile::{Event, Source};
+use campanile::sys::{Event, Source};
 
 /// Which half of a source was tried. A listener is read from: each connection is a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,10 +145,10 @@ impl Contract {
             return if is_nobody { Err("an event for nobody") } else { Ok(()) };
         };
         let end = self.end(id);
-        if event.is_plain && (end.is_eof || end.has_failed) {
+        if event.data_only && (end.is_eof || end.has_failed) {
             return Err("an event calls plain what has ended");
         }
-        end.is_odd |= !event.is_plain;
+        end.is_odd |= !event.data_only;
         if event.readable {
             (end.is_drained, end.unpaid) = (false, None);
         }

@@ -7,7 +7,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use campanile::{Accepted, Event, Kernel, Limits, Protocol, Reactor, Source};
+use campanile::{
+    Accepted, Limits, Protocol, Reactor,
+    sys::{Event, Kernel, Source},
+};
 
 use super::kernel::Sim;
 use super::socket::{Link, Service, Socket, Tape};
@@ -76,7 +79,7 @@ impl World {
     }
 
     fn with(selector: Selector, capacity: usize) -> World {
-        let limits = Limits { scratch: usize::MAX, ..Limits::default() };
+        let limits = Limits::default().read_buffer(usize::MAX);
         let world = world::World::new(selector, 0, capacity, limits);
         World { shared: Rc::new(RefCell::new(world)), is_excused: Cell::new(false) }
     }
@@ -158,7 +161,7 @@ impl World {
 
     /// An event that means nothing.
     pub fn stray_event(&self, source: Source) {
-        let event = Event { source, readable: true, writable: true, is_plain: false };
+        let event = Event { source, readable: true, writable: true, data_only: false };
         self.shared.borrow_mut().note(event);
     }
 
@@ -248,7 +251,7 @@ impl Client {
     pub fn stray(&self) {
         let key = self.socket(|socket| socket.key).expect("a stray event needs a connection");
         let source = Source::Connection(key);
-        let event = Event { source, readable: true, writable: true, is_plain: false };
+        let event = Event { source, readable: true, writable: true, data_only: false };
         self.world.borrow_mut().note(event);
     }
 

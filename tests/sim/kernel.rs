@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use campanile::{Address, CloseReason, ConnId, Event, Input, Kernel, Limits, Stream, View, Wake};
+use campanile::{
+    Address, CloseReason, ConnId, Limits,
+    sys::{Event, Input, Kernel, Snapshot, Stream, Wake},
+};
 
 use super::faults::{ENDS, HOLDS};
 use super::socket::Link;
@@ -188,7 +191,7 @@ impl Kernel for Sim {
         Ok(())
     }
 
-    fn look(&mut self, id: ConnId, view: impl FnOnce() -> View) {
+    fn observe(&mut self, id: ConnId, view: impl FnOnce() -> Snapshot) {
         let view = view();
         let world = &mut *self.world.borrow_mut();
         world.trace("look", id.ordinal() as usize, view.unsent);
@@ -253,7 +256,7 @@ impl Read for SimStream {
         self.begin("recv", buffer.len())?;
         let world = &mut *self.world.borrow_mut();
         let (sid, now, selector) = (self.sid, world.now, world.selector);
-        if buffer.len() > world.limits.scratch {
+        if buffer.len() > world.limits.read_buffer {
             world.violate(format!("socket {sid}: a read beyond scratch"));
         }
         let socket = &mut world.sockets[sid];
@@ -280,7 +283,7 @@ impl Read for SimStream {
         let count = buffer.len().min(unread).min(to_mark).min(short.unwrap_or(usize::MAX));
         socket.read_into(sid, &mut buffer[..count]);
         socket.read_this_turn += count;
-        if socket.unread() == 0 && count < buffer.len() && socket.is_plain() {
+        if socket.unread() == 0 && count < buffer.len() && socket.data_only() {
             // Only epoll's readers may lean on this; they need no WouldBlock for the next edge.
             if selector.is_epoll() {
                 socket.arm_read();

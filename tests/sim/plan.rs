@@ -139,25 +139,23 @@ fn limits(random: &mut Random) -> Limits {
         (picked > 0).then(|| Duration::from_millis(picked))
     };
     let high_water = random.pick(&[1, 2, 7, 64, 200, 1000]);
-    Limits {
-        connections: random.pick(&[1, 2, 3, 8, 100]),
-        per_peer: random.pick(&[None, None, None, Some(1), Some(3)]),
-        idle: millis(random, &[0, 0, 50, 1_000, 60_000]),
-        stall: millis(random, &[0, 0, 30, 500]),
-        linger: Duration::from_millis(random.pick(&[0, 20, 500, 2_000])),
-        linger_bytes: random.pick(&[0, 10, 500, 1 << 20]),
-        lifetime: millis(random, &[0, 0, 0, 300, 5_000]),
-        connecting: Duration::from_millis(random.pick(&[40, 1_000, 10_000])),
-        unsent: high_water + random.pick(&[2 * CHUNK, 50, 1 << 20]),
-        high_water,
-        low_water: random.below(high_water),
-        budget: random.pick(&[1, 3, 20, 300, 256 << 10]),
-        fresh_budget: random.pick(&[1, 2, 20, 100, 64 << 10]),
-        accepts: random.pick(&[1, 2, 256]),
-        scratch: random.pick(&[1, 5, 100, 4096]),
-        mailbox: random.pick(&[1, 3, 1024]),
-        ..Limits::default()
-    }
+    Limits::default()
+        .max_connections(random.pick(&[1, 2, 3, 8, 100]))
+        .max_per_peer(random.pick(&[None, None, None, Some(1), Some(3)]))
+        .idle_timeout(millis(random, &[0, 0, 50, 1_000, 60_000]))
+        .write_timeout(millis(random, &[0, 0, 30, 500]))
+        .linger_timeout(Duration::from_millis(random.pick(&[0, 20, 500, 2_000])))
+        .linger_bytes(random.pick(&[0, 10, 500, 1 << 20]))
+        .max_lifetime(millis(random, &[0, 0, 0, 300, 5_000]))
+        .connect_timeout(Duration::from_millis(random.pick(&[40, 1_000, 10_000])))
+        .max_send_queue(high_water + random.pick(&[2 * CHUNK, 50, 1 << 20]))
+        .high_water(high_water)
+        .low_water(random.below(high_water))
+        .leftover_budget(random.pick(&[1, 3, 20, 300, 256 << 10]))
+        .fresh_budget(random.pick(&[1, 2, 20, 100, 64 << 10]))
+        .max_accepts_per_turn(random.pick(&[1, 2, 256]))
+        .read_buffer(random.pick(&[1, 5, 100, 4096]))
+        .mailbox(random.pick(&[1, 3, 1024]))
 }
 
 fn action(random: &mut Random) -> Action {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use campanile::{Accepted, ConnId, Kernel, Reactor};
+use campanile::{Accepted, ConnId, Reactor, sys::Kernel};
 
 use super::check;
 use super::contract::Contract;
@@ -462,7 +462,7 @@ impl<K: Kernel> Simulation<K> {
 
     /// Whoever comes now is served as if nothing had been.
     fn probe(&mut self) {
-        let is_full = self.reactor.connections() >= self.world.borrow().limits.connections;
+        let is_full = self.reactor.connections() >= self.world.borrow().limits.max_connections;
         if is_full || self.world.borrow().shutdown.is_some() {
             return;
         }

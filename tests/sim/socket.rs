@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use campanile::View;
+use campanile::sys::Snapshot;
 
 use super::faults::Order;
 use super::random::said;
@@ -112,7 +112,7 @@ pub struct Socket {
     pub wakes_asked: usize,
     pub is_commanded: bool,
     pub wake: Option<Duration>,
-    pub view: Option<View>,
+    pub view: Option<Snapshot>,
 }
 
 impl Socket {
@@ -152,7 +152,7 @@ impl Socket {
     }
 
     /// As epoll would say it: nothing but data or room.
-    pub fn is_plain(&self) -> bool {
+    pub fn data_only(&self) -> bool {
         !self.fin && !self.was_reset && self.marks.is_empty() && self.link == Link::Up
     }
 

@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use campanile::{
-    Address, CloseReason, ConnId, Event, Kernel, Limits, Phase, Source, Stream, View, Wake,
+    Address, CloseReason, ConnId, Limits,
+    sys::{Event, Kernel, Phase, Snapshot, Source, Stream, Wake},
 };
 
 use super::contract::{Contract, Got, Half, Step};
@@ -111,7 +112,7 @@ impl<K: Kernel> Kernel for Traced<K> {
     type Stream = Numbered<K::Stream>;
     type Listener = Numbered<K::Listener>;
 
-    forward! { events capacity now waker phase look }
+    forward! { events capacity now waker phase observe }
 
     fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
         self.inner.poll(patience)?;

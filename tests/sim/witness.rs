@@ -201,20 +201,20 @@ fn wrong_reason(world: &Shared, sid: usize, reason: &CloseReason) -> Option<Stri
             wrong(!socket.eof || !(socket.shut || is_mute), "a half is open")
         }
         CloseReason::Aborted => wrong(!socket.asked_abort, "nobody asked"),
-        CloseReason::Idle => early(limits.idle, progress),
+        CloseReason::Idle => early(limits.idle_timeout, progress),
         CloseReason::Stalled => {
             let since = socket.last_write.max(socket.owed_since.unwrap_or_default());
-            early(limits.stall.or(limits.idle), since)
+            early(limits.write_timeout.or(limits.idle_timeout), since)
         }
         CloseReason::Lingered if socket.discarded > limits.linger_bytes => None,
         CloseReason::Lingered if socket.suffers(&HOLDS) => None,
         CloseReason::Lingered => {
-            early(Some(limits.linger), socket.shut_at.max(socket.deaf_since.unwrap_or(now)))
+            early(Some(limits.linger_timeout), socket.shut_at.max(socket.deaf_since.unwrap_or(now)))
         }
-        CloseReason::Expired => early(limits.lifetime, socket.born),
+        CloseReason::Expired => early(limits.max_lifetime, socket.born),
         CloseReason::Overflow => {
             let asked = socket.script.len() + socket.through_handle;
-            wrong(asked - socket.written <= limits.unsent, "it owes less")
+            wrong(asked - socket.written <= limits.max_send_queue, "it owes less")
         }
         CloseReason::Shutdown => match world.shutdown {
             Some((at, grace)) => early(Some(grace), at),
@@ -224,7 +224,7 @@ fn wrong_reason(world: &Shared, sid: usize, reason: &CloseReason) -> Option<Stri
             if socket.opened {
                 Some("it was open".into())
             } else {
-                early(Some(limits.connecting), socket.born)
+                early(Some(limits.connect_timeout), socket.born)
             }
         }
         CloseReason::ConnectFailed(_) => wrong(socket.opened, "it was open"),

@@ -8,7 +8,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use campanile::{ConnId, Event, Limits, Source};
+use campanile::{
+    ConnId, Limits,
+    sys::{Event, Source},
+};
 
 use super::faults::{ENDS, Order};
 use super::kernel::Bell;
@@ -189,7 +192,7 @@ impl World {
 
     /// Whether a peer has as many connections as it may have.
     pub fn is_crowded(&self, ip: Option<IpAddr>) -> bool {
-        let (Some(max), Some(_)) = (self.limits.per_peer, ip) else { return false };
+        let (Some(max), Some(_)) = (self.limits.max_per_peer, ip) else { return false };
         self.sockets.iter().filter(|socket| socket.is_live() && socket.ip == ip).count() >= max
     }
 
@@ -239,7 +242,7 @@ impl World {
 
     /// Notes an event; a source has one waiting at most.
     fn push(&mut self, source: Source, readable: bool, writable: bool) {
-        self.note(Event { source, readable, writable, is_plain: true });
+        self.note(Event { source, readable, writable, data_only: true });
     }
 
     /// The same of an event that may be more than data or room.
@@ -248,7 +251,7 @@ impl World {
             Some(ready) => {
                 ready.readable |= event.readable;
                 ready.writable |= event.writable;
-                ready.is_plain &= event.is_plain;
+                ready.data_only &= event.data_only;
             }
             None => self.ready.push_back(event),
         }
@@ -340,7 +343,7 @@ impl World {
     /// A connection is accepted. At the limit, no listener may be passed over more often than there
     /// are others.
     pub fn take_turn(&mut self, listener: usize) {
-        let is_full = self.open >= self.limits.connections;
+        let is_full = self.open >= self.limits.max_connections;
         for at in 0..self.queues.len() {
             let is_told = !self.ready.iter().any(|ready| ready.source == Source::Listener(at));
             let is_open = !self.is_locked(at);
@@ -418,7 +421,7 @@ impl World {
             _ => None,
         };
         let socket = sid.map(|sid| &self.sockets[sid]);
-        event.is_plain &= self.selector.is_epoll() && socket.is_some_and(Socket::is_plain);
+        event.data_only &= self.selector.is_epoll() && socket.is_some_and(Socket::data_only);
         if let (Selector::Epoll, Some(socket)) = (self.selector, socket) {
             // The mask is what holds now, not what held when the event was noted.
             event.readable |= socket.is_readable() || !socket.marks.is_empty();
@@ -449,7 +452,7 @@ impl World {
             1 => Source::Waker,
             _ => Source::Connection(self.random.below(self.keys.len() + 2)),
         };
-        self.batch.push(Event { source, readable, writable, is_plain: false });
+        self.batch.push(Event { source, readable, writable, data_only: false });
     }
 
     /// Our end wrote `bytes`: they must be what its protocol, or a handle, asked for.

@@ -45,7 +45,7 @@ fn read_now(client: &mut TcpStream) -> (Vec<u8>, Option<End>) {
 
 /// A server whose clock only the test moves, and with no bound that it would run into.
 fn by_hand() -> TestServer {
-    let limits = Limits { idle: None, stall: None, linger: 2 * HOUR, ..Limits::default() };
+    let limits = Limits::default().idle_timeout(None).write_timeout(None).linger_timeout(2 * HOUR);
     TestServer::builder().limits(limits).manual_time().start()
 }
 

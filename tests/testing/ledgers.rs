@@ -69,7 +69,7 @@ fn it_is_written_down_who_ended_first_and_how() {
 
 #[test]
 fn a_reader_who_does_not_read_costs_short_writes_and_time_unread() {
-    let limits = Limits { send_buffer: Some(4096), ..Limits::default() };
+    let limits = Limits::default().send_buffer(Some(4096));
     let server = TestServer::builder().limits(limits).manual_time().start();
     let mut client = server.echo().connect();
     let bytes = pattern(2 << 20);
@@ -105,7 +105,7 @@ fn of_many_writes_the_sizes_of_the_first_are_kept() {
 
 #[test]
 fn who_is_refused_before_being_served_is_written_down_too() {
-    let limits = Limits { per_peer: Some(1), ..Limits::default() };
+    let limits = Limits::default().max_per_peer(Some(1));
     let server = TestServer::builder().limits(limits).start();
     let first = server.echo().connect();
     eventually("the accept", || (server.echo().accepted() == 1).then_some(()));

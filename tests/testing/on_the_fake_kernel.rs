@@ -101,7 +101,7 @@ fn a_wait_of_ours_wakes_the_loop_no_more_often_than_it_ends() {
 
 #[test]
 fn a_stalled_writer_is_ended_by_the_stall_bound() {
-    let limits = Limits { stall: Some(Duration::from_secs(5)), ..Limits::default() };
+    let limits = Limits::default().write_timeout(Duration::from_secs(5));
     let mut stage = Stage::new(0, limits);
     stage.fault("echo: stall after 3 bytes");
     let client = stage.world.connect(1);
@@ -130,7 +130,7 @@ fn a_read_that_a_trigger_cuts_short_loses_nothing() {
 
 #[test]
 fn after_a_close_the_client_has_the_linger_time_to_end() {
-    let limits = Limits { linger: Duration::from_secs(2), ..Limits::default() };
+    let limits = Limits::default().linger_timeout(Duration::from_secs(2));
     let mut stage = Stage::new(0, limits);
     stage.fault("echo: close after 3 bytes");
     let client = stage.world.connect(1);
@@ -188,7 +188,7 @@ fn a_reader_of_the_book_hears_of_everything_at_once() {
 
 /// Four hundred connections of all kinds under faults of all kinds.
 fn crowd(seed: u64) -> Vec<Ledger> {
-    let limits = Limits { idle: Some(Duration::from_secs(20)), ..Limits::default() };
+    let limits = Limits::default().idle_timeout(Duration::from_secs(20));
     let mut stage = Stage::new(seed, limits);
     for text in [
         "echo 10%: reset after 5 bytes",
@@ -246,7 +246,7 @@ fn from_one_seed_come_the_same_ledgers() {
 #[test]
 fn a_gap_without_an_end_never_ends() {
     const AGES: Duration = Duration::from_secs(500 * 86_400);
-    let endless = Limits { idle: None, linger: Duration::MAX, ..Limits::default() };
+    let endless = Limits::default().idle_timeout(None).linger_timeout(Duration::MAX);
     for (fault, expected) in [
         ("echo: slice 3/18446744073709551615s", &b"Hel"[..]),
         // No clock counts so far, and one that counts a little further does.
@@ -278,7 +278,7 @@ fn a_fault_that_closes_waits_for_the_peer_as_long_as_the_linger_timeout_says() {
         (Duration::from_secs(u64::MAX), false),
         (Duration::MAX, false),
     ] {
-        let limits = Limits { idle: None, linger, ..Limits::default() };
+        let limits = Limits::default().idle_timeout(None).linger_timeout(linger);
         let mut stage = Stage::new(0, limits);
         stage.fault("echo: close after 5 bytes");
         let client = stage.world.connect(1);

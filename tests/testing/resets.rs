@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 
 use campanile::testing::{Book, Faulty, Plan, Side, TestServer};
-use campanile::{Limits, Mio, Reactor, echo};
+use campanile::{Limits, Reactor, echo, sys::Mio};
 
 use super::effects::{End, read_to_end};
 use crate::common::namespace::LINK_LOCAL;
@@ -23,7 +23,7 @@ const TOGETHER: usize = 10;
 /// Has that many connections reset after `size` bytes: each client gets them, and the reset.
 fn check(size: usize, times: usize) {
     // However busy the machine is, each gets the time to read.
-    let limits = Limits { linger: DEADLINE, ..Limits::default() };
+    let limits = Limits::default().linger_timeout(DEADLINE);
     let server = TestServer::builder().limits(limits).start();
     let _guard = server.echo().always(&*format!("reset after {size} bytes"));
     let bytes = pattern(size);
@@ -74,7 +74,7 @@ fn after_1_mebibyte() {
 
 #[test]
 fn a_reader_who_is_slow_gets_all_of_it_too() {
-    let limits = Limits { linger: DEADLINE, ..Limits::default() };
+    let limits = Limits::default().linger_timeout(DEADLINE);
     let server = TestServer::builder().limits(limits).start();
     server.echo().once("reset after 1MiB");
     let mut client = server.echo().connect();
@@ -148,8 +148,7 @@ fn over_every_kind_of_address_of_a_listener_for_all() {
     let (plan, book) = (Plan::new(0), Book::new(10));
     plan.add("echo: reset after 1MiB".parse().unwrap()).unwrap();
     let kernel = Faulty::new(Mio::new(64).unwrap(), &plan, &book);
-    let mut reactor =
-        Reactor::with_kernel(kernel, Limits { linger: DEADLINE, ..Limits::default() });
+    let mut reactor = Reactor::with_kernel(kernel, Limits::default().linger_timeout(DEADLINE));
     book.serving("echo");
     reactor.listen_on(listener, echo()).unwrap();
     let handle = reactor.handle();

@@ -166,7 +166,7 @@ fn a_wrong_fault_is_told_where_it_was_written() {
 
 #[test]
 fn timeouts_pass_only_when_the_test_says_so() {
-    let limits = Limits { idle: Some(Duration::from_secs(300)), ..Limits::default() };
+    let limits = Limits::default().idle_timeout(Duration::from_secs(300));
     let server = TestServer::builder().limits(limits).manual_time().start();
     let mut client = server.echo().connect();
     ping(&mut client, b"x");

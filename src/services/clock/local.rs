@@ -191,7 +191,7 @@ fn read_zone(path: &Path) -> io::Result<TimeZone> {
 fn parse_zone(file: &[u8]) -> Result<TimeZone, String> {
     let zone = TimeZone::tzif("", file)
         .map_err(|error| format!("not a valid TZif file (RFC 9636): {error}"))?;
-    if is_plain(file) != Some(true) {
+    if data_only(file) != Some(true) {
         let reason = "its leap seconds, its initial summer time or the order of its transitions";
         return Err(format!("a TZif file that is not supported because of {reason}"));
     }
@@ -228,7 +228,7 @@ fn parse_rule(text: &str) -> Result<TimeZone, String> {
 ///
 /// They differ if it counts leap seconds, if its transitions are out of order, or if the time
 /// before the first transition is summer time.
-fn is_plain(file: &[u8]) -> Option<bool> {
+fn data_only(file: &[u8]) -> Option<bool> {
     let counts = |block: &[u8]| -> Option<[usize; 6]> {
         let mut counts = [0; 6];
         for (count, bytes) in counts.iter_mut().zip(block.get(20..44)?.chunks_exact(4)) {

@@ -293,7 +293,7 @@ mod tests {
         plan.add("echo: reset after 1MiB".parse().unwrap()).unwrap();
         let mut kernel = Faulty::new(Mio::new(64).unwrap(), &plan, &book);
         Rc::get_mut(&mut kernel.turn).unwrap().unacked = unacked;
-        let limits = Limits { linger: Duration::from_secs(30), ..Limits::default() };
+        let limits = Limits::default().linger_timeout(Duration::from_secs(30));
         let mut reactor = Reactor::with_kernel(kernel, limits);
         book.serving("echo");
         reactor.listen_on(listener, echo()).unwrap();

@@ -12,7 +12,7 @@
 //! - `instructions`: instructions in user space, counted by callgrind.
 //! - `sizes`: the size of the program and the time it takes to start.
 //! - `budgets`: latency and CPU time of the library with several values of `Limits::fresh_budget` and
-//!   `Limits::budget`. Not part of `all`; takes ten minutes, or two with `--quick`.
+//!   `Limits::leftover_budget`. Not part of `all`; takes ten minutes, or two with `--quick`.
 //!
 //! The server is pinned to one CPU and the load to the other. Rounds of the server and of the floors
 //! alternate, and a ratio is the median of the rounds' ratios: ratios hold from machine to machine,
@@ -158,7 +158,7 @@ fn serve_library(budgets: &[&str]) -> io::Result<()> {
     if let [fresh, leftover] = budgets {
         let kib = |word: &str| word.parse::<usize>().map_err(io::Error::other);
         limits.fresh_budget = kib(fresh)? << 10;
-        limits.budget = kib(leftover)? << 10;
+        limits.leftover_budget = kib(leftover)? << 10;
     }
     let mut reactor = campanile::Reactor::with_limits(limits)?;
     let clock = campanile::Clock::system();

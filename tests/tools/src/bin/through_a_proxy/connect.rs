@@ -86,7 +86,7 @@ impl Relay {
         let (tell, told) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut reactor =
-                Reactor::with_limits(Limits { mailbox: 100_000, ..Limits::default() })?;
+                Reactor::with_limits(Limits::default().mailbox(100_000))?;
             let newcomers = Rc::new(RefCell::new(Vec::new()));
             let (waiting, handle) = (newcomers.clone(), reactor.handle());
             let addr = reactor.listen("127.0.0.1:0", move |new: &Accepted| {

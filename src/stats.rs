@@ -34,7 +34,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub(super) fn count(&mut self, reason: &CloseReason, bytes_in: u64, bytes_out: u64) {
+    pub(crate) fn count(&mut self, reason: &CloseReason, bytes_in: u64, bytes_out: u64) {
         self.closed += 1;
         self.peer_resets += u64::from(reason.is_peer_reset());
         self.our_resets += u64::from(reason.wants_reset());

@@ -1,83 +1,10 @@
-//! The output of a protocol: its bytes ([`SendQueue`]) and its requests ([`Outbox`]).
+//! [`Outbox`]: the bytes and the requests of a protocol.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-// ANCHOR: send-queue
-/// Bytes that wait to be sent, oldest first. Invariant: `head < bytes.len()`, or both are 0.
-#[derive(Debug, Default)]
-pub(crate) struct SendQueue {
-    bytes: Vec<u8>,
-    head: usize,
-}
-
-impl SendQueue {
-    pub(crate) fn unsent(&self) -> &[u8] {
-        &self.bytes[self.head..]
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.head
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        // By the invariant: `consume` clears a queue that has nothing left.
-        self.bytes.is_empty()
-    }
-
-    /// Returns whether the queue has storage of its own; an empty one can have some, too.
-    pub(crate) fn has_storage(&self) -> bool {
-        self.bytes.capacity() > 0
-    }
-
-    /// Queues all of `more`. The capacity stays below twice the largest length of the queue.
-    #[cold] // saves 32 instructions an echo
-    pub(crate) fn append(&mut self, more: &[u8]) {
-        if self.bytes.len() + more.len() > self.bytes.capacity() {
-            self.make_room(more.len());
-        }
-        self.bytes.extend_from_slice(more);
-    }
-
-    /// Drops the sent prefix, only when the queue grows. Shifting after every write would be quadratic.
-    /// Never shifting would keep every byte for a peer that is always a little behind.
-    fn make_room(&mut self, more: usize) {
-        let needed = self.len() + more;
-        if needed <= self.bytes.capacity() && self.head >= self.bytes.len() / 2 {
-            self.bytes.drain(..self.head);
-        } else {
-            let spare = if self.is_empty() { 0 } else { needed / 2 };
-            let mut bytes = Vec::with_capacity(needed + spare);
-            bytes.extend_from_slice(self.unsent());
-            self.bytes = bytes;
-        }
-        self.head = 0;
-    }
-
-    /// Moves the cursor past the first `count` bytes, which were sent.
-    pub(crate) fn consume(&mut self, count: usize) {
-        self.head += count;
-        if self.head == self.bytes.len() {
-            self.bytes.clear();
-            self.head = 0;
-        }
-    }
-
-    /// Queues `first` before everything else.
-    pub(crate) fn prepend(&mut self, first: &[u8]) {
-        self.bytes.splice(..self.head, first.iter().copied());
-        self.head = 0;
-    }
-
-    /// Gives back storage beyond `capacity` bytes, or beyond the bytes that are left.
-    fn shrink(&mut self, capacity: usize) {
-        if self.bytes.capacity() > capacity {
-            self.bytes.drain(..self.head);
-            self.head = 0;
-            self.bytes.shrink_to(capacity);
-        }
-    }
-}
+use super::{Address, ConnId, Protocol};
+use crate::send_queue::SendQueue;
 
 /// Whether the peer may still send.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +46,53 @@ pub(crate) struct State {
     pub(crate) congested: bool,
 }
 
+/// What a protocol asks of the reactor, besides its own connection.
+#[derive(Default)]
+pub(crate) struct Requests {
+    pub(crate) list: Vec<Request>,
+    /// The bytes of all messages, one after the other.
+    pub(crate) bytes: Vec<u8>,
+}
+
+pub(crate) enum Request {
+    /// This many bytes for that connection.
+    Message(ConnId, usize),
+    Wake(ConnId),
+    Connect(Address, Box<dyn Protocol>),
+}
+
+impl std::fmt::Debug for Requests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Requests").field("count", &self.list.len()).finish_non_exhaustive()
+    }
+}
+
+impl Requests {
+    /// Adds the requests of `other`, and empties it.
+    fn append(&mut self, other: &mut Requests) {
+        self.list.append(&mut other.list);
+        self.bytes.append(&mut other.bytes);
+    }
+}
+
+/// The timeouts that a protocol has set for its own connection. The outer `None` is the listener's or
+/// the reactor's limit, the inner one is no timeout.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timeouts {
+    pub(crate) idle: Option<Option<Duration>>,
+    pub(crate) write: Option<Option<Duration>>,
+    pub(crate) linger: Option<Option<Duration>>,
+}
+
+impl Timeouts {
+    /// Takes over what `newer` sets.
+    pub(crate) fn update(&mut self, newer: Timeouts) {
+        self.idle = newer.idle.or(self.idle);
+        self.write = newer.write.or(self.write);
+        self.linger = newer.linger.or(self.linger);
+    }
+}
+
 /// The bytes and requests of a protocol: plain data, without a socket, a lifetime or a clock.
 ///
 /// The connection lends an outbox for the length of one call and applies the requests after it, so a
@@ -133,6 +107,7 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub struct Outbox {
     pub(crate) now: Instant,
+    pub(crate) id: ConnId,
     /// During a call, the connection's send queue; between two calls, spare storage.
     queue: SendQueue,
     /// The address and length of the read buffer, which holds the data of a call.
@@ -141,39 +116,68 @@ pub struct Outbox {
     /// It is written from there without a copy, before the queue.
     borrowed: (usize, usize),
     high_water: usize,
+    low_water: usize,
+    max_send_queue: usize,
     state: State,
     timer: Option<Instant>,
     pub(crate) aborted: bool,
-    /// The protocol has closed, aborted, or changed its timer in this call.
+    /// One `send` was larger than the send queue may be.
+    pub(crate) overflowed: bool,
+    /// In this call the protocol has closed, aborted, overflowed, or set a timer or a timeout.
     pub(crate) has_requests: bool,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) requests: Requests,
 }
 
 impl Outbox {
-    /// Creates an outbox to test a protocol with. Its high-water mark is that of
+    /// Creates an outbox to test a protocol with. Its bounds are those of
     /// [`Limits::default`](crate::Limits).
     pub fn new(now: Instant) -> Outbox {
         Outbox::with_high_water(now, 64 * 1024)
     }
 
-    /// Creates an outbox that is congested once `high_water` bytes are unsent.
+    /// Creates an outbox that is congested once `high_water` bytes are unsent. Its low-water mark is a
+    /// quarter of that.
     pub fn with_high_water(now: Instant, high_water: usize) -> Outbox {
         Outbox {
             now,
+            id: ConnId { key: 0, ordinal: 0 },
             queue: SendQueue::default(),
             read_buffer: (0, 0),
             borrowed: (0, 0),
             high_water,
+            low_water: high_water / 4,
+            max_send_queue: 1 << 20,
             state: State::default(),
             timer: None,
             aborted: false,
+            overflowed: false,
             has_requests: false,
+            timeouts: Timeouts::default(),
+            requests: Requests::default(),
         }
     }
 
     /// Creates an outbox that does not copy what is sent from `read_buffer`, which must not move.
-    pub(crate) fn over(now: Instant, high_water: usize, read_buffer: &[u8]) -> Outbox {
+    pub(crate) fn over(now: Instant, read_buffer: &[u8]) -> Outbox {
         let read_buffer = (read_buffer.as_ptr() as usize, read_buffer.len());
-        Outbox { read_buffer, ..Outbox::with_high_water(now, high_water) }
+        Outbox { read_buffer, ..Outbox::with_high_water(now, 1) }
+    }
+
+    pub(crate) fn set_bounds(
+        &mut self,
+        high_water: usize,
+        low_water: usize,
+        max_send_queue: usize,
+    ) {
+        self.high_water = high_water;
+        self.low_water = low_water;
+        self.max_send_queue = max_send_queue;
+    }
+
+    /// Returns the id of this connection. In an outbox made by [`Outbox::new`] its number is 0.
+    pub fn id(&self) -> ConnId {
+        self.id
     }
 
     // ANCHOR: send
@@ -183,15 +187,19 @@ impl Outbox {
     /// kernel does not take at once are kept and sent when it does. Does nothing after
     /// [`close`](Outbox::close), [`half_close`](Outbox::half_close) and [`abort`](Outbox::abort).
     ///
-    /// A connection may keep at most [`Limits::unsent`](crate::Limits::unsent) unsent bytes, 1 MiB by
-    /// default; more resets it ([`Overflow`](crate::CloseReason::Overflow)). So send a long reply in
-    /// pieces, while `!out.is_congested()`, and continue in
-    /// [`on_drain`](crate::Protocol::on_drain).
+    /// A connection may keep at most [`Limits::max_send_queue`](crate::Limits::max_send_queue) unsent
+    /// bytes, 1 MiB by default. More reset it ([`Overflow`](crate::CloseReason::Overflow)), and a single
+    /// call with more is refused before it is copied. So send a long reply in pieces, while
+    /// `!out.is_congested()`, and continue in [`on_drain`](crate::Protocol::on_drain).
     pub fn send(&mut self, bytes: &[u8]) {
         if self.state.output != Output::Open {
             return;
         }
         if !self.borrow(bytes) {
+            if bytes.len() > self.max_send_queue {
+                (self.overflowed, self.has_requests) = (true, true);
+                return;
+            }
             self.queue.append(bytes);
         }
         // Set here and not after the flush: otherwise a producer whose output fits the socket would
@@ -222,14 +230,34 @@ impl Outbox {
         self.borrowed.1 + self.queue.len()
     }
 
-    /// Returns the bytes queued in an outbox made by [`Outbox::new`], for assertions in a test.
+    /// Returns the queued bytes, for assertions in a unit test. During a call of the loop, bytes of its
+    /// read buffer that were sent first are not among them.
     pub fn queued(&self) -> &[u8] {
         self.queue.unsent()
     }
 
+    /// Removes up to `count` queued bytes as if the kernel had taken them, for a unit test. Returns true
+    /// if the queue has fallen to low water: then the loop would call
+    /// [`on_drain`](crate::Protocol::on_drain).
+    ///
+    /// ```
+    /// # use campanile::Outbox;
+    /// let mut out = Outbox::with_high_water(std::time::Instant::now(), 8);
+    /// out.send(b"12345678");
+    /// assert!(out.is_congested());
+    /// assert!(!out.drain(5) && out.drain(1) && !out.is_congested());
+    /// assert_eq!(out.queued(), b"78");
+    /// ```
+    pub fn drain(&mut self, count: usize) -> bool {
+        self.queue.consume(count.min(self.queue.len()));
+        let has_drained = self.state.congested && self.queue.len() <= self.low_water;
+        self.state.congested &= !has_drained;
+        has_drained
+    }
+
     /// Returns whether the send queue has reached high water. A producer stops here and continues in
     /// [`on_drain`](crate::Protocol::on_drain). Meanwhile the peer is not read, unless
-    /// [`resume`](Outbox::resume) was called.
+    /// [`read_while_congested`](Outbox::read_while_congested) was called.
     pub fn is_congested(&self) -> bool {
         self.state.congested
     }
@@ -263,18 +291,26 @@ impl Outbox {
         self.state.closed
     }
 
+    /// Returns whether our half has ended or will end after the queued bytes: by
+    /// [`half_close`](Outbox::half_close), [`close`](Outbox::close) or [`abort`](Outbox::abort).
+    pub fn is_half_closed(&self) -> bool {
+        self.state.output != Output::Open
+    }
+
+    /// Returns whether [`abort`](Outbox::abort) was called.
+    pub fn is_aborted(&self) -> bool {
+        self.aborted
+    }
+
     /// Stops reading the peer until [`resume`](Outbox::resume), for a protocol that cannot pass its
     /// data on: the peer experiences back-pressure. Its EOF is not read meanwhile either.
     pub fn pause(&mut self) {
         self.state.paused = !self.state.closed;
     }
 
-    /// Reads the peer again, from now on also while the outbox is congested: a protocol that pauses
-    /// and resumes bounds by itself what it reads. A relay must, because it sends on one connection
-    /// what it reads on another: two relays that wait for each other to read would wait for ever.
+    /// Ends [`pause`](Outbox::pause).
     pub fn resume(&mut self) {
         self.state.paused = false;
-        self.state.reads_while_congested = true;
     }
 
     /// Returns whether [`pause`](Outbox::pause) is in force.
@@ -282,31 +318,137 @@ impl Outbox {
         self.state.paused
     }
 
+    /// Sets whether the peer is read while the outbox is congested. Default: false.
+    ///
+    /// A relay needs it, because it sends on one connection what it reads on another: two relays that
+    /// wait for each other to read would wait for ever. A protocol that sets it must bound what it
+    /// queues, for example with [`pause`](Outbox::pause).
+    pub fn read_while_congested(&mut self, on: bool) {
+        self.state.reads_while_congested = on;
+    }
+
     /// Returns the time of this turn of the loop, the same for every connection in it.
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// Requests a call of [`on_wake`](crate::Protocol::on_wake) at `deadline`. A connection has one
-    /// such deadline; a later request replaces an earlier one.
-    pub fn wake_at(&mut self, deadline: Instant) {
+    /// Requests a call of [`on_timer`](crate::Protocol::on_timer) at `deadline`. A connection has one
+    /// timer; a later request replaces an earlier one.
+    pub fn timer_at(&mut self, deadline: Instant) {
         self.set_timer(Some(deadline));
     }
 
-    /// Requests a call of [`on_wake`](crate::Protocol::on_wake) after `delay`. If the time
-    /// of the call is beyond what a clock can hold, no wake-up is set.
-    pub fn wake_after(&mut self, delay: Duration) {
+    /// Requests a call of [`on_timer`](crate::Protocol::on_timer) after `delay`. If the time of the call
+    /// is beyond what a clock can hold, no timer is set.
+    pub fn timer_after(&mut self, delay: Duration) {
         self.set_timer(self.now.checked_add(delay));
     }
 
-    /// Cancels the request for a wake-up.
-    pub fn cancel_wake(&mut self) {
+    /// Cancels the timer.
+    pub fn cancel_timer(&mut self) {
         self.set_timer(None);
     }
 
-    /// Returns the requested deadline, if any.
-    pub fn wake(&self) -> Option<Instant> {
+    /// Returns the time of the timer, if one is set.
+    pub fn timer(&self) -> Option<Instant> {
         self.timer
+    }
+
+    /// Sets this connection's [`Limits::idle_timeout`](crate::Limits::idle_timeout).
+    pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
+        self.set_timeouts(Timeouts { idle: Some(timeout), ..Timeouts::default() });
+    }
+
+    /// Sets this connection's [`Limits::write_timeout`](crate::Limits::write_timeout).
+    pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.set_timeouts(Timeouts { write: Some(timeout), ..Timeouts::default() });
+    }
+
+    /// Sets this connection's [`Limits::linger_timeout`](crate::Limits::linger_timeout).
+    pub fn set_linger_timeout(&mut self, timeout: Duration) {
+        self.set_timeouts(Timeouts { linger: Some(Some(timeout)), ..Timeouts::default() });
+    }
+
+    fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.timeouts.update(timeouts);
+        self.has_requests = true;
+    }
+
+    /// Passes `bytes` to the protocol of another connection of this reactor, which is called with
+    /// [`on_message`](crate::Protocol::on_message) after this call, usually in the same turn. If that
+    /// connection is gone, the bytes are dropped and [`Stats::gone`](crate::Stats::gone) counts them.
+    pub fn message(&mut self, id: ConnId, bytes: &[u8]) {
+        self.requests.bytes.extend_from_slice(bytes);
+        self.requests.list.push(Request::Message(id, bytes.len()));
+    }
+
+    /// Requests a call of [`on_wake`](crate::Protocol::on_wake) of another connection's protocol, after
+    /// this call.
+    pub fn wake(&mut self, id: ConnId) {
+        self.requests.list.push(Request::Wake(id));
+    }
+
+    /// Begins to connect to `addr` after this call, as
+    /// [`Reactor::connect`](crate::Reactor::connect) does. The new protocol learns its id in
+    /// [`on_open`](crate::Protocol::on_open), and a failure in
+    /// [`on_close`](crate::Protocol::on_close).
+    pub fn connect(&mut self, addr: impl Into<Address>, protocol: impl Protocol) {
+        self.requests.list.push(Request::Connect(addr.into(), Box::new(protocol)));
+    }
+
+    /// Returns the messages for other connections that were not passed on yet, for assertions in a unit
+    /// test.
+    pub fn messages(&self) -> impl Iterator<Item = (ConnId, &[u8])> {
+        let mut start = 0;
+        self.requests.list.iter().filter_map(move |request| {
+            let Request::Message(id, length) = request else {
+                return None;
+            };
+            start += length;
+            Some((*id, &self.requests.bytes[start - length..start]))
+        })
+    }
+
+    /// Creates an empty outbox for a protocol that this one wraps. It has the same id, time, timer and
+    /// bounds, and it is congested and paused as this one is.
+    ///
+    /// The wrapper calls the inner protocol with it, sends [`queued`](Outbox::queued) in its own form,
+    /// and then passes it to [`adopt`](Outbox::adopt).
+    pub fn nested(&self) -> Outbox {
+        let State { congested, paused, reads_while_congested, .. } = self.state;
+        Outbox {
+            id: self.id,
+            timer: self.timer,
+            low_water: self.low_water,
+            max_send_queue: self.max_send_queue,
+            state: State { congested, paused, reads_while_congested, ..State::default() },
+            ..Outbox::with_high_water(self.now, self.high_water)
+        }
+    }
+
+    /// Applies the requests of a [`nested`](Outbox::nested) outbox to this one: timer, timeouts, pause,
+    /// messages and connections, and the end of our half, a close or an abort. Its queued bytes are the
+    /// wrapper's to send, before this call.
+    pub fn adopt(&mut self, mut inner: Outbox) {
+        self.requests.append(&mut inner.requests);
+        if inner.timer != self.timer {
+            self.set_timer(inner.timer);
+        }
+        if inner.timeouts != Timeouts::default() {
+            self.set_timeouts(inner.timeouts);
+        }
+        self.state.paused = inner.state.paused && !self.state.closed;
+        self.state.reads_while_congested = inner.state.reads_while_congested;
+        if inner.overflowed {
+            (self.overflowed, self.has_requests) = (true, true);
+        }
+        if inner.aborted {
+            self.abort();
+        } else if inner.state.closed {
+            self.close();
+        } else if inner.is_half_closed() {
+            self.half_close();
+        }
     }
 
     fn set_timer(&mut self, timer: Option<Instant>) {
@@ -328,6 +470,7 @@ impl Outbox {
         self.state = state;
         self.timer = timer;
         self.aborted = false;
+        self.overflowed = false;
         self.has_requests = false;
         self.borrowed.1 = 0;
     }
@@ -360,135 +503,16 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{ErrorKind, Write};
-
-    /// Takes `chunk` bytes a call and refuses after `room` bytes.
-    struct Sink {
-        taken: Vec<u8>,
-        chunk: usize,
-        room: usize,
-    }
-
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let n = bytes.len().min(self.chunk).min(self.room);
-            if n == 0 {
-                return Err(ErrorKind::WouldBlock.into());
-            }
-            self.room -= n;
-            self.taken.extend_from_slice(&bytes[..n]);
-            Ok(n)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// Returns true once everything is sent.
-    fn flush(queue: &mut SendQueue, sink: &mut Sink) -> bool {
-        while !queue.is_empty() {
-            match sink.write(queue.unsent()) {
-                Ok(taken) => queue.consume(taken),
-                Err(_) => return false,
-            }
-        }
-        true
-    }
 
     fn pattern(len: usize) -> Vec<u8> {
         (0..len).map(|i| (i * 7 % 251) as u8).collect()
     }
 
-    #[test]
-    fn every_size_of_append_and_of_write_delivers_the_same_bytes() {
-        let bytes = pattern(97);
-        for piece in 1..=bytes.len() {
-            for chunk in 1..=bytes.len() {
-                let mut buffer = SendQueue::default();
-                let mut sink = Sink { taken: Vec::new(), chunk, room: 0 };
-                for part in bytes.chunks(piece) {
-                    buffer.append(part);
-                    sink.room = piece / 2 + 1;
-                    flush(&mut buffer, &mut sink);
-                }
-                sink.room = usize::MAX;
-                assert!(flush(&mut buffer, &mut sink));
-                assert_eq!(sink.taken, bytes, "append {piece}, write {chunk}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_reader_always_a_little_behind_never_makes_us_keep_twice_what_is_owed() {
-        let mut buffer = SendQueue::default();
-        let mut sink = Sink { taken: Vec::new(), chunk: usize::MAX, room: 0 };
-        let piece = pattern(16 * 1024);
-        let (mut sent, mut most_owed) = (0, 0);
-        buffer.append(&pattern(37 * 1024));
-        while sent < 100 << 20 {
-            buffer.append(&piece);
-            most_owed = most_owed.max(buffer.len());
-            assert!(buffer.bytes.capacity() < 2 * most_owed, "{}", buffer.bytes.capacity());
-            sink.room = piece.len();
-            sink.taken.clear();
-            assert!(!flush(&mut buffer, &mut sink));
-            sent += piece.len();
-        }
-    }
-
-    /// Appends, and says how many bytes were moved for it.
-    fn moved(buffer: &mut SendQueue, more: &[u8]) -> usize {
-        let (at, len) = (buffer.unsent().as_ptr(), buffer.len());
-        buffer.append(more);
-        if buffer.unsent().as_ptr() == at { 0 } else { len }
-    }
-
-    #[test]
-    fn what_fits_is_not_moved_and_what_grows_is_moved_a_few_times_at_most() {
-        let mut buffer = SendQueue::default();
-        buffer.append(&pattern(10));
-        buffer.append(&pattern(5));
-        let room = buffer.bytes.capacity() - buffer.len();
-        assert_eq!(moved(&mut buffer, &pattern(room)), 0, "it just fits");
-        let grown: usize = (0..1000).map(|_| moved(&mut buffer, &[7; 1000])).sum();
-        assert!(grown < 3 * buffer.len(), "{grown} bytes moved for {}", buffer.len());
-    }
-
-    #[test]
-    fn a_reader_always_far_behind_costs_no_move_for_each_write() {
-        let mut buffer = SendQueue::default();
-        let mut sink = Sink { taken: Vec::new(), chunk: usize::MAX, room: 0 };
-        buffer.append(&pattern(100_000));
-        let mut moves = 0;
-        for _ in 0..1000 {
-            sink.room = 100;
-            flush(&mut buffer, &mut sink);
-            moves += moved(&mut buffer, &[7; 100]);
-        }
-        assert!(moves < 4 * sink.taken.len(), "{moves} bytes moved for {}", sink.taken.len());
-    }
-
-    #[test]
-    fn where_half_is_sent_the_rest_makes_room_without_new_storage() {
-        let mut buffer = SendQueue::default();
-        buffer.append(&pattern(100));
-        let storage = buffer.bytes.as_ptr();
-        let mut sink = Sink { taken: Vec::new(), chunk: 60, room: 60 };
-        flush(&mut buffer, &mut sink);
-        buffer.append(&[7; 50]);
-        assert_eq!((buffer.bytes.as_ptr(), buffer.len()), (storage, 90));
-    }
-
-    #[test]
-    fn what_a_short_write_left_goes_before_the_queue() {
-        let mut queue = SendQueue::default();
-        queue.append(b"0123456789");
-        queue.consume(4);
-        queue.prepend(b"abc");
-        assert_eq!(queue.unsent(), b"abc456789");
-        let mut empty = SendQueue::default();
-        empty.prepend(b"abc");
-        assert_eq!((empty.unsent(), empty.len()), (&b"abc"[..], 3));
+    /// An outbox over a read buffer, with a high-water mark of 1000.
+    fn over(buffer: &[u8]) -> Outbox {
+        let mut out = Outbox::over(Instant::now(), buffer);
+        out.set_bounds(1000, 250, 1000);
+        out
     }
 
     /// Makes a call that sends `size` bytes of its own, and returns the connection's queue.
@@ -506,10 +530,10 @@ mod tests {
             let mut queue = call(&mut out, SendQueue::default(), size);
             queue.consume(size);
             out.recycle(&mut queue);
-            assert_eq!((queue.bytes.capacity(), out.queue.bytes.capacity()), (0, kept));
+            assert_eq!((queue.capacity(), out.queue.capacity()), (0, kept));
         }
         let queue = call(&mut out, SendQueue::default(), 80);
-        assert_eq!(queue.bytes.capacity(), 100, "the spare storage serves the next queue");
+        assert_eq!(queue.capacity(), 100, "the spare storage serves the next queue");
     }
 
     #[test]
@@ -518,7 +542,7 @@ mod tests {
         let mut queue = call(&mut out, SendQueue::default(), 50_000);
         queue.consume(40_000);
         out.recycle(&mut queue);
-        assert!(queue.bytes.capacity() <= 20_000, "{}", queue.bytes.capacity());
+        assert!(queue.capacity() <= 20_000, "{}", queue.capacity());
         assert_eq!(queue.unsent(), &pattern(50_000)[40_000..]);
     }
 
@@ -534,7 +558,7 @@ mod tests {
     #[test]
     fn slices_of_the_read_buffer_are_borrowed_in_order_and_others_copied() {
         let buffer = pattern(100);
-        let mut out = Outbox::over(Instant::now(), 1000, &buffer);
+        let mut out = over(&buffer);
         out.send(&buffer[10..20]);
         out.send(&buffer[20..30]);
         assert_eq!((out.borrowed(), out.queued()), (10..30, &b""[..]));
@@ -548,7 +572,7 @@ mod tests {
     #[test]
     fn a_gap_between_two_borrowed_slices_is_copied_not_sent() {
         let buffer = pattern(100);
-        let mut out = Outbox::over(Instant::now(), 1000, &buffer);
+        let mut out = over(&buffer);
         out.send(&buffer[0..10]);
         out.send(&buffer[50..60]);
         assert_eq!((out.borrowed(), out.queued()), (0..10, &buffer[50..60]));
@@ -557,7 +581,7 @@ mod tests {
     #[test]
     fn all_of_the_read_buffer_can_be_borrowed() {
         let buffer = pattern(100);
-        let mut out = Outbox::over(Instant::now(), 1000, &buffer);
+        let mut out = over(&buffer);
         out.send(&buffer);
         assert_eq!((out.borrowed(), out.queued()), (0..100, &b""[..]));
     }
@@ -565,7 +589,7 @@ mod tests {
     #[test]
     fn nothing_is_borrowed_behind_an_earlier_queue_or_from_an_earlier_call() {
         let buffer = pattern(100);
-        let mut out = Outbox::over(Instant::now(), 1000, &buffer);
+        let mut out = over(&buffer);
         let mut queue = SendQueue::default();
         queue.append(b"earlier");
         out.begin_call(&mut queue, State::default(), None);

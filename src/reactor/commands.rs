@@ -1,0 +1,189 @@
+//! Commands: what other threads and other connections ask of a connection.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{Reactor, close};
+use crate::connection::Connection;
+use crate::control::{self, Command, Control, Driver};
+use crate::kernel::Kernel;
+use crate::limits::Origin;
+use crate::listener::{ListenOptions, ProtocolFactory};
+use crate::protocol::{
+    Address, Call, CloseReason, ConnId, ListenerId, Outbox, Protocol, Request, Requests,
+};
+use crate::stats::Stats;
+
+impl<K: Kernel> Reactor<K> {
+    /// Calls `what` with a connection's protocol, if it is a `P`, and with its outbox. Returns `None`
+    /// if it is of another type, or if the connection is gone, has closed or is still connecting.
+    ///
+    /// A protocol that was given to the reactor in a box is found as well. If `what` panics, the
+    /// connection is reset, as for a panic of its protocol.
+    ///
+    /// ```
+    /// use campanile::{ConnId, Outbox, Protocol, Reactor};
+    ///
+    /// struct Counter(usize);
+    ///
+    /// impl Protocol for Counter {
+    ///     fn on_data(&mut self, data: &[u8], _: &mut Outbox) {
+    ///         self.0 += data.len();
+    ///     }
+    /// }
+    ///
+    /// fn reset_counter(reactor: &mut Reactor, id: ConnId) -> Option<usize> {
+    ///     reactor.with(id, |counter: &mut Counter, out| {
+    ///         out.send(b"reset\r\n");
+    ///         std::mem::take(&mut counter.0)
+    ///     })
+    /// }
+    /// # assert_eq!(reset_counter(&mut Reactor::new()?, Outbox::new(std::time::Instant::now()).id()), None);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn with<P: Protocol, R>(
+        &mut self,
+        id: ConnId,
+        what: impl FnOnce(&mut P, &mut Outbox) -> R,
+    ) -> Option<R> {
+        control::with(self, id, what)
+    }
+
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Message(id, bytes) => self.command(id, Call::Message(&bytes)),
+            Command::Broadcast(to, bytes) => self.broadcast(to, &bytes),
+            Command::Close(id) => self.command(id, Call::Close),
+            Command::Abort(id) => self.command(id, Call::Abort),
+            Command::Wake(id) => self.command(id, Call::Wake),
+            Command::Run(what) => {
+                // Unwind-safe: the reactor's own code does not panic between two of its states.
+                let body = AssertUnwindSafe(|| what(&mut Control(self)));
+                if let Err(panic) = catch_unwind(body) {
+                    self.record_panic(panic);
+                }
+            }
+        }
+    }
+
+    /// Applies what protocols have asked of other connections. What those ask in turn waits for the
+    /// next time, so that two that answer each other do not hold the loop.
+    pub(super) fn deliver(&mut self) {
+        if self.cx.outbox.requests.list.is_empty() {
+            return;
+        }
+        let Requests { mut list, mut bytes } = std::mem::take(&mut self.cx.outbox.requests);
+        let mut start = 0;
+        for request in list.drain(..) {
+            match request {
+                Request::Message(id, length) => {
+                    self.command(id, Call::Message(&bytes[start..start + length]));
+                    start += length;
+                }
+                Request::Wake(id) => self.command(id, Call::Wake),
+                Request::Connect(addr, protocol) => drop(Driver::connect(self, addr, protocol)),
+            }
+        }
+        if self.cx.outbox.requests.list.is_empty() {
+            // The storage serves the next requests.
+            bytes.clear();
+            bytes.shrink_to(self.cx.limits.high_water);
+            self.cx.outbox.requests = Requests { list, bytes };
+        }
+    }
+
+    fn command(&mut self, id: ConnId, call: Call<'_>) {
+        self.call(id, &mut |protocol, out| call.make(protocol, out));
+    }
+
+    /// Calls a connection's protocol for a reason that is not an event. Returns false if it may not be
+    /// called.
+    fn call(&mut self, id: ConnId, what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox)) -> bool {
+        let key = id.key as usize;
+        match self.connections.get_mut(key) {
+            // ANCHOR: ordinal
+            Some(connection) if connection.ordinal == id.ordinal && connection.is_talking() => {
+                self.cx.begin_run(id, connection.origin);
+                match connection.command(&mut self.cx, what) {
+                    // It may have set a deadline, which is armed once the connection has run.
+                    Ok(()) => self.run_queue.push_urgent(key, connection),
+                    Err(reason) => close(key, connection, reason, &mut self.closed),
+                }
+                true
+            }
+            _ => {
+                self.stats.gone += 1;
+                false
+            }
+        }
+    }
+
+    fn broadcast(&mut self, to: Option<ListenerId>, bytes: &[u8]) {
+        let origin = to.map(Origin::listener);
+        let is_meant = |(_, connection): &(usize, &Connection<K::Stream>)| {
+            connection.is_talking() && origin.is_none_or(|origin| connection.origin == origin)
+        };
+        let meant: Vec<_> =
+            self.connections.iter().filter(is_meant).map(|(key, to)| to.id(key)).collect();
+        for id in meant {
+            self.command(id, Call::Message(bytes));
+        }
+    }
+}
+
+impl<K: Kernel> Driver for Reactor<K> {
+    fn connect(&mut self, addr: Address, mut protocol: Box<dyn Protocol>) -> ConnId {
+        self.stats.connecting += 1;
+        match self.begin_connect(&addr) {
+            Ok((key, stream)) => {
+                // The last turn may be long ago: the connection's time begins now.
+                self.cx.begin_turn(self.kernel.now());
+                self.cx.select_bounds(Origin::default());
+                let id = self.next_id(key);
+                self.insert(id, Connection::connecting(stream, protocol, &self.cx));
+                id
+            }
+            Err(error) => {
+                let reason = CloseReason::ConnectFailed(error);
+                let called = catch_unwind(AssertUnwindSafe(|| protocol.on_close(&reason)));
+                let dropped = catch_unwind(AssertUnwindSafe(|| drop(protocol)));
+                if let Err(panic) = called.and(dropped) {
+                    self.record_panic(panic);
+                }
+                self.next_id(u32::MAX as usize)
+            }
+        }
+    }
+
+    fn listen(
+        &mut self,
+        addr: Address,
+        options: ListenOptions,
+        factory: ProtocolFactory,
+    ) -> io::Result<ListenerId> {
+        let listener = self.bind(&addr, &options)?;
+        self.add_listener(listener, &options, factory)
+    }
+
+    fn close_listener(&mut self, id: ListenerId) -> bool {
+        Reactor::close_listener(self, id)
+    }
+
+    fn local_addr(&self, id: ListenerId) -> Option<Address> {
+        Reactor::local_addr(self, id).cloned()
+    }
+
+    fn ids(&self) -> Vec<ConnId> {
+        Reactor::ids(self).collect()
+    }
+
+    fn stats(&self) -> &Stats {
+        Reactor::stats(self)
+    }
+
+    fn with(&mut self, id: ConnId, what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox)) -> bool {
+        // The last turn may be long ago: timers of the protocol count from now.
+        self.cx.begin_turn(self.kernel.now());
+        self.call(id, what)
+    }
+}
