@@ -30,6 +30,6 @@ impl Protocol for Asker {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:9999".into());
     let mut reactor = Reactor::new()?;
-    reactor.connect(addr.parse()?, Asker(Vec::new()))?;
+    reactor.connect(addr.parse::<std::net::SocketAddr>()?, Asker(Vec::new()));
     Ok(reactor.run()?)
 }

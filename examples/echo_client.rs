@@ -34,6 +34,6 @@ impl Protocol for Asker {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:12345".into());
     let mut reactor = Reactor::new()?;
-    reactor.connect(addr.parse()?, Asker::default())?;
+    reactor.connect(addr.parse::<std::net::SocketAddr>()?, Asker::default());
     Ok(reactor.run()?)
 }

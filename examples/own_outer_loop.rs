@@ -31,7 +31,7 @@ fn main() -> std::io::Result<()> {
 
     let mut reactor = Reactor::new()?;
     let addr = reactor.listen("127.0.0.1:0", echo())?;
-    reactor.connect(addr, Counter(0))?;
+    reactor.connect(addr, Counter(0));
 
     let mut poll = mio::Poll::new()?;
     let mut events = mio::Events::with_capacity(8);

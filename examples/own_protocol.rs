@@ -4,7 +4,7 @@
 //! ends by itself; `cargo run --example own_protocol -- 7777` serves on a port until Ctrl-C.
 //!
 //! Look at `on_data`: TCP has no messages, so a protocol keeps what is not a line yet. And at
-//! `wake_after`: one deadline per connection, moved with every line.
+//! `timer_after`: one deadline per connection, moved with every line.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ struct Measure {
 impl Protocol for Measure {
     fn on_open(&mut self, out: &mut Outbox) {
         out.send(b"say a line\n");
-        out.wake_after(PATIENCE);
+        out.timer_after(PATIENCE);
     }
 
     fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
@@ -30,7 +30,7 @@ impl Protocol for Measure {
             if *byte == b'\n' {
                 out.send(format!("{} bytes\n", self.line.len()).as_bytes());
                 self.line.clear();
-                out.wake_after(PATIENCE);
+                out.timer_after(PATIENCE);
             } else if self.line.len() == LINE_MAX {
                 out.send(b"too long, goodbye\n");
                 return out.close();
@@ -40,7 +40,7 @@ impl Protocol for Measure {
         }
     }
 
-    fn on_wake(&mut self, out: &mut Outbox) {
+    fn on_timer(&mut self, out: &mut Outbox) {
         out.send(b"too slow, goodbye\n");
         out.close();
     }
@@ -72,7 +72,7 @@ fn main() -> std::io::Result<()> {
     }
     for words in [&["hel", "lo\nwor", "ld\n"][..], &["and then silence\n"], &["long"; 30]] {
         println!("-- a client says {words:?}");
-        reactor.connect(addr, Talker(words))?;
+        reactor.connect(addr, Talker(words));
         while reactor.connections() > 0 {
             reactor.turn(None)?;
         }

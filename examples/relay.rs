@@ -93,7 +93,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         reactor.turn(None)?;
         for (heard, to_say, other, far) in newcomers.take() {
             let side = Side { heard, to_say, other, handle: reactor.handle() };
-            far.set(reactor.connect(there.parse()?, side).ok());
+            far.set(Some(reactor.connect(there.parse::<std::net::SocketAddr>()?, side)));
         }
     }
     Ok(())

@@ -193,7 +193,7 @@ fn a_full_mailbox_says_so_and_the_end_of_the_reactor_still_fits() {
     for _ in 0..3 {
         handle.send(id, *b"x").unwrap();
     }
-    assert_eq!(handle.send(id, *b"x"), Err(campanile::MailboxFull));
+    assert_eq!(handle.send(id, *b"x"), Err(campanile::SendError::Full(b"x".to_vec())));
     handle.shutdown(Duration::ZERO);
     reactor.turn(Some(DEADLINE)).unwrap();
     handle.send(id, *b"x").unwrap();

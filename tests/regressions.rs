@@ -28,10 +28,11 @@ enum Call {
     Open,
     Data,
     Eof,
+    Timer,
     Wake,
 }
 
-impl<F: FnMut(Call, &mut Outbox)> Protocol for Each<F> {
+impl<F: FnMut(Call, &mut Outbox) + 'static> Protocol for Each<F> {
     fn on_open(&mut self, out: &mut Outbox) {
         (self.0)(Call::Open, out);
     }
@@ -41,6 +42,9 @@ impl<F: FnMut(Call, &mut Outbox)> Protocol for Each<F> {
     fn on_eof(&mut self, out: &mut Outbox) {
         (self.0)(Call::Eof, out);
         out.close();
+    }
+    fn on_timer(&mut self, out: &mut Outbox) {
+        (self.0)(Call::Timer, out);
     }
     fn on_wake(&mut self, out: &mut Outbox) {
         (self.0)(Call::Wake, out);
@@ -85,7 +89,7 @@ fn a_protocol_is_woken_in_time_though_its_peer_never_stops_sending() {
     let world = World::new();
     let mut reactor = serving(&world, Limits::default().leftover_budget(10), |_| {
         Each(|call, out: &mut Outbox| match call {
-            Call::Open => out.wake_after(seconds(1)),
+            Call::Open => out.timer_after(seconds(1)),
             Call::Wake => out.abort(),
             _ => {}
         })
@@ -106,7 +110,7 @@ fn an_outgoing_connection_has_its_whole_connect_timeout_after_a_long_rest() {
     settle(&mut reactor);
     world.advance(seconds(3600));
     let far = world.expect_connect();
-    reactor.connect("192.0.2.1:7".parse().unwrap(), diary.of(Echo)).unwrap();
+    reactor.connect(std::net::SocketAddr::from(([192, 0, 2, 1], 7)), diary.of(Echo));
     settle(&mut reactor);
     assert_eq!(diary.reason(), None);
     world.advance(seconds(9));
@@ -168,7 +172,7 @@ fn the_linger_timeout_counts_from_the_close_of_a_protocol_that_half_closed_befor
         kept.of(Each(|call, out: &mut Outbox| match call {
             Call::Open => {
                 out.half_close();
-                out.wake_after(seconds(60));
+                out.timer_after(seconds(60));
             }
             _ => out.close(),
         }))
@@ -288,8 +292,8 @@ fn a_full_batch_counts_as_full_beside_the_events_that_a_fault_adds() {
     let mut reactor = behind_a_shut_door(&world, 2);
     let ids: Vec<_> = reactor.ids().collect();
     assert_eq!(ids.len(), 2);
-    world.stray_event(campanile::Source::Connection(0));
-    world.stray_event(campanile::Source::Connection(1));
+    world.stray_event(campanile::sys::Source::Connection(0));
+    world.stray_event(campanile::sys::Source::Connection(1));
     reactor.turn(NOW).unwrap();
     assert_eq!(reactor.timeout(), NOW, "one of two events was left behind");
 }

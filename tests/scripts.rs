@@ -38,7 +38,7 @@ fn converse(script: &Script, protocol: impl Protocol + 'static, lent: &mut Conte
                 read |= !std::mem::replace(&mut is_registered, true);
                 assert!(read || write, "waits, but no event will come");
                 (wire.read_blocked, wire.write_blocked) = (false, false);
-                connection.note(read, write, false);
+                connection.on_event(read, write, false);
             }
         }
     }
@@ -209,7 +209,7 @@ fn a_peer_that_sends_and_never_reads_is_stalled() {
         let steps = if second == 0 { read_then_write } else { write_then_read };
         script.0.borrow_mut().begin(&steps, b"xx");
         lent.begin_turn(began + Duration::from_secs(second));
-        connection.note(true, false, false);
+        connection.on_event(true, false, false);
         connection.on_deadline();
         match connection.run(&mut lent) {
             Ok(_) => assert!(second < 5, "second {second}"),
@@ -271,12 +271,12 @@ fn a_wake_up_comes_once_at_its_time_and_a_cancelled_one_never() {
     struct Alarm(Duration);
     impl Protocol for Alarm {
         fn on_open(&mut self, out: &mut campanile::Outbox) {
-            out.wake_after(self.0);
+            out.timer_after(self.0);
         }
         fn on_data(&mut self, _: &[u8], out: &mut campanile::Outbox) {
-            out.cancel_wake();
+            out.cancel_timer();
         }
-        fn on_wake(&mut self, out: &mut campanile::Outbox) {
+        fn on_timer(&mut self, out: &mut campanile::Outbox) {
             out.send(b"awake");
         }
     }

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
-use campanile::{Accepted, Address, Protocol, Reactor, sys::Kernel};
+use campanile::{Accepted, Protocol, Reactor, sys::Kernel};
 
 use super::address::Place;
 use super::failure::{FAILED, Failure};
@@ -97,7 +97,8 @@ fn cannot_listen<K: Kernel>(
     error: &io::Error,
 ) -> Failure {
     let port = addr.port();
-    let is_own = reactor.local_addrs().filter_map(Address::inet).any(|own| is_shared(own, addr));
+    let is_own =
+        reactor.listeners().filter_map(|(_, addr)| addr.inet()).any(|own| is_shared(own, addr));
     let any_port = format!("use another port, or --{service} 0 for any free port");
     let advice = match error.kind() {
         _ if is_unzoned(addr) => format!(

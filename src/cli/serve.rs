@@ -197,9 +197,9 @@ fn clock(args: &Serve) -> Result<Clock, Failure> {
 }
 
 fn limits(args: &Serve) -> Limits {
-    let defaults = Limits::default();
-    defaults
-        .max_connections(connections(args.max_connections, defaults.connections))
+    let default = Limits::default().max_connections;
+    Limits::default()
+        .max_connections(connections(args.max_connections, default))
         .max_per_peer(args.max_per_peer.0)
         .idle_timeout(args.idle.0)
         .linger_timeout(args.linger)

@@ -133,9 +133,9 @@ impl<K: Kernel> Reactor<K> {
 
 impl<K: Kernel> Driver for Reactor<K> {
     fn connect(&mut self, addr: Address, mut protocol: Box<dyn Protocol>) -> ConnId {
-        self.stats.connecting += 1;
         match self.begin_connect(&addr) {
             Ok((key, stream)) => {
+                self.stats.connecting += 1;
                 // The last turn may be long ago: the connection's time begins now.
                 self.cx.begin_turn(self.kernel.now());
                 self.cx.select_bounds(Origin::default());

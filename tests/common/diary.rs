@@ -80,9 +80,19 @@ impl Protocol for Kept {
         self.inner.on_drain(out);
         self.closed |= out.is_closed();
     }
+    fn on_timer(&mut self, out: &mut Outbox) {
+        self.write('t');
+        self.inner.on_timer(out);
+        self.closed |= out.is_closed();
+    }
     fn on_wake(&mut self, out: &mut Outbox) {
         self.write('w');
         self.inner.on_wake(out);
+        self.closed |= out.is_closed();
+    }
+    fn on_message(&mut self, bytes: &[u8], out: &mut Outbox) {
+        self.write('m');
+        self.inner.on_message(bytes, out);
         self.closed |= out.is_closed();
     }
     fn on_close(&mut self, reason: &CloseReason) {

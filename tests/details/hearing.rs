@@ -18,7 +18,7 @@ fn a_request_for_a_wake_up_changes_nothing_about_reading() {
         }
         fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
         fn on_wake(&mut self, out: &mut Outbox) {
-            out.wake_after(seconds(60));
+            out.timer_after(seconds(60));
         }
     }
     let hearings: [(Wish, usize); 2] = [(|_| {}, 4), (Outbox::resume, 0)];
@@ -53,7 +53,7 @@ fn a_paused_connection_stays_paused_after_another_request() {
         }
         fn on_wake(&mut self, out: &mut Outbox) {
             assert!(out.is_paused());
-            out.wake_after(seconds(60));
+            out.timer_after(seconds(60));
         }
     }
     let world = World::new();

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use campanile::{Address, Limits, Reactor, echo};
+use campanile::{Limits, Reactor, echo};
 use socket2::{Domain, Socket, Type};
 
 use super::common::{eventually, skip};
@@ -18,7 +18,7 @@ fn an_adopted_listener_is_served_at_its_address() {
     let bound = theirs.local_addr().unwrap();
     assert_eq!(reactor.listen_on(theirs, echo()).unwrap(), bound);
     let ours = reactor.listen("127.0.0.1:0", echo()).unwrap();
-    let told: Vec<_> = reactor.local_addrs().filter_map(Address::inet).collect();
+    let told: Vec<_> = reactor.listeners().filter_map(|(_, addr)| addr.inet()).collect();
     assert_eq!(told, [bound, ours]);
     assert!(!reactor.is_finished());
 }
@@ -252,7 +252,7 @@ mod options {
         let (limits, expected) = sized();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut reactor = Reactor::with_limits(limits).unwrap();
-        reactor.connect(listener.local_addr().unwrap(), campanile::services::Echo).unwrap();
+        reactor.connect(listener.local_addr().unwrap(), campanile::services::Echo);
         let (_client, addr) = listener.accept().unwrap();
         assert_eq!(options_of(addr, listener.local_addr().unwrap()), Some(expected));
     }
@@ -265,7 +265,7 @@ mod options {
 
         let (limits, expected) = sized();
         let (plan, book) = (Plan::new(0), Book::new(0));
-        let kernel = Faulty::new(campanile::Mio::new(16).unwrap(), &plan, &book);
+        let kernel = Faulty::new(campanile::sys::Mio::new(16).unwrap(), &plan, &book);
         let mut reactor = Reactor::with_kernel(kernel, limits);
         book.serving("echo");
         let theirs = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -67,15 +67,15 @@ fn limits_of_zero_that_would_stop_everything_count_as_one() {
 fn an_outbox_shows_what_was_requested() {
     let now = Instant::now();
     let mut out = Outbox::new(now);
-    assert!(!out.is_paused() && out.wake().is_none());
+    assert!(!out.is_paused() && out.timer().is_none());
     out.pause();
     assert!(out.is_paused());
     out.resume();
     assert!(!out.is_paused());
-    out.wake_at(now + seconds(7));
-    assert_eq!(out.wake(), Some(now + seconds(7)));
-    out.wake_after(seconds(8));
-    assert_eq!(out.wake(), Some(now + seconds(8)));
-    out.cancel_wake();
-    assert_eq!(out.wake(), None);
+    out.timer_at(now + seconds(7));
+    assert_eq!(out.timer(), Some(now + seconds(7)));
+    out.timer_after(seconds(8));
+    assert_eq!(out.timer(), Some(now + seconds(8)));
+    out.cancel_timer();
+    assert_eq!(out.timer(), None);
 }

@@ -80,7 +80,7 @@ fn only_bytes_before_the_end_of_our_half_are_called_the_last() {
             let mut lent = Context::new(Limits::default(), Instant::now());
             let mut connection = Connection::new(pipe.clone(), protocol, &lent);
             assert!(matches!(connection.run(&mut lent), Ok(Next { has_work: false, .. })));
-            connection.note(false, true, false);
+            connection.on_event(false, true, false);
             assert!(matches!(connection.run(&mut lent), Ok(Next { has_work: false, .. })));
             assert_eq!(*pipe.calls.borrow(), [call], "refused {blocks} times");
         }
@@ -108,7 +108,7 @@ fn a_stream_without_a_handshake_of_its_own_is_connected_once_it_is_writable() {
     let mut connection = Connection::connecting(pipe.clone(), Box::new(Greeter), &lent);
     assert!(matches!(connection.run(&mut lent), Ok(Next { has_work: false, .. })));
     assert!(pipe.calls.borrow().is_empty());
-    connection.note(false, true, false);
+    connection.on_event(false, true, false);
     assert!(matches!(connection.run(&mut lent), Ok(Next { has_work: false, .. })));
     assert_eq!(*pipe.calls.borrow(), [("write", 5)]);
 }

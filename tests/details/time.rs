@@ -80,10 +80,10 @@ struct Later;
 
 impl Protocol for Later {
     fn on_data(&mut self, _: &[u8], out: &mut Outbox) {
-        out.wake_after(seconds(1));
+        out.timer_after(seconds(1));
     }
 
-    fn on_wake(&mut self, out: &mut Outbox) {
+    fn on_timer(&mut self, out: &mut Outbox) {
         out.send(b"woken");
     }
 }
@@ -140,10 +140,10 @@ fn a_wake_up_decades_away_neither_comes_early_nor_keeps_the_loop_busy() {
     struct Decades(Duration);
     impl Protocol for Decades {
         fn on_open(&mut self, out: &mut Outbox) {
-            out.wake_after(self.0);
+            out.timer_after(self.0);
         }
         fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
-        fn on_wake(&mut self, out: &mut Outbox) {
+        fn on_timer(&mut self, out: &mut Outbox) {
             out.send(b"too early");
         }
     }

@@ -155,7 +155,7 @@ fn overdue(world: &World, socket: &Socket) -> Option<String> {
     {
         return Some("is idle for too long".into());
     }
-    let is_late = passed(Some(Duration::ZERO), socket.wake.unwrap_or(Duration::MAX));
+    let is_late = passed(Some(Duration::ZERO), socket.timer.unwrap_or(Duration::MAX));
     (is_late && is_talking(view)).then(|| "was not woken".into())
 }
 

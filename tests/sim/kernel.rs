@@ -107,7 +107,7 @@ impl Kernel for Sim {
         Arc::clone(&self.bell) as Arc<dyn Wake>
     }
 
-    fn listen(&mut self, _: SocketAddr, key: usize, _: &Limits) -> io::Result<SimListener> {
+    fn listen(&mut self, _: &Address, key: usize, _: &Limits) -> io::Result<SimListener> {
         let world = &mut *self.world.borrow_mut();
         world.call("epoll_ctl listener", key)?;
         world.queues.resize_with(world.queues.len().max(key + 1), Queue::default);
@@ -170,7 +170,7 @@ impl Kernel for Sim {
         Ok(())
     }
 
-    fn connect(&mut self, _: SocketAddr, _: &Limits) -> io::Result<SimStream> {
+    fn connect(&mut self, _: &Address, _: &Limits) -> io::Result<SimStream> {
         let world = &mut *self.world.borrow_mut();
         world.call("connect", 0)?;
         let dial = world.dials.pop_front().unwrap_or(Err(libc::ENETUNREACH));

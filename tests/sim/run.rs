@@ -354,17 +354,17 @@ impl<K: Kernel> Simulation<K> {
             sid
         };
         let witness = Witness::new(&self.world, sid, self.seed);
-        let dialled = self.reactor.connect(([10, 0, 0, 99], sid as u16).into(), witness);
+        let addr = std::net::SocketAddr::from(([10, 0, 0, 99], sid as u16));
+        let id = self.reactor.connect(addr, witness);
         let world = &mut *self.world.borrow_mut();
         world.dials.clear();
-        world.trace("dial", sid, usize::from(dialled.is_ok()));
-        match dialled {
-            Ok(id) => {
-                world.identify(sid, id);
-                self.ids.borrow_mut().push((id, sid));
-            }
-            // Nobody will ever say that this one ends.
-            Err(_) => (world.sockets[sid].dropped, world.sockets[sid].made) = (true, false),
+        let has_failed = world.sockets[sid].closed;
+        world.trace("dial", sid, usize::from(!has_failed));
+        if has_failed {
+            (world.sockets[sid].dropped, world.sockets[sid].made) = (true, false);
+        } else {
+            world.identify(sid, id);
+            self.ids.borrow_mut().push((id, sid));
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use campanile::sys::Snapshot;
+use campanile::{ConnId, sys::Snapshot};
 
 use super::faults::Order;
 use super::random::said;
@@ -46,6 +46,7 @@ pub struct Socket {
     pub key: Option<usize>,
     /// Of its identity; 0 while it has none.
     pub ordinal: u64,
+    pub id: Option<ConnId>,
     pub wants_writable: bool,
     pub read_armed: bool,
     pub write_armed: bool,
@@ -111,7 +112,7 @@ pub struct Socket {
     pub reason: Option<String>,
     pub wakes_asked: usize,
     pub is_commanded: bool,
-    pub wake: Option<Duration>,
+    pub timer: Option<Duration>,
     pub view: Option<Snapshot>,
 }
 

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -123,7 +122,7 @@ impl<K: Kernel> Kernel for Traced<K> {
         Ok(())
     }
 
-    fn listen(&mut self, at: SocketAddr, key: usize, l: &Limits) -> io::Result<Self::Listener> {
+    fn listen(&mut self, at: &Address, key: usize, l: &Limits) -> io::Result<Self::Listener> {
         let inner = self.inner.listen(at, key, l)?;
         Ok(self.registered(Source::Listener(key), inner))
     }
@@ -154,7 +153,7 @@ impl<K: Kernel> Kernel for Traced<K> {
         Ok(())
     }
 
-    fn connect(&mut self, addr: SocketAddr, limits: &Limits) -> io::Result<Self::Stream> {
+    fn connect(&mut self, addr: &Address, limits: &Limits) -> io::Result<Self::Stream> {
         self.inner.connect(addr, limits).map(|inner| self.number(inner))
     }
 

@@ -9,7 +9,7 @@ use campanile::{Clock, CloseReason, Outbox, Protocol};
 use super::faults::HOLDS;
 use super::random::{Random, said};
 use super::socket::{Service, Socket};
-use super::world::Shared;
+use super::world::{CHUNK, Shared, injection};
 use crate::common::{TUTORIAL, TUTORIAL_LINE};
 
 /// What a deliberate panic panics with.
@@ -69,8 +69,8 @@ impl Witness {
 
     fn end(&mut self, out: &Outbox) {
         self.is_closing |= out.is_closed();
-        let wake = out.wake().map(|at| self.world.borrow().since_began(at));
-        self.socket(|socket| socket.wake = wake);
+        let timer = out.timer().map(|at| self.world.borrow().since_began(at));
+        self.socket(|socket| socket.timer = timer);
     }
 }
 
@@ -120,19 +120,33 @@ impl Protocol for Witness {
         self.end(out);
     }
 
+    fn on_timer(&mut self, out: &mut Outbox) {
+        self.begin("on_timer", 0, true);
+        let now = self.world.borrow().now;
+        if self.socket(|socket| socket.timer.is_none_or(|at| at > now)) {
+            self.violate("a timer before its time");
+        }
+        self.inner.on_timer(out);
+        self.end(out);
+    }
+
     fn on_wake(&mut self, out: &mut Outbox) {
         self.begin("on_wake", 0, true);
-        let now = self.world.borrow().now;
-        let is_expected = self.socket(|socket| {
-            let is_due = socket.wake.is_some_and(|at| at <= now);
-            let is_asked = !is_due && socket.wakes_asked > 0;
-            socket.wakes_asked -= usize::from(is_asked);
-            is_due || is_asked
+        let asked = self.socket(|socket| {
+            let asked = socket.wakes_asked;
+            socket.wakes_asked = asked.saturating_sub(1);
+            asked
         });
-        if !is_expected {
-            self.violate("woken before its time");
+        if asked == 0 {
+            self.violate("woken without a request");
         }
         self.inner.on_wake(out);
+        self.end(out);
+    }
+
+    fn on_message(&mut self, bytes: &[u8], out: &mut Outbox) {
+        self.begin("on_message", bytes.len(), true);
+        self.inner.on_message(bytes, out);
         self.end(out);
     }
 
@@ -287,12 +301,12 @@ struct Punctual(Duration);
 
 impl Protocol for Punctual {
     fn on_open(&mut self, out: &mut Outbox) {
-        out.wake_after(self.0);
+        out.timer_after(self.0);
     }
     fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
-    fn on_wake(&mut self, out: &mut Outbox) {
+    fn on_timer(&mut self, out: &mut Outbox) {
         self.0 *= 2;
-        out.wake_after(self.0);
+        out.timer_after(self.0);
     }
 }
 
@@ -326,14 +340,38 @@ impl Moody {
             }
             17..=19 => {
                 out.pause();
-                out.wake_after(Duration::from_millis(1 + self.random.below(200) as u64));
+                out.timer_after(Duration::from_millis(1 + self.random.below(200) as u64));
             }
             20 => out.resume(),
-            21..=25 => out.wake_after(Duration::from_micros(self.random.next() % 300_000)),
-            26 => out.cancel_wake(),
+            28..=30 => self.write_to_another(out),
+            31 => out.read_while_congested(self.random.percent(50)),
+            21..=25 => out.timer_after(Duration::from_micros(self.random.next() % 300_000)),
+            26 => out.cancel_timer(),
             27 => boom(&self.world, self.sid),
             _ => {}
         }
+    }
+}
+
+impl Moody {
+    /// Sends a message to another connection, or wakes it.
+    fn write_to_another(&mut self, out: &mut Outbox) {
+        let world = &mut *self.world.borrow_mut();
+        let sid = self.random.below(world.sockets.len());
+        let socket = &mut world.sockets[sid];
+        let Some(id) = socket.id.filter(|_| sid != self.sid && !socket.suffers(&["corrupt"]))
+        else {
+            return;
+        };
+        socket.is_commanded = true;
+        if self.random.percent(30) {
+            socket.wakes_asked += 1;
+            return out.wake(id);
+        }
+        socket.asked_chunks += 1;
+        socket.through_handle += CHUNK;
+        let number = socket.asked_chunks;
+        out.message(id, &injection(sid, number));
     }
 }
 
@@ -352,6 +390,10 @@ impl Protocol for Moody {
         }
     }
     fn on_drain(&mut self, out: &mut Outbox) {
+        self.act(out);
+    }
+    fn on_timer(&mut self, out: &mut Outbox) {
+        out.resume();
         self.act(out);
     }
     fn on_wake(&mut self, out: &mut Outbox) {

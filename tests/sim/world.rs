@@ -179,7 +179,7 @@ impl World {
 
     /// A socket gets its identity.
     pub fn identify(&mut self, sid: usize, id: ConnId) {
-        self.sockets[sid].ordinal = id.ordinal();
+        (self.sockets[sid].ordinal, self.sockets[sid].id) = (id.ordinal(), Some(id));
         self.ordinals.insert(id.ordinal(), sid);
     }
 

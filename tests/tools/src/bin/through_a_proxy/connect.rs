@@ -103,7 +103,7 @@ impl Relay {
                     let question = target.map(line).unwrap_or_default();
                     let side = Side { heard, to_say, other, handle: reactor.handle() };
                     let asking = Asking { side, question, answer: target.map(|_| Vec::new()) };
-                    far.set(reactor.connect(there, asking).ok());
+                    far.set(Some(reactor.connect(there, asking)));
                 }
             }
             Ok(())
