@@ -196,13 +196,19 @@ impl<S: Stream> Connection<S> {
             } else if self.has_finished() {
                 return Err(CloseReason::Finished);
             } else {
-                let can_write = self.wants_write() && self.ready.is_writable();
                 // ANCHOR: io-first
                 // After the IO: no connection with bytes waiting is idle.
-                return self.check_deadline(room > 0 || has_drained || can_write, cx);
+                return self.check_deadline(self.has_work(cx), cx);
             };
             self.call(cx, 0, |protocol, _, out| call.make(protocol, out))?;
         }
+    }
+
+    /// Returns whether work is left that no event will report.
+    fn has_work(&self, cx: &Context) -> bool {
+        let can_read = self.ready.is_readable() && self.room(cx) > 0;
+        let can_write = self.wants_write() && self.ready.is_writable();
+        can_read || can_write || self.has_drained(cx) || self.has_finished()
     }
 
     // ANCHOR: interest

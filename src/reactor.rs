@@ -250,39 +250,37 @@ impl<K: Kernel> Reactor<K> {
     // ANCHOR: fresh-first
     /// Runs each connection with a new event, with a small budget, so that none waits for another
     /// one's stream. Then runs the oldest leftover with the full budget: with `k` leftovers each has
-    /// its turn within `k` turns. The connections that were called by another one meanwhile run in this
-    /// turn, too, but only once.
+    /// its turn within `k` turns.
     #[inline(never)] // saves 11 instructions an echo
     fn run_connections(&mut self) {
         self.kernel.phase(Phase::RunConnections);
         let mut batch = std::mem::take(&mut self.batch);
         // Taken before any of them runs: work that they leave over waits for a later turn.
         let fresh = self.run_queue.take(&mut batch);
-        self.cx.budget = self.cx.limits.fresh_budget;
         for (at, &key) in batch.iter().enumerate() {
-            if at == fresh {
-                self.cx.budget = self.cx.limits.leftover_budget;
-            }
-            self.run_connection(key);
+            self.run_connection(key, if at < fresh { Queued::Fresh } else { Queued::Leftover });
             self.deliver();
         }
         batch.clear();
-        if self.run_queue.take_fresh(&mut batch) {
-            self.cx.budget = self.cx.limits.fresh_budget;
-            batch.iter().for_each(|&key| self.run_connection(key));
-            batch.clear();
-        }
         self.batch = batch;
     }
 
-    fn run_connection(&mut self, key: usize) {
+    fn run_connection(&mut self, key: usize, queued: Queued) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
+        // A leftover that was called by another connection meanwhile is fresh, and runs as such.
+        if connection.queued != queued {
+            return;
+        }
         connection.queued = Queued::No;
         if connection.is_closed() {
             return;
         }
+        self.cx.budget = match queued {
+            Queued::Leftover => self.cx.limits.leftover_budget,
+            _ => self.cx.limits.fresh_budget,
+        };
         let (is_new, id) = (connection.is_new(), connection.id(key));
         self.cx.begin_run(id, connection.origin);
         let mut outcome = connection.run(&mut self.cx);
@@ -299,11 +297,15 @@ impl<K: Kernel> Reactor<K> {
                 if has_work {
                     self.run_queue.push_leftover(key, connection);
                 }
-                if let Some(deadline) = deadline {
-                    self.timers.arm(key, deadline.min(self.cx.millis + HORIZON));
-                }
+                self.arm(key, deadline);
             }
             Err(reason) => close(key, connection, reason, &mut self.closed),
+        }
+    }
+
+    fn arm(&mut self, key: usize, deadline: Option<Millis>) {
+        if let Some(deadline) = deadline {
+            self.timers.arm(key, deadline.min(self.cx.millis + HORIZON));
         }
     }
 

@@ -73,7 +73,7 @@ impl<S: Stream> Connection<S> {
         cx: &Context,
     ) -> Result<Next, CloseReason> {
         let bound = self.bound();
-        if self.planned == Some(bound) && self.stream.retry_at().is_none() {
+        if self.is_planned(bound) {
             return Ok(Next { has_work, deadline: None });
         }
         if self.timeout(bound, cx).is_some_and(|timeout| self.time_left(timeout, cx) == 0) {
@@ -82,8 +82,21 @@ impl<S: Stream> Connection<S> {
         if self.end_of_life(cx).is_some_and(|at| at <= cx.millis) {
             return Err(CloseReason::Expired);
         }
+        Ok(Next { has_work, deadline: self.plan_deadline(cx) })
+    }
+
+    fn is_planned(&self, bound: Bound) -> bool {
+        self.planned == Some(bound) && self.stream.retry_at().is_none()
+    }
+
+    /// Returns the time of the next check, unless it is planned already.
+    pub(super) fn plan_deadline(&mut self, cx: &Context) -> Option<Millis> {
+        let bound = self.bound();
+        if self.is_planned(bound) {
+            return None;
+        }
         self.planned = Some(bound);
-        Ok(Next { has_work, deadline: self.deadline(cx) })
+        self.deadline(cx)
     }
 
     /// Returns how much of a timeout is left, in milliseconds.

@@ -4,7 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Reactor, close};
-use crate::connection::Connection;
+use crate::connection::{Connection, Next};
 use crate::control::{self, Command, Control, Driver};
 use crate::kernel::Kernel;
 use crate::limits::Origin;
@@ -104,9 +104,16 @@ impl<K: Kernel> Reactor<K> {
             // ANCHOR: ordinal
             Some(connection) if connection.ordinal == id.ordinal && connection.is_talking() => {
                 self.cx.begin_run(id, connection.origin);
-                match connection.command(&mut self.cx, what) {
-                    // It may have set a deadline, which is armed once the connection has run.
-                    Ok(()) => self.run_queue.push_urgent(key, connection),
+                self.cx.budget = self.cx.limits.fresh_budget;
+                let outcome = connection.command(&mut self.cx, what);
+                self.kernel.observe(id, || connection.view(&self.cx));
+                match outcome {
+                    Ok(Next { has_work, deadline }) => {
+                        if has_work {
+                            self.run_queue.push_urgent(key, connection);
+                        }
+                        self.arm(key, deadline);
+                    }
                     Err(reason) => close(key, connection, reason, &mut self.closed),
                 }
                 true
@@ -119,14 +126,17 @@ impl<K: Kernel> Reactor<K> {
     }
 
     fn broadcast(&mut self, to: Option<ListenerId>, bytes: &[u8]) {
-        let origin = to.map(Origin::listener);
-        let is_meant = |(_, connection): &(usize, &Connection<K::Stream>)| {
-            connection.is_talking() && origin.is_none_or(|origin| connection.origin == origin)
-        };
-        let meant: Vec<_> =
-            self.connections.iter().filter(is_meant).map(|(key, to)| to.id(key)).collect();
+        let to = to.map(Origin::listener);
+        self.command_all(|origin| to.is_none_or(|to| to == origin), Call::Message(bytes));
+    }
+
+    /// Calls the protocols of all connections of some origin.
+    pub(super) fn command_all(&mut self, is_meant: impl Fn(Origin) -> bool, call: Call<'_>) {
+        let all = self.connections.iter();
+        let meant = all.filter(|(_, to)| to.is_talking() && is_meant(to.origin));
+        let meant: Vec<_> = meant.map(|(key, connection)| connection.id(key)).collect();
         for id in meant {
-            self.command(id, Call::Message(bytes));
+            self.command(id, call);
         }
     }
 }

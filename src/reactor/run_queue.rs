@@ -48,16 +48,10 @@ impl RunQueue {
         }
     }
 
-    /// Exchanges the empty `batch` for the fresh connections. Returns false if there are none.
-    pub(super) fn take_fresh(&mut self, batch: &mut Vec<usize>) -> bool {
-        std::mem::swap(&mut self.fresh, batch);
-        !batch.is_empty()
-    }
-
     /// Fills the empty `batch` with all fresh connections, then the oldest leftover, and returns how
     /// many are fresh. The swap lets both vectors keep their storage.
     pub(super) fn take(&mut self, batch: &mut Vec<usize>) -> usize {
-        self.take_fresh(batch);
+        std::mem::swap(&mut self.fresh, batch);
         let fresh = batch.len();
         batch.extend(self.leftovers.pop_front());
         fresh

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Reactor, close};
 use crate::connection::Connection;
 use crate::kernel::Kernel;
-use crate::protocol::CloseReason;
+use crate::protocol::{Call, CloseReason};
 use crate::timers::{Millis, millis};
 
 /// How long a peer may take, after the grace, to end its half of a connection with nothing queued.
@@ -44,16 +44,7 @@ impl<K: Kernel> Reactor<K> {
     pub(super) fn start_draining(&mut self) {
         self.listeners.clear();
         self.end_all(|connection| connection.wants_write());
-        for (key, connection) in &mut self.connections {
-            if !connection.is_talking() {
-                continue;
-            }
-            self.cx.begin_run(connection.id(key), connection.origin);
-            match connection.command(&mut self.cx, &mut |_, out| out.close()) {
-                Ok(()) => self.run_queue.push(key, connection),
-                Err(reason) => close(key, connection, reason, &mut self.closed),
-            }
-        }
+        self.command_all(|_| true, Call::Close);
         self.shutdown = Shutdown::Draining { until: self.cx.millis + DRAINING };
     }
 
