@@ -256,31 +256,26 @@ impl<K: Kernel> Reactor<K> {
         self.kernel.phase(Phase::RunConnections);
         let mut batch = std::mem::take(&mut self.batch);
         // Taken before any of them runs: work that they leave over waits for a later turn.
-        let fresh = self.run_queue.take(&mut batch);
+        let fresh = self.run_queue.take(&mut batch, &mut self.connections);
         for (at, &key) in batch.iter().enumerate() {
-            self.run_connection(key, if at < fresh { Queued::Fresh } else { Queued::Leftover });
+            let limits = &self.cx.limits;
+            let budget = if at < fresh { limits.fresh_budget } else { limits.leftover_budget };
+            self.run_connection(key, budget);
             self.deliver();
         }
         batch.clear();
         self.batch = batch;
     }
 
-    fn run_connection(&mut self, key: usize, queued: Queued) {
+    fn run_connection(&mut self, key: usize, budget: usize) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        // A leftover that was called by another connection meanwhile is fresh, and runs as such.
-        if connection.queued != queued {
-            return;
-        }
         connection.queued = Queued::No;
         if connection.is_closed() {
             return;
         }
-        self.cx.budget = match queued {
-            Queued::Leftover => self.cx.limits.leftover_budget,
-            _ => self.cx.limits.fresh_budget,
-        };
+        self.cx.budget = budget;
         let (is_new, id) = (connection.is_new(), connection.id(key));
         self.cx.begin_run(id, connection.origin);
         let mut outcome = connection.run(&mut self.cx);

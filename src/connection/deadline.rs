@@ -90,7 +90,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Returns the time of the next check, unless it is planned already.
-    pub(super) fn plan_deadline(&mut self, cx: &Context) -> Option<Millis> {
+    pub(crate) fn plan_deadline(&mut self, cx: &Context) -> Option<Millis> {
         let bound = self.bound();
         if self.is_planned(bound) {
             return None;

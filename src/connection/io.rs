@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Connection, Next, Stage, Stream};
+use super::{Connection, Stage, Stream};
 use crate::limits::Context;
 use crate::protocol::{CloseReason, Outbox, Output, Protocol, Timeouts};
 
@@ -186,16 +186,16 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Calls the protocol for a reason that is not an event, and writes. Judges no deadline, because
-    /// the connection may have bytes to read.
+    /// Calls the protocol for a reason that is not an event, and writes. Returns true if work is left
+    /// that no event will report. Judges no deadline, because there may be bytes to read.
     pub(crate) fn command(
         &mut self,
         cx: &mut Context,
         what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox),
-    ) -> Result<Next, CloseReason> {
+    ) -> Result<bool, CloseReason> {
         cx.renew_budget();
         self.call(cx, 0, |protocol, _, out| what(protocol, out))?;
-        Ok(Next { has_work: self.has_work(cx), deadline: self.plan_deadline(cx) })
+        Ok(self.has_work(cx))
     }
 
     /// Closes the connection: calls the protocol and the stream with the reason, and drops both. A

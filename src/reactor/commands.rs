@@ -4,7 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Reactor, close};
-use crate::connection::{Connection, Next};
+use crate::connection::{Connection, Queued};
 use crate::control::{self, Command, Control, Driver};
 use crate::kernel::Kernel;
 use crate::limits::Origin;
@@ -108,11 +108,16 @@ impl<K: Kernel> Reactor<K> {
                 let outcome = connection.command(&mut self.cx, what);
                 self.kernel.observe(id, || connection.view(&self.cx));
                 match outcome {
-                    Ok(Next { has_work, deadline }) => {
+                    Ok(has_work) => {
+                        // Without work left, it must not keep a place among the leftovers.
+                        self.run_queue.remove_leftover(key, connection);
                         if has_work {
-                            self.run_queue.push_urgent(key, connection);
+                            self.run_queue.push(key, connection);
+                        } else if connection.queued == Queued::No {
+                            // Otherwise it runs in this turn, and then judges a deadline that is due.
+                            let deadline = connection.plan_deadline(&self.cx);
+                            self.arm(key, deadline);
                         }
-                        self.arm(key, deadline);
                     }
                     Err(reason) => close(key, connection, reason, &mut self.closed),
                 }

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use slab::Slab;
+
 use crate::connection::{Connection, Queued};
 
 /// Connections with work to do. Each is queued at most once, as its `queued` says.
@@ -50,10 +52,20 @@ impl RunQueue {
 
     /// Fills the empty `batch` with all fresh connections, then the oldest leftover, and returns how
     /// many are fresh. The swap lets both vectors keep their storage.
-    pub(super) fn take(&mut self, batch: &mut Vec<usize>) -> usize {
+    pub(super) fn take<S>(
+        &mut self,
+        batch: &mut Vec<usize>,
+        connections: &mut Slab<Connection<S>>,
+    ) -> usize {
         std::mem::swap(&mut self.fresh, batch);
         let fresh = batch.len();
-        batch.extend(self.leftovers.pop_front());
+        if let Some(key) = self.leftovers.pop_front() {
+            // It runs in this turn, even if another connection calls it meanwhile.
+            if let Some(connection) = connections.get_mut(key) {
+                connection.queued = Queued::Fresh;
+            }
+            batch.push(key);
+        }
         fresh
     }
 }
