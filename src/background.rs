@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::handle::Handle;
 use crate::kernel::Kernel;
 use crate::limits::Limits;
+use crate::protocol::discard;
 use crate::reactor::Reactor;
 use crate::stats::Stats;
 
@@ -133,11 +134,9 @@ impl Drop for Background {
             return;
         }
         let joined = thread.join();
-        // A second panic would abort the process before the first one is reported.
-        if thread::panicking() {
-            return;
-        }
         match joined {
+            // A second panic would abort the process before the first one is reported.
+            Err(panic) if thread::panicking() => discard(panic),
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 log::error!("the reactor stopped with an error: {error}; start a new one")

@@ -103,13 +103,12 @@ impl<C> Mailbox<C> {
         std::mem::replace(&mut *mail, Mail { closed, ..Mail::default() })
     }
 
-    /// Refuses all commands from now on. The contents are dropped after the lock is free, because the
-    /// drop of a closure may post, too.
-    pub(crate) fn close(&self) {
+    /// Refuses all commands from now on, and returns those that are left. The caller drops them while
+    /// the lock is free, because the drop of a closure may post, too.
+    pub(crate) fn close(&self) -> VecDeque<C> {
         let mut mail = self.lock();
-        let contents = std::mem::replace(&mut *mail, Mail { closed: true, ..Mail::default() });
-        drop(mail);
-        drop(contents);
+        mail.closed = true;
+        std::mem::take(&mut mail.commands)
     }
 
     pub(crate) fn is_closed(&self) -> bool {

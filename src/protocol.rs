@@ -4,6 +4,7 @@ mod outbox;
 
 use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
@@ -127,6 +128,37 @@ pub(crate) fn downcast<P: Protocol>(protocol: &mut dyn Protocol) -> Option<&mut 
         return any.downcast_mut::<Box<P>>().map(|boxed| &mut **boxed);
     }
     any.downcast_mut()
+}
+
+/// The payload of a panic.
+pub(crate) type Panic = Box<dyn Any + Send>;
+
+/// Calls `on_close`, unless the protocol has panicked before, and drops the protocol. Returns the
+/// panic of a protocol that has not panicked before; a second panic in its drop belongs to the first.
+pub(crate) fn end(mut protocol: Box<dyn Protocol>, reason: &CloseReason) -> Option<Panic> {
+    let has_panicked = matches!(reason, CloseReason::Panicked);
+    let closed = catch_unwind(AssertUnwindSafe(|| {
+        if !has_panicked {
+            protocol.on_close(reason);
+        }
+    }));
+    let mut first = closed.err();
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(protocol))) {
+        if has_panicked || first.is_some() {
+            discard(panic);
+        } else {
+            first = Some(panic);
+        }
+    }
+    first
+}
+
+/// Drops the payload of a panic, which may panic again. The payload of that panic is leaked, because
+/// its drop could go on like that for ever.
+pub(crate) fn discard(panic: Panic) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
 }
 
 /// A call of a connection's protocol without data.

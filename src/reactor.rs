@@ -24,7 +24,7 @@ use crate::kernel::{Kernel, Mio, Phase, Source};
 use crate::limits::{Context, Limits};
 use crate::listener::Listener;
 use crate::mailbox::Mailbox;
-use crate::protocol::CloseReason;
+use crate::protocol::{CloseReason, discard};
 use crate::stats::Stats;
 use crate::timers::{Millis, Timers};
 
@@ -192,7 +192,7 @@ impl<K: Kernel> Reactor<K> {
         // serve the backlog.
         match self.shutdown {
             Shutdown::Grace { until } if until <= self.cx.millis => self.start_draining(),
-            Shutdown::Draining { until } if until <= self.cx.millis => self.end_all(|_| true),
+            Shutdown::Draining { until } if until <= self.cx.millis => self.stop(),
             _ => {}
         }
         self.deliver();
@@ -200,14 +200,14 @@ impl<K: Kernel> Reactor<K> {
             return;
         }
         let mail = self.mailbox.take();
-        if mail.stop {
-            self.listeners.clear();
-            self.end_all(|_| true);
-        }
         for command in mail.commands {
             self.obey(command);
         }
         self.deliver();
+        if mail.stop {
+            // After the commands, which may have begun to listen or to connect.
+            self.stop();
+        }
         if let Some(grace) = mail.shutdown {
             self.begin_shutdown(grace);
         }
@@ -341,9 +341,8 @@ impl<K: Kernel> Reactor<K> {
         log::error!("a protocol panicked: its connection is reset, the others go on");
         if self.panic.is_none() {
             self.panic = Some(panic);
-        } else if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-            // A payload that panics in its drop. Another drop could go on like that for ever.
-            std::mem::forget(again);
+        } else {
+            discard(panic);
         }
     }
 
@@ -355,8 +354,10 @@ impl<K: Kernel> Reactor<K> {
     /// Returns the time until the next scheduled work.
     fn next_timeout(&self, now: Millis) -> Option<Duration> {
         // ANCHOR: zero-timeout
-        // After a full batch, a nested selector may not report the remaining events.
-        if !self.run_queue.is_empty() || self.was_full || self.has_mail() {
+        // After a full batch, a nested selector may not report the remaining events. Between two turns,
+        // `with` may have closed a connection.
+        let has_work = !self.run_queue.is_empty() || !self.closed.is_empty();
+        if has_work || self.was_full || self.has_mail() {
             return Some(Duration::ZERO);
         }
         let mut next = self.timers.next().unwrap_or(Millis::MAX);
@@ -374,10 +375,16 @@ impl<K: Kernel> Reactor<K> {
 /// Every open connection gets its `on_close`; the handles learn that the reactor is gone.
 impl<K: Kernel> Drop for Reactor<K> {
     fn drop(&mut self) {
-        self.mailbox.close();
-        self.listeners.clear();
-        self.end_all(|_| true);
+        for command in self.mailbox.close() {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(command))) {
+                self.record_panic(panic);
+            }
+        }
+        self.stop();
         self.drop_closed();
+        if let Some(panic) = self.panic.take() {
+            discard(panic);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Connection, Stage, Stream};
 use crate::limits::Context;
-use crate::protocol::{CloseReason, Outbox, Output, Protocol, Timeouts};
+use crate::protocol::{self, CloseReason, Outbox, Output, Protocol, Timeouts};
 
 impl<S: Stream> Connection<S> {
     /// Returns false while the kernel has not connected yet. An accepted connection always is.
@@ -199,22 +199,13 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Closes the connection: calls the protocol and the stream with the reason, and drops both. A
-    /// protocol that has panicked is only dropped, and a second panic in its drop belongs to the first.
+    /// protocol that has panicked is only dropped.
     pub fn end(self, reason: CloseReason, cx: &mut Context) {
-        let Connection { mut stream, mut protocol, .. } = self;
+        let Connection { mut stream, protocol, .. } = self;
         if reason.wants_reset() {
             stream.abort();
         }
-        let has_panicked = matches!(reason, CloseReason::Panicked);
-        let closed = catch_unwind(AssertUnwindSafe(|| {
-            if !has_panicked {
-                protocol.on_close(&reason);
-            }
-        }));
-        let dropped = catch_unwind(AssertUnwindSafe(|| drop(protocol)));
-        if let (Err(panic), false) = (closed.and(dropped), has_panicked) {
-            cx.panics.push(panic);
-        }
+        cx.panics.extend(protocol::end(protocol, &reason));
         stream.ended(&reason);
     }
 }

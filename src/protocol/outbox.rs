@@ -39,8 +39,7 @@ pub(crate) struct State {
     pub(crate) closed: bool,
     /// The protocol has paused reading.
     pub(crate) paused: bool,
-    /// The protocol has called [`Outbox::resume`]: the loop reads the peer even while the outbox is
-    /// congested.
+    /// Set with [`Outbox::read_while_congested`].
     pub(crate) reads_while_congested: bool,
     /// The send queue has reached high water, and not fallen to low water since.
     pub(crate) congested: bool,
@@ -410,18 +409,17 @@ impl Outbox {
     }
 
     /// Creates an empty outbox for a protocol that this one wraps. It has the same id, time, timer and
-    /// bounds, and it is congested and paused as this one is.
+    /// bounds, and it is congested, paused and half-closed if this one is.
     ///
     /// The wrapper calls the inner protocol with it, sends [`queued`](Outbox::queued) in its own form,
     /// and then passes it to [`adopt`](Outbox::adopt).
     pub fn nested(&self) -> Outbox {
-        let State { congested, paused, reads_while_congested, .. } = self.state;
         Outbox {
             id: self.id,
             timer: self.timer,
             low_water: self.low_water,
             max_send_queue: self.max_send_queue,
-            state: State { congested, paused, reads_while_congested, ..State::default() },
+            state: self.state,
             ..Outbox::with_high_water(self.now, self.high_water)
         }
     }

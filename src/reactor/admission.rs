@@ -23,7 +23,7 @@ impl<K: Kernel> Reactor<K> {
     /// address accepts IPv6 connections only, so `0.0.0.0` and `[::]` can listen on the same port.
     ///
     /// # Errors
-    /// Fails if the address cannot be resolved or bound.
+    /// Fails if the address cannot be resolved or bound, or if the reactor shuts down.
     pub fn listen<P: Protocol>(
         &mut self,
         addr: impl ToSocketAddrs,
@@ -48,7 +48,7 @@ impl<K: Kernel> Reactor<K> {
     /// of another kind, the call fails. The path is removed when the listener closes.
     ///
     /// # Errors
-    /// Fails if the address cannot be bound, or after 65,535 listeners.
+    /// Fails if the address cannot be bound, if the reactor shuts down, or after 65,534 listeners.
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -122,9 +122,13 @@ impl<K: Kernel> Reactor<K> {
         options: &ListenOptions,
         factory: ProtocolFactory,
     ) -> io::Result<ListenerId> {
+        if self.shutdown != Shutdown::No {
+            let text = "cannot listen: the reactor shuts down; create another one";
+            return Err(io::Error::other(text));
+        }
         let id = ListenerId(self.listeners.len());
         if !self.cx.add_bounds(options.limits.as_ref()) {
-            let text = "cannot listen: the reactor has had 65,535 listeners; create another one";
+            let text = "cannot listen: the reactor has had 65,534 listeners; create another one";
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
         }
         let local = self.kernel.local_addr(&listener)?;

@@ -10,7 +10,7 @@ use crate::kernel::Kernel;
 use crate::limits::Origin;
 use crate::listener::{ListenOptions, ProtocolFactory};
 use crate::protocol::{
-    Address, Call, CloseReason, ConnId, ListenerId, Outbox, Protocol, Request, Requests,
+    self, Address, Call, CloseReason, ConnId, ListenerId, Outbox, Protocol, Request, Requests,
 };
 use crate::stats::Stats;
 
@@ -92,6 +92,22 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
+    /// Ends a connection that was asked for and is not made.
+    fn end_unmade(&mut self, protocol: Box<dyn Protocol>, reason: &CloseReason) {
+        if let Some(panic) = protocol::end(protocol, reason) {
+            self.record_panic(panic);
+        }
+    }
+
+    /// Drops what protocols have asked of other connections, at the end of the reactor.
+    pub(super) fn drop_requests(&mut self) {
+        for request in std::mem::take(&mut self.cx.outbox.requests).list {
+            if let Request::Connect(_, protocol) = request {
+                self.end_unmade(protocol, &CloseReason::Shutdown);
+            }
+        }
+    }
+
     fn command(&mut self, id: ConnId, call: Call<'_>) {
         self.call(id, &mut |protocol, out| call.make(protocol, out));
     }
@@ -147,7 +163,7 @@ impl<K: Kernel> Reactor<K> {
 }
 
 impl<K: Kernel> Driver for Reactor<K> {
-    fn connect(&mut self, addr: Address, mut protocol: Box<dyn Protocol>) -> ConnId {
+    fn connect(&mut self, addr: Address, protocol: Box<dyn Protocol>) -> ConnId {
         match self.begin_connect(&addr) {
             Ok((key, stream)) => {
                 self.stats.connecting += 1;
@@ -159,12 +175,7 @@ impl<K: Kernel> Driver for Reactor<K> {
                 id
             }
             Err(error) => {
-                let reason = CloseReason::ConnectFailed(error);
-                let called = catch_unwind(AssertUnwindSafe(|| protocol.on_close(&reason)));
-                let dropped = catch_unwind(AssertUnwindSafe(|| drop(protocol)));
-                if let Err(panic) = called.and(dropped) {
-                    self.record_panic(panic);
-                }
+                self.end_unmade(protocol, &CloseReason::ConnectFailed(error));
                 self.next_id(u32::MAX as usize)
             }
         }

@@ -48,7 +48,14 @@ impl<K: Kernel> Reactor<K> {
         self.shutdown = Shutdown::Draining { until: self.cx.millis + DRAINING };
     }
 
-    pub(super) fn end_all(&mut self, which: impl Fn(&Connection<K::Stream>) -> bool) {
+    /// Ends everything at once.
+    pub(super) fn stop(&mut self) {
+        self.listeners.clear();
+        self.end_all(|_| true);
+        self.drop_requests();
+    }
+
+    fn end_all(&mut self, which: impl Fn(&Connection<K::Stream>) -> bool) {
         for (key, connection) in &mut self.connections {
             if which(connection) {
                 close(key, connection, CloseReason::Shutdown, &mut self.closed);

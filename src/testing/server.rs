@@ -15,6 +15,7 @@ use super::logged::Logged;
 use super::manual::{Hand, Timed};
 use super::plan::Plan;
 use crate::background::Background;
+use crate::handle::Handle;
 use crate::kernel::Mio;
 
 /// How long a test waits for the loop at most.
@@ -57,6 +58,7 @@ pub type TestKernel = Faulty<Logged<Timed<Mio>>>;
 pub struct TestServer {
     /// `None` only while it is dropped.
     background: Option<Background>,
+    handle: Handle,
     plan: Plan,
     book: Book,
     hand: Option<Hand>,
@@ -93,8 +95,8 @@ impl TestServer {
         hand: Option<Hand>,
         places: Vec<(String, SocketAddr)>,
     ) -> TestServer {
-        let expected = Mutex::default();
-        TestServer { background: Some(background), plan, book, hand, places, expected }
+        let (handle, expected) = (background.handle().clone(), Mutex::default());
+        TestServer { background: Some(background), handle, plan, book, hand, places, expected }
     }
 
     /// The echo service.
@@ -120,6 +122,11 @@ impl TestServer {
                 self.places.iter().map(|(name, _)| &**name).collect::<Vec<_>>().join(" and ")
             ),
         }
+    }
+
+    /// Returns the handle of its reactor, for messages, broadcasts and closures on the loop's thread.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// Adds a fault that names its service: `echo 10%: reset after 5 bytes`. It is in force when this
