@@ -108,6 +108,11 @@ impl World {
         self.shared.borrow().now
     }
 
+    /// Returns how often the waker was called.
+    pub fn wakes(&self) -> usize {
+        self.shared.borrow().bell.count()
+    }
+
     pub fn polls(&self) -> usize {
         self.shared.borrow().polls
     }

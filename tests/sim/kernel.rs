@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use campanile::{
@@ -17,17 +17,23 @@ use super::socket::Link;
 use super::world::{Queue, Shared};
 
 #[derive(Debug, Default)]
-pub struct Bell(AtomicBool);
+pub struct Bell(AtomicBool, AtomicUsize);
 
 impl Bell {
     pub fn is_rung(&self) -> bool {
         self.0.load(Ordering::SeqCst)
+    }
+
+    /// Returns how often it was rung.
+    pub fn count(&self) -> usize {
+        self.1.load(Ordering::SeqCst)
     }
 }
 
 impl Wake for Bell {
     fn wake(&self) -> io::Result<()> {
         self.0.store(true, Ordering::SeqCst);
+        self.1.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 }
