@@ -12,7 +12,7 @@ use crate::protocol::discard;
 use crate::reactor::Reactor;
 use crate::stats::Stats;
 
-/// A reactor that runs on its own thread.
+/// A reactor that runs on its own thread. It is `Send` and `Sync`.
 ///
 /// Dropping it resets all connections and joins the thread: when `drop` returns, the ports are closed
 /// and the thread has ended. If a protocol has panicked, `drop` panics with the same payload, so that
@@ -94,6 +94,7 @@ impl Background {
     }
 
     /// Returns the handle, to send, close and shut down from other threads.
+    #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
     }

@@ -245,7 +245,7 @@ impl<S: Stream> Connection<S> {
 
     /// Records the readiness that an event reported. It is a hint: only the next call shows whether
     /// it holds.
-    /// For `data_only` see [`Event::data_only`](crate::Event::data_only).
+    /// For `data_only` see [`Event::data_only`](crate::sys::Event::data_only).
     pub fn on_event(&mut self, readable: bool, writable: bool, data_only: bool) {
         self.ready.on_event(readable, writable, data_only);
     }

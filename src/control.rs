@@ -37,7 +37,25 @@ pub(crate) trait Driver {
 
 /// The reactor, for a closure that [`Handle::run`](crate::Handle::run) runs on the loop's thread.
 ///
-/// It has no type parameter, so it works with a reactor on any kernel.
+/// It has no type parameter, so it works with a reactor on any kernel, and with a `TestServer`. It is
+/// neither `Send` nor `Sync`: results leave the closure through a channel.
+///
+/// ```
+/// use std::sync::mpsc;
+/// use campanile::{Background, Limits, ListenOptions, echo};
+///
+/// let (server, addr) =
+///     Background::start(Limits::default(), |reactor| reactor.listen("127.0.0.1:0", echo()))?;
+/// let (sender, receiver) = mpsc::channel();
+/// server.handle().run(move |control| {
+///     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+///     let second = control.listen_with(any, ListenOptions::default(), echo());
+///     let _ = sender.send(second.map(|id| control.local_addr(id)));
+/// }).expect("the reactor runs");
+/// let second = receiver.recv().expect("the closure runs")?;
+/// assert_ne!(second.and_then(|second| second.inet()), Some(addr));
+/// # std::io::Result::Ok(())
+/// ```
 pub struct Control<'a>(pub(crate) &'a mut dyn Driver);
 
 impl std::fmt::Debug for Control<'_> {
@@ -55,7 +73,7 @@ impl Control<'_> {
     /// Binds a listener, as [`Reactor::listen_with`](crate::Reactor::listen_with) does.
     ///
     /// # Errors
-    /// Fails if the address cannot be bound.
+    /// Fails if the address cannot be bound, or if the reactor shuts down.
     pub fn listen_with<P: Protocol>(
         &mut self,
         addr: impl Into<Address>,
@@ -71,16 +89,19 @@ impl Control<'_> {
     }
 
     /// Returns the address of a listener, or `None` if it is closed.
+    #[must_use]
     pub fn local_addr(&self, id: ListenerId) -> Option<Address> {
         self.0.local_addr(id)
     }
 
     /// Returns the ids of the connections.
+    #[must_use]
     pub fn ids(&self) -> Vec<ConnId> {
         self.0.ids()
     }
 
     /// Returns the counts so far.
+    #[must_use]
     pub fn stats(&self) -> &Stats {
         self.0.stats()
     }

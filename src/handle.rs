@@ -8,7 +8,8 @@ use crate::control::{Command, Control};
 use crate::mailbox::{Mailbox, SendError};
 use crate::protocol::{ConnId, ListenerId};
 
-/// Drives a reactor from other threads. Every call takes effect in the loop's next turn.
+/// Drives a reactor from other threads. Every call takes effect in the loop's next turn, also a call
+/// on the thread of the loop. A call wakes the loop only if no wake-up is pending.
 ///
 /// A handle may outlive its reactor. Then its calls fail with [`SendError::Closed`], which gives the
 /// content back. It is `Send` and `Sync`.
@@ -71,6 +72,20 @@ impl Handle {
     ///
     /// # Errors
     /// Fails if the mailbox is full or the reactor is gone. The error holds the bytes.
+    ///
+    /// ```
+    /// use campanile::{Limits, Reactor, SendError};
+    ///
+    /// let reactor = Reactor::with_limits(Limits::default().mailbox(1))?;
+    /// let handle = reactor.handle();
+    /// assert_eq!(handle.broadcast(None, *b"to all connections"), Ok(()));
+    /// // Full until the next turn. Other threads may keep the bytes and try again.
+    /// match handle.broadcast(None, *b"later") {
+    ///     Err(SendError::Full(bytes)) => assert_eq!(&*bytes, b"later"),
+    ///     other => panic!("the mailbox is not full: {other:?}"),
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn broadcast(
         &self,
         to: impl Into<Option<ListenerId>>,
@@ -150,6 +165,7 @@ impl Handle {
     }
 
     /// Returns whether the reactor is gone.
+    #[must_use]
     pub fn is_closed(&self) -> bool {
         self.mailbox.is_closed()
     }

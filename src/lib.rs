@@ -30,29 +30,50 @@
 //! - To run beside your own code, use [`Background`], or your own loop around [`Reactor::turn`] with
 //!   [`Reactor::timeout`] and the reactor's descriptor.
 //! - To drive a reactor from another thread, use its [`Handle`].
-//! - To bound what it may use, set [`Limits`].
+//! - To bound what it may use, set [`Limits`]; for one listener, set [`ListenOptions`].
 //! - To test your client against a server that misbehaves, use the module `testing`.
 //! - To check a server or a proxy rung by rung, use the module `ladder`.
 //! - To learn how such a loop is built, read the [`guide`].
 //!
+//! # Features
+//!
+//! | feature | what it adds | crates |
+//! |---|---|---|
+//! | none | the library: the reactor, daytime and echo | eight on Linux |
+//! | `testing` | the modules `testing` and `ladder` | none |
+//! | `local-time` | `Zone::local`, for daytime in local time | two |
+//! | `cli` (default) | the program; it implies `testing` and `local-time` | 23 on Linux |
+//!
+//! To depend on the library alone, set `default-features = false`.
+//!
+//! # Threads
+//!
+//! A [`Reactor`] stays on the thread that creates it, because its protocols need not be `Send`. So
+//! [`Reactor`], [`Control`] and [`Outbox`] are neither `Send` nor `Sync`. All other types of this list
+//! are both: [`Handle`], [`Background`], [`Accepted`], [`Address`], [`ConnId`], [`ListenerId`],
+//! [`CloseReason`], [`SendError`], [`Limits`], [`ListenOptions`], [`Stats`], [`Clock`], [`Zone`] and
+//! `ZoneError`.
+//!
 //! # The map
 //!
 //! The source is meant to be read in this order. A layer imports only from layers above it in this
-//! list; `outbox`, `timers` and `client` import from none. `tests/lint.py` checks both.
+//! list; `send_queue`, `timers` and `client` import from none. `tests/lint.py` checks both.
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `outbox.rs` | [`Outbox`]: the requests of a protocol, and the send queue: bytes and a cursor, which is how partial writes are kept |
-//! | `protocol.rs` | [`Protocol`] and the order of its calls, [`CloseReason`], [`ConnId`] |
+//! | `send_queue.rs` | the send queue: bytes and a cursor, which is how partial writes are kept |
+//! | `protocol.rs` | [`Protocol`] and the order of its calls, [`CloseReason`], [`ConnId`], [`Address`]; below it [`Outbox`], the bytes and requests of a protocol |
+//! | `stats.rs` | [`Stats`]: the counts of a reactor |
 //! | `timers.rs` | deadlines: when to check a connection again |
-//! | `limits.rs` | [`Limits`], and the [`Context`] that all connections share |
-//! | `connection.rs` | [`Connection`]: its state, and one run; below it its reads, calls and writes (`io`) and its timeouts (`deadline`) |
+//! | `limits.rs` | [`Limits`], and the [`Context`](sys::Context) that all connections share |
+//! | `connection.rs` | [`Connection`](sys::Connection): its state, and one run; below it its reads, calls and writes (`io`) and its timeouts (`deadline`) |
 //! | `services/` | [`daytime`] (RFC 867), [`echo`] (RFC 862), and [`Clock`], the wall clock with its [`Zone`] |
-//! | `kernel.rs` | [`Kernel`], the interface to an operating system, and [`Mio`], which implements it: the only file that imports mio |
-//! | `listener.rs` | how many connections to accept per turn, when to pause, and the meaning of each accept error |
-//! | `mailbox.rs` | the commands that other threads have posted |
+//! | `kernel.rs` | [`Kernel`](sys::Kernel), the interface to an operating system, and [`Mio`](sys::Mio), which implements it with mio; below it the sockets (`socket`) |
+//! | `listener.rs` | [`ListenOptions`]; how many connections to accept per turn, when to pause, and the meaning of each accept error |
+//! | `mailbox.rs` | the commands that other threads have posted, and the [`SendError`] of one that was refused |
+//! | `control.rs` | the commands, and [`Control`]: the reactor, for a closure of another thread |
 //! | `handle.rs` | [`Handle`], which posts them and wakes the loop |
-//! | `reactor.rs` | [`Reactor`]: the turn, a list of phases; below it how connections are accepted (`admission`), how the reactor ends (`shutdown`), and the interface to the program around it (`embedding`) |
+//! | `reactor.rs` | [`Reactor`]: the turn, a list of phases; below it how connections are accepted (`admission`), how commands and messages reach them (`commands`), how the reactor ends (`shutdown`), and the interface to the program around it (`embedding`) |
 //! | `background.rs` | [`Background`]: a reactor on its own thread |
 //! | `client/` | the two clients, with blocking sockets |
 //! | `testing/` | `TestServer`, with the faults that a test asks for: kernels that wrap a kernel to misbehave (`faulty`) and to record (`logged`), and the fault language (`fault`, `parse`); with the feature `testing` |
@@ -67,14 +88,16 @@
 //! Every loop of work has a budget. Work that is left over waits in the run queue, because no event
 //! will report it.
 //!
-//! The loop reaches the operating system through two traits: [`Kernel`] and [`Stream`]. With other
-//! implementations of them, the same loop runs without sockets. Most of its tests do that.
+//! The loop reaches the operating system through two traits: [`Kernel`](sys::Kernel) and
+//! [`Stream`](sys::Stream). With other implementations of them, the same loop runs without sockets.
+//! Most of its tests do that.
 //!
 //! # What it costs
 //!
 //! Without default features, these are eight crates on Linux. No message allocates. An idle echo
 //! connection takes at most 128 bytes of heap. An idle loop wakes up only to check timeouts, about
-//! once a minute.
+//! once a minute. What a new version may change is in [`guide::stability`].
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 
@@ -87,6 +110,7 @@ pub mod guide;
 mod handle;
 mod kernel;
 #[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod ladder;
 mod limits;
 mod listener;
@@ -97,6 +121,7 @@ mod send_queue;
 pub mod services;
 mod stats;
 #[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 mod timers;
 
@@ -114,7 +139,7 @@ pub use services::{Clock, Zone, daytime, echo};
 pub use stats::Stats;
 
 /// The parts below the public API, for simulators and wrappers: another [`Kernel`](sys::Kernel), a
-/// [`Connection`](sys::Connection) without a loop.
+/// [`Connection`](sys::Connection) without a loop, and the kernels that wrap a kernel.
 ///
 /// Semantic versioning does not cover this module: a minor version may change it.
 pub mod sys {
@@ -122,6 +147,9 @@ pub mod sys {
     pub use crate::kernel::{Event, Kernel, Mio, Passive, Phase, Socket, Source, Wake};
     pub use crate::limits::Context;
     pub use crate::protocol::{Input, Output};
+    #[cfg(feature = "testing")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+    pub use crate::testing::{Faulty, Logged};
 }
 
 /// The README's Rust blocks are tests, too.

@@ -20,6 +20,7 @@ use crate::timers::{Millis, SLOTS_MAX, millis};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use]
 pub struct Limits {
     /// Open connections. More clients wait in the backlog. Default: 10,000.
     pub max_connections: usize,
@@ -106,7 +107,6 @@ macro_rules! setters {
         impl Limits {
             $(
                 #[doc = concat!("Sets [`", stringify!($field), "`](Limits::", stringify!($field), ").")]
-                #[must_use]
                 pub fn $field(self, $field: $type) -> Limits {
                     Limits { $field: $field.into(), ..self }
                 }

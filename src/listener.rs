@@ -34,6 +34,7 @@ const REPEATS: u32 = 16;
 /// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
+#[must_use]
 pub struct ListenOptions {
     /// The limits of its connections. Those of the whole reactor have no effect here:
     /// `max_connections`, `max_per_peer`, `max_accepts_per_turn`, `leftover_budget`, `fresh_budget`,
@@ -43,7 +44,6 @@ pub struct ListenOptions {
 
 impl ListenOptions {
     /// Sets [`limits`](ListenOptions::limits).
-    #[must_use]
     pub fn limits(self, limits: impl Into<Option<Limits>>) -> ListenOptions {
         ListenOptions { limits: limits.into() }
     }

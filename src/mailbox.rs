@@ -33,6 +33,22 @@ impl<C> Default for Mail<C> {
 
 /// Why a command was not posted. It holds what was to be posted, as
 /// [`TrySendError`](std::sync::mpsc::TrySendError) does.
+///
+/// ```
+/// use campanile::{Handle, SendError};
+///
+/// /// Returns the bytes to try again with.
+/// fn publish(handle: &Handle, news: Vec<u8>) -> Option<std::sync::Arc<[u8]>> {
+///     match handle.broadcast(None, news) {
+///         Ok(()) => None,
+///         Err(SendError::Full(news)) => Some(news),
+///         Err(_) => None, // the reactor is gone
+///     }
+/// }
+/// # let handle = campanile::Reactor::new()?.handle();
+/// # assert_eq!(publish(&handle, b"news".to_vec()), None);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendError<T = Vec<u8>> {
@@ -45,6 +61,7 @@ pub enum SendError<T = Vec<u8>> {
 
 impl<T> SendError<T> {
     /// Returns what was not posted.
+    #[must_use]
     pub fn into_inner(self) -> T {
         match self {
             SendError::Full(content) | SendError::Closed(content) => content,

@@ -33,7 +33,9 @@ const HORIZON: Millis = 1 << 30;
 
 /// Listeners, connections and the loop that turns them: single-threaded, and without a lock.
 ///
-/// See the [crate documentation](crate) for an example.
+/// It is neither `Send` nor `Sync`, because its protocols need not be: create it on the thread that
+/// runs it, or use [`Background`](crate::Background). Dropping it resets the connections and calls
+/// [`on_close`](crate::Protocol::on_close) of each one. The [crate documentation](crate) has an example.
 pub struct Reactor<K: Kernel = Mio> {
     kernel: K,
     cx: Context,
@@ -71,19 +73,25 @@ impl<K: Kernel> std::fmt::Debug for Reactor<K> {
 }
 
 impl Reactor {
-    /// A reactor with [`Limits::default`].
+    /// Creates a reactor with [`Limits::default`].
+    ///
+    /// # Errors
+    /// Fails if the selector cannot be created.
     pub fn new() -> io::Result<Reactor> {
         Reactor::with_limits(Limits::default())
     }
 
-    /// A reactor with other limits.
+    /// Creates a reactor with other limits.
+    ///
+    /// # Errors
+    /// As [`new`](Reactor::new).
     pub fn with_limits(limits: Limits) -> io::Result<Reactor> {
         Ok(Reactor::with_kernel(Mio::new(limits.events)?, limits))
     }
 }
 
 impl<K: Kernel> Reactor<K> {
-    /// A reactor on another kernel than the real one.
+    /// Creates a reactor on another kernel than the real one.
     pub fn with_kernel(kernel: K, limits: Limits) -> Reactor<K> {
         let mailbox = Mailbox::new(limits.mailbox, kernel.waker());
         Reactor {
@@ -376,15 +384,12 @@ impl<K: Kernel> Reactor<K> {
 impl<K: Kernel> Drop for Reactor<K> {
     fn drop(&mut self) {
         for command in self.mailbox.close() {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(command))) {
-                self.record_panic(panic);
-            }
+            let dropped = catch_unwind(AssertUnwindSafe(|| drop(command)));
+            dropped.unwrap_or_else(|panic| self.record_panic(panic));
         }
         self.stop();
         self.drop_closed();
-        if let Some(panic) = self.panic.take() {
-            discard(panic);
-        }
+        self.panic.take().map_or((), discard);
     }
 }
 

@@ -31,3 +31,5 @@ pub mod states {}
 pub mod glossary {}
 #[doc = include_str!("last_bytes.md")]
 pub mod last_bytes {}
+#[doc = include_str!("stability.md")]
+pub mod stability {}

@@ -1,9 +1,13 @@
 //! [`Outbox`]: the bytes and the requests of a protocol.
 
+mod nested;
+mod requests;
+
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::{Address, ConnId, Protocol};
+pub(crate) use self::requests::{Request, Requests, Timeouts};
+use super::ConnId;
 use crate::send_queue::SendQueue;
 
 /// Whether the peer may still send.
@@ -45,53 +49,6 @@ pub(crate) struct State {
     pub(crate) congested: bool,
 }
 
-/// What a protocol asks of the reactor, besides its own connection.
-#[derive(Default)]
-pub(crate) struct Requests {
-    pub(crate) list: Vec<Request>,
-    /// The bytes of all messages, one after the other.
-    pub(crate) bytes: Vec<u8>,
-}
-
-pub(crate) enum Request {
-    /// This many bytes for that connection.
-    Message(ConnId, usize),
-    Wake(ConnId),
-    Connect(Address, Box<dyn Protocol>),
-}
-
-impl std::fmt::Debug for Requests {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Requests").field("count", &self.list.len()).finish_non_exhaustive()
-    }
-}
-
-impl Requests {
-    /// Adds the requests of `other`, and empties it.
-    fn append(&mut self, other: &mut Requests) {
-        self.list.append(&mut other.list);
-        self.bytes.append(&mut other.bytes);
-    }
-}
-
-/// The timeouts that a protocol has set for its own connection. The outer `None` is the listener's or
-/// the reactor's limit, the inner one is no timeout.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Timeouts {
-    pub(crate) idle: Option<Option<Duration>>,
-    pub(crate) write: Option<Option<Duration>>,
-    pub(crate) linger: Option<Option<Duration>>,
-}
-
-impl Timeouts {
-    /// Takes over what `newer` sets.
-    pub(crate) fn update(&mut self, newer: Timeouts) {
-        self.idle = newer.idle.or(self.idle);
-        self.write = newer.write.or(self.write);
-        self.linger = newer.linger.or(self.linger);
-    }
-}
-
 /// The bytes and requests of a protocol: plain data, without a socket, a lifetime or a clock.
 ///
 /// The connection lends an outbox for the length of one call and applies the requests after it, so a
@@ -103,7 +60,11 @@ impl Timeouts {
 /// Echo.on_data(b"Hello, world", &mut out);
 /// assert_eq!(out.queued(), b"Hello, world");
 /// ```
+///
+/// It is neither `Send` nor `Sync`. The loop writes after each call, so bytes that are only queued
+/// here have not been sent.
 #[derive(Debug)]
+#[must_use]
 pub struct Outbox {
     pub(crate) now: Instant,
     pub(crate) id: ConnId,
@@ -175,6 +136,7 @@ impl Outbox {
     }
 
     /// Returns the id of this connection. In an outbox made by [`Outbox::new`] its number is 0.
+    #[must_use]
     pub fn id(&self) -> ConnId {
         self.id
     }
@@ -225,12 +187,14 @@ impl Outbox {
     }
 
     /// Returns the number of unsent bytes, from this call and from earlier ones.
+    #[must_use]
     pub fn unsent(&self) -> usize {
         self.borrowed.1 + self.queue.len()
     }
 
     /// Returns the queued bytes, for assertions in a unit test. During a call of the loop, bytes of its
     /// read buffer that were sent first are not among them.
+    #[must_use]
     pub fn queued(&self) -> &[u8] {
         self.queue.unsent()
     }
@@ -257,6 +221,7 @@ impl Outbox {
     /// Returns whether the send queue has reached high water. A producer stops here and continues in
     /// [`on_drain`](crate::Protocol::on_drain). Meanwhile the peer is not read, unless
     /// [`read_while_congested`](Outbox::read_while_congested) was called.
+    #[must_use]
     pub fn is_congested(&self) -> bool {
         self.state.congested
     }
@@ -286,23 +251,45 @@ impl Outbox {
     }
 
     /// Returns whether [`close`](Outbox::close) or [`abort`](Outbox::abort) was called.
+    #[must_use]
     pub fn is_closed(&self) -> bool {
         self.state.closed
     }
 
     /// Returns whether our half has ended or will end after the queued bytes: by
     /// [`half_close`](Outbox::half_close), [`close`](Outbox::close) or [`abort`](Outbox::abort).
+    #[must_use]
     pub fn is_half_closed(&self) -> bool {
         self.state.output != Output::Open
     }
 
     /// Returns whether [`abort`](Outbox::abort) was called.
+    #[must_use]
     pub fn is_aborted(&self) -> bool {
         self.aborted
     }
 
     /// Stops reading the peer until [`resume`](Outbox::resume), for a protocol that cannot pass its
-    /// data on: the peer experiences back-pressure. Its EOF is not read meanwhile either.
+    /// data on: the peer experiences back-pressure. Its EOF is not read meanwhile either, and
+    /// [`Limits::idle_timeout`](crate::Limits::idle_timeout) goes on. `pause` and `resume` do not count:
+    /// one `resume` ends any number of pauses, and leaves the back-pressure of a congested outbox as it
+    /// is.
+    ///
+    /// ```
+    /// # use campanile::{Outbox, Protocol};
+    /// /// Receives one piece, and the next one once another thread has worked off the first.
+    /// struct OneAtATime(std::sync::mpsc::Sender<Vec<u8>>);
+    ///
+    /// impl Protocol for OneAtATime {
+    ///     fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
+    ///         let _ = self.0.send(data.to_vec());
+    ///         out.pause();
+    ///     }
+    ///     fn on_wake(&mut self, out: &mut Outbox) {
+    ///         out.resume(); // the other thread calls Handle::wake_connection
+    ///     }
+    /// }
+    /// ```
     pub fn pause(&mut self) {
         self.state.paused = !self.state.closed;
     }
@@ -313,6 +300,7 @@ impl Outbox {
     }
 
     /// Returns whether [`pause`](Outbox::pause) is in force.
+    #[must_use]
     pub fn is_paused(&self) -> bool {
         self.state.paused
     }
@@ -327,6 +315,7 @@ impl Outbox {
     }
 
     /// Returns the time of this turn of the loop, the same for every connection in it.
+    #[must_use]
     pub fn now(&self) -> Instant {
         self.now
     }
@@ -349,104 +338,9 @@ impl Outbox {
     }
 
     /// Returns the time of the timer, if one is set.
+    #[must_use]
     pub fn timer(&self) -> Option<Instant> {
         self.timer
-    }
-
-    /// Sets this connection's [`Limits::idle_timeout`](crate::Limits::idle_timeout).
-    pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
-        self.set_timeouts(Timeouts { idle: Some(timeout), ..Timeouts::default() });
-    }
-
-    /// Sets this connection's [`Limits::write_timeout`](crate::Limits::write_timeout).
-    pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        self.set_timeouts(Timeouts { write: Some(timeout), ..Timeouts::default() });
-    }
-
-    /// Sets this connection's [`Limits::linger_timeout`](crate::Limits::linger_timeout).
-    pub fn set_linger_timeout(&mut self, timeout: Duration) {
-        self.set_timeouts(Timeouts { linger: Some(Some(timeout)), ..Timeouts::default() });
-    }
-
-    fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.timeouts.update(timeouts);
-        self.has_requests = true;
-    }
-
-    /// Passes `bytes` to the protocol of another connection of this reactor, which is called with
-    /// [`on_message`](crate::Protocol::on_message) after this call, usually in the same turn. If that
-    /// connection is gone, the bytes are dropped and [`Stats::gone`](crate::Stats::gone) counts them.
-    pub fn message(&mut self, id: ConnId, bytes: &[u8]) {
-        self.requests.bytes.extend_from_slice(bytes);
-        self.requests.list.push(Request::Message(id, bytes.len()));
-    }
-
-    /// Requests a call of [`on_wake`](crate::Protocol::on_wake) of another connection's protocol, after
-    /// this call.
-    pub fn wake(&mut self, id: ConnId) {
-        self.requests.list.push(Request::Wake(id));
-    }
-
-    /// Begins to connect to `addr` after this call, as
-    /// [`Reactor::connect`](crate::Reactor::connect) does. The new protocol learns its id in
-    /// [`on_open`](crate::Protocol::on_open), and a failure in
-    /// [`on_close`](crate::Protocol::on_close).
-    pub fn connect(&mut self, addr: impl Into<Address>, protocol: impl Protocol) {
-        self.requests.list.push(Request::Connect(addr.into(), Box::new(protocol)));
-    }
-
-    /// Returns the messages for other connections that were not passed on yet, for assertions in a unit
-    /// test.
-    pub fn messages(&self) -> impl Iterator<Item = (ConnId, &[u8])> {
-        let mut start = 0;
-        self.requests.list.iter().filter_map(move |request| {
-            let Request::Message(id, length) = request else {
-                return None;
-            };
-            start += length;
-            Some((*id, &self.requests.bytes[start - length..start]))
-        })
-    }
-
-    /// Creates an empty outbox for a protocol that this one wraps. It has the same id, time, timer and
-    /// bounds, and it is congested, paused and half-closed if this one is.
-    ///
-    /// The wrapper calls the inner protocol with it, sends [`queued`](Outbox::queued) in its own form,
-    /// and then passes it to [`adopt`](Outbox::adopt).
-    pub fn nested(&self) -> Outbox {
-        Outbox {
-            id: self.id,
-            timer: self.timer,
-            low_water: self.low_water,
-            max_send_queue: self.max_send_queue,
-            state: self.state,
-            ..Outbox::with_high_water(self.now, self.high_water)
-        }
-    }
-
-    /// Applies the requests of a [`nested`](Outbox::nested) outbox to this one: timer, timeouts, pause,
-    /// messages and connections, and the end of our half, a close or an abort. Its queued bytes are the
-    /// wrapper's to send, before this call.
-    pub fn adopt(&mut self, mut inner: Outbox) {
-        self.requests.append(&mut inner.requests);
-        if inner.timer != self.timer {
-            self.set_timer(inner.timer);
-        }
-        if inner.timeouts != Timeouts::default() {
-            self.set_timeouts(inner.timeouts);
-        }
-        self.state.paused = inner.state.paused && !self.state.closed;
-        self.state.reads_while_congested = inner.state.reads_while_congested;
-        if inner.overflowed {
-            (self.overflowed, self.has_requests) = (true, true);
-        }
-        if inner.aborted {
-            self.abort();
-        } else if inner.state.closed {
-            self.close();
-        } else if inner.is_half_closed() {
-            self.half_close();
-        }
     }
 
     fn set_timer(&mut self, timer: Option<Instant>) {

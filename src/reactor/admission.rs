@@ -97,6 +97,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Returns the address of a listener, or `None` if it is closed.
+    #[must_use]
     pub fn local_addr(&self, id: ListenerId) -> Option<&Address> {
         Some(&self.listeners.get(id.0)?.as_ref()?.local)
     }
@@ -141,9 +142,34 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Begins to connect, and returns the id of the new connection. [`Protocol::on_open`] is called
-    /// once the connection is established. If it never is, [`Protocol::on_close`] is called with
-    /// [`CloseReason::ConnectFailed`] instead: during this call if no slot or no descriptor is left or
-    /// there is no route, and then the id belongs to no connection.
+    /// once the connection is established. If it never is, [`Protocol::on_close`] is called instead,
+    /// with [`ConnectFailed`](crate::CloseReason::ConnectFailed). That is during this call if no slot or
+    /// no descriptor is left or there is no route; then the id belongs to no connection.
+    ///
+    /// ```
+    /// use campanile::{CloseReason, Outbox, Protocol, Reactor};
+    ///
+    /// struct Asker;
+    ///
+    /// impl Protocol for Asker {
+    ///     fn on_open(&mut self, out: &mut Outbox) {
+    ///         out.send(b"what time is it?");
+    ///     }
+    ///     fn on_data(&mut self, _: &[u8], out: &mut Outbox) {
+    ///         out.close();
+    ///     }
+    ///     fn on_close(&mut self, reason: &CloseReason) {
+    ///         assert!(matches!(reason, CloseReason::ConnectFailed(_)));
+    ///     }
+    /// }
+    ///
+    /// # let closed = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.connect(closed, Asker); // no server listens there
+    /// reactor.run()?;
+    /// assert_eq!(reactor.stats().closed, 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn connect(&mut self, addr: impl Into<Address>, protocol: impl Protocol) -> ConnId {
         Driver::connect(self, addr.into(), Box::new(protocol))
     }

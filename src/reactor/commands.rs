@@ -66,8 +66,8 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Applies what protocols have asked of other connections. What those ask in turn waits for the
-    /// next time, so that two that answer each other do not hold the loop.
+    /// Applies what protocols have asked of other connections. The requests of those wait for the next
+    /// time, so that two that answer each other do not hold the loop.
     pub(super) fn deliver(&mut self) {
         if self.cx.outbox.requests.list.is_empty() {
             return;

@@ -13,6 +13,7 @@ use crate::stats::Stats;
 
 impl<K: Kernel> Reactor<K> {
     /// Returns a handle, with which other threads shut the reactor down and send on its connections.
+    #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.mailbox))
     }
@@ -20,12 +21,14 @@ impl<K: Kernel> Reactor<K> {
     /// Returns how long an outer loop may sleep before it calls [`turn`](Reactor::turn), if the
     /// reactor's descriptor has no event; `None` means any time. Call it before every sleep, because
     /// there is no event for work that is left over.
+    #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         let now = self.cx.deadline(self.kernel.now()).saturating_sub(1).max(self.cx.millis);
         self.next_timeout(now)
     }
 
     /// Returns whether neither a listener nor a connection is left.
+    #[must_use]
     pub fn is_finished(&self) -> bool {
         self.connections.is_empty() && self.listeners.iter().all(Option::is_none)
     }
@@ -67,6 +70,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Returns the number of connections.
+    #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
@@ -77,17 +81,20 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Returns the counts so far.
+    #[must_use]
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
 
     /// Returns the kernel of the loop.
+    #[must_use]
     pub fn kernel(&self) -> &K {
         &self.kernel
     }
 
     /// Removes the payload of the first panic of a protocol and returns it, so that the program can
     /// raise it again.
+    #[must_use]
     pub fn take_panic(&mut self) -> Option<Box<dyn Any + Send>> {
         self.panic.take()
     }

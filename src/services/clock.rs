@@ -11,6 +11,7 @@ use chrono::{DateTime, NaiveDateTime, TimeDelta};
 /// The system's clock may be wrong (before 1970, absurdly late, stepped by years). The clock returns
 /// a time all the same.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Clock {
     source: Source,
     zone: Zone,
@@ -55,6 +56,7 @@ impl Clock {
     }
 
     /// Returns the seconds since 1970, negative before.
+    #[must_use]
     pub fn unix_seconds(&self) -> i64 {
         match &self.source {
             Source::Fixed(second) => *second,
@@ -95,6 +97,7 @@ const YEARS: TimeDelta = TimeDelta::days(95_000_000);
 
 /// A time zone: UTC, a fixed offset, or the zone of this machine.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Zone(Kind);
 
 #[derive(Debug, Clone)]
@@ -114,6 +117,7 @@ impl Zone {
     /// Returns the zone that is `seconds` east of Greenwich, or west if negative.
     ///
     /// Returns `None` if the offset is a day or more.
+    #[must_use]
     pub fn east(seconds: i32) -> Option<Zone> {
         (-86_399..=86_399).contains(&seconds).then_some(Zone(Kind::Fixed(seconds)))
     }

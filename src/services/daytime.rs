@@ -15,6 +15,7 @@ use crate::protocol::{Accepted, Protocol};
 ///
 /// Data from the client is read and discarded.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Daytime {
     line: Rc<RefCell<Line>>,
 }

@@ -31,6 +31,7 @@ use std::time::Duration;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[doc(alias("toxic", "SocketPolicy", "SocketEffect", "chaos"))]
+#[must_use]
 pub struct Fault {
     /// Whose connections.
     pub whom: Option<Whom>,

@@ -36,6 +36,7 @@ impl Zone {
     ///
     /// Returns an error if the file cannot be read, or if its content or the rule is not one
     /// that is told exactly as the C library tells it.
+    #[cfg_attr(docsrs, doc(cfg(feature = "local-time")))]
     pub fn local() -> Result<Zone, ZoneError> {
         match env::var_os("TZ") {
             Some(tz) => named(&tz),
@@ -85,6 +86,7 @@ fn named(tz: &OsStr) -> Result<Zone, ZoneError> {
 
 /// Why the local time zone cannot be used.
 #[derive(Debug)]
+#[cfg_attr(docsrs, doc(cfg(feature = "local-time")))]
 pub struct ZoneError(String);
 
 impl fmt::Display for ZoneError {
