@@ -65,7 +65,21 @@ pub trait Protocol: AsAny {
 
     /// Bytes from [`Handle::send`](crate::Handle::send), [`Handle::broadcast`](crate::Handle::broadcast)
     /// or another connection's [`Outbox::message`]: all the bytes of one such call. The default sends
-    /// them to the peer. A protocol with frames, or with a reply in progress, decides here where they go.
+    /// them to the peer. A protocol with frames, or with a reply in progress, decides here where they go:
+    ///
+    /// ```
+    /// # use campanile::{Outbox, Protocol};
+    /// /// Sends a message as a frame, with its length before it.
+    /// struct Framed;
+    ///
+    /// impl Protocol for Framed {
+    ///     # fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
+    ///     fn on_message(&mut self, bytes: &[u8], out: &mut Outbox) {
+    ///         out.send(&(bytes.len() as u32).to_be_bytes());
+    ///         out.send(bytes);
+    ///     }
+    /// }
+    /// ```
     fn on_message(&mut self, bytes: &[u8], out: &mut Outbox) {
         out.send(bytes);
     }
@@ -265,6 +279,7 @@ pub struct ConnId {
 
 impl ConnId {
     /// Returns the sequence number within the reactor, counted from 1.
+    #[must_use]
     pub fn ordinal(&self) -> u64 {
         self.ordinal
     }
@@ -281,6 +296,15 @@ impl fmt::Display for ConnId {
 pub struct ListenerId(pub(crate) usize);
 
 /// One end of a connection.
+///
+/// ```
+/// use campanile::Address;
+///
+/// let inet = Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 12345)));
+/// let unix = Address::from(std::path::Path::new("/run/echo.sock"));
+/// assert_eq!((inet.to_string(), unix.to_string()), ("127.0.0.1:12345".into(), "unix:/run/echo.sock".into()));
+/// assert_eq!((inet.path(), unix.ip()), (None, None));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
@@ -292,11 +316,13 @@ pub enum Address {
 
 impl Address {
     /// Returns the IP address. An IPv4 address that is mapped into IPv6 becomes IPv4.
+    #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.inet().map(|addr| addr.ip().to_canonical())
     }
 
     /// Returns the socket address if it is an IP address and a port.
+    #[must_use]
     pub fn inet(&self) -> Option<SocketAddr> {
         match self {
             Address::Inet(addr) => Some(*addr),
@@ -305,6 +331,7 @@ impl Address {
     }
 
     /// Returns the path if it is that of a Unix socket.
+    #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
             Address::Inet(_) => None,

@@ -389,7 +389,7 @@ impl<K: Kernel> Drop for Reactor<K> {
         }
         self.stop();
         self.drop_closed();
-        self.panic.take().map_or((), discard);
+        self.panic.take().into_iter().for_each(discard);
     }
 }
 
