@@ -39,7 +39,7 @@ pub(crate) struct State {
     pub(crate) closed: bool,
     /// The protocol has paused reading.
     pub(crate) paused: bool,
-    /// The protocol has called [`Outbox::resume`]: the loop reads the peer even while the outbox is
+    /// [`Outbox::read_while_congested`]: the loop reads the peer even while the outbox is
     /// congested.
     pub(crate) reads_while_congested: bool,
     /// The send queue has reached high water, and not fallen to low water since.
