@@ -195,10 +195,13 @@ impl<K: Kernel> Reactor<K> {
             Shutdown::Draining { until } if until <= self.cx.millis => self.end_all(|_| true),
             _ => {}
         }
-        self.deliver();
-        if !self.mailbox.has_mail() {
-            return;
+        if self.has_mail() {
+            self.read_mail();
         }
+    }
+
+    fn read_mail(&mut self) {
+        self.deliver();
         let mail = self.mailbox.take();
         if mail.stop {
             self.listeners.clear();
@@ -261,7 +264,9 @@ impl<K: Kernel> Reactor<K> {
             let limits = &self.cx.limits;
             let budget = if at < fresh { limits.fresh_budget } else { limits.leftover_budget };
             self.run_connection(key, budget);
-            self.deliver();
+            if self.cx.outbox.has_mail() {
+                self.deliver();
+            }
         }
         batch.clear();
         self.batch = batch;
@@ -349,7 +354,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Returns whether commands or requests wait for the next turn.
     fn has_mail(&self) -> bool {
-        self.mailbox.has_mail() || !self.cx.outbox.requests.list.is_empty()
+        self.mailbox.has_mail() || self.cx.outbox.has_mail()
     }
 
     /// Returns the time until the next scheduled work.

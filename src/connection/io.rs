@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Connection, Stage, Stream};
 use crate::limits::Context;
-use crate::protocol::{CloseReason, Outbox, Output, Protocol, Timeouts};
+use crate::protocol::{CloseReason, Outbox, Output, Protocol};
 
 impl<S: Stream> Connection<S> {
     /// Returns false while the kernel has not connected yet. An accepted connection always is.
@@ -94,8 +94,7 @@ impl<S: Stream> Connection<S> {
             return Err(CloseReason::Overflow);
         }
         self.set_timer(cx.outbox.timer());
-        let timeouts = std::mem::take(&mut cx.outbox.timeouts);
-        if timeouts != Timeouts::default() {
+        if let Some(timeouts) = cx.outbox.timeouts.take() {
             self.extra().timeouts.update(timeouts);
             self.planned = None;
         }

@@ -125,7 +125,7 @@ pub struct Outbox {
     pub(crate) overflowed: bool,
     /// In this call the protocol has closed, aborted, overflowed, or set a timer or a timeout.
     pub(crate) has_requests: bool,
-    pub(crate) timeouts: Timeouts,
+    pub(crate) timeouts: Option<Timeouts>,
     pub(crate) requests: Requests,
 }
 
@@ -153,7 +153,7 @@ impl Outbox {
             aborted: false,
             overflowed: false,
             has_requests: false,
-            timeouts: Timeouts::default(),
+            timeouts: None,
             requests: Requests::default(),
         }
     }
@@ -370,7 +370,7 @@ impl Outbox {
     }
 
     fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.timeouts.update(timeouts);
+        self.timeouts.get_or_insert_default().update(timeouts);
         self.has_requests = true;
     }
 
@@ -434,8 +434,8 @@ impl Outbox {
         if inner.timer != self.timer {
             self.set_timer(inner.timer);
         }
-        if inner.timeouts != Timeouts::default() {
-            self.set_timeouts(inner.timeouts);
+        if let Some(timeouts) = inner.timeouts {
+            self.set_timeouts(timeouts);
         }
         self.state.paused = inner.state.paused && !self.state.closed;
         self.state.reads_while_congested = inner.state.reads_while_congested;
@@ -481,6 +481,11 @@ impl Outbox {
             std::mem::swap(&mut self.queue, queue);
         }
         self.state
+    }
+
+    /// Returns whether requests for other connections wait.
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.requests.list.is_empty()
     }
 
     /// Returns the borrowed part of the read buffer, which is to be written before the queue.
