@@ -17,7 +17,7 @@ TOP_LEVEL = {
 }
 
 # The order of the layers is the table "The map" in src/lib.rs. These layers import none.
-STAND_ALONE = {"outbox", "timers", "client"}
+STAND_ALONE = {"send_queue", "timers", "client"}
 # These layers are at the same height: neither imports from the other.
 SIBLINGS = {"testing", "ladder"}
 # These are no layers: the crate's root, its book and the program.
@@ -37,7 +37,7 @@ CRATES = {
 }
 
 CORE = {
-    "outbox", "protocol", "timers", "limits", "connection", "kernel", "listener", "mailbox",
+    "send_queue", "protocol", "control", "stats", "timers", "limits", "connection", "kernel", "listener", "mailbox",
     "handle", "reactor", "background",
 }
 # The core does not know what hangs on its seams.

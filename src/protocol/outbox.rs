@@ -3,95 +3,8 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::{Address, ConnId, Protocol};
+use super::{Address, ConnId, Output, Protocol, Request, Requests, State, Timeouts};
 use crate::send_queue::SendQueue;
-
-/// Whether the peer may still send.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Input {
-    /// The peer may send.
-    #[default]
-    Open,
-    /// The peer has ended its half: its EOF was read.
-    Ended,
-}
-
-/// Whether we may still send.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Output {
-    /// The protocol may send.
-    #[default]
-    Open,
-    /// The protocol sends no more; the send queue is being delivered.
-    Flushing,
-    /// Our half has ended: the FIN is sent.
-    Shut,
-}
-
-/// The state of a conversation: the connection keeps it, and the outbox carries it through a call.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct State {
-    pub(crate) input: Input,
-    pub(crate) output: Output,
-    /// The protocol has closed: incoming bytes are discarded.
-    pub(crate) closed: bool,
-    /// The protocol has paused reading.
-    pub(crate) paused: bool,
-    /// [`Outbox::read_while_congested`]: the loop reads the peer even while the outbox is
-    /// congested.
-    pub(crate) reads_while_congested: bool,
-    /// The send queue has reached high water, and not fallen to low water since.
-    pub(crate) congested: bool,
-}
-
-/// What a protocol asks of the reactor, besides its own connection.
-#[derive(Default)]
-pub(crate) struct Requests {
-    pub(crate) list: Vec<Request>,
-    /// The bytes of all messages, one after the other.
-    pub(crate) bytes: Vec<u8>,
-}
-
-pub(crate) enum Request {
-    /// This many bytes for that connection.
-    Message(ConnId, usize),
-    Wake(ConnId),
-    Connect(Address, Box<dyn Protocol>),
-}
-
-impl std::fmt::Debug for Requests {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Requests").field("count", &self.list.len()).finish_non_exhaustive()
-    }
-}
-
-impl Requests {
-    /// Adds the requests of `other`, and empties it.
-    fn append(&mut self, other: &mut Requests) {
-        self.list.append(&mut other.list);
-        self.bytes.append(&mut other.bytes);
-    }
-}
-
-/// The timeouts that a protocol has set for its own connection. The outer `None` is the listener's or
-/// the reactor's limit, the inner one is no timeout.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Timeouts {
-    pub(crate) idle: Option<Option<Duration>>,
-    pub(crate) write: Option<Option<Duration>>,
-    pub(crate) linger: Option<Option<Duration>>,
-}
-
-impl Timeouts {
-    /// Takes over what `newer` sets.
-    pub(crate) fn update(&mut self, newer: Timeouts) {
-        self.idle = newer.idle.or(self.idle);
-        self.write = newer.write.or(self.write);
-        self.linger = newer.linger.or(self.linger);
-    }
-}
 
 /// The bytes and requests of a protocol: plain data, without a socket, a lifetime or a clock.
 ///
@@ -115,11 +28,11 @@ pub struct Outbox {
     /// The start and length of the part of the read buffer that was sent while the queue was empty.
     /// It is written from there without a copy, before the queue.
     borrowed: (usize, usize),
-    high_water: usize,
-    low_water: usize,
-    max_send_queue: usize,
-    state: State,
-    timer: Option<Instant>,
+    pub(super) high_water: usize,
+    pub(super) low_water: usize,
+    pub(super) max_send_queue: usize,
+    pub(super) state: State,
+    pub(super) timer: Option<Instant>,
     pub(crate) aborted: bool,
     /// One `send` was larger than the send queue may be.
     pub(crate) overflowed: bool,
@@ -369,7 +282,7 @@ impl Outbox {
         self.set_timeouts(Timeouts { linger: Some(Some(timeout)), ..Timeouts::default() });
     }
 
-    fn set_timeouts(&mut self, timeouts: Timeouts) {
+    pub(super) fn set_timeouts(&mut self, timeouts: Timeouts) {
         self.timeouts.get_or_insert_default().update(timeouts);
         self.has_requests = true;
     }
@@ -409,49 +322,7 @@ impl Outbox {
         })
     }
 
-    /// Creates an empty outbox for a protocol that this one wraps. It has the same id, time, timer and
-    /// bounds, and it is congested and paused as this one is.
-    ///
-    /// The wrapper calls the inner protocol with it, sends [`queued`](Outbox::queued) in its own form,
-    /// and then passes it to [`adopt`](Outbox::adopt).
-    pub fn nested(&self) -> Outbox {
-        let State { congested, paused, reads_while_congested, .. } = self.state;
-        Outbox {
-            id: self.id,
-            timer: self.timer,
-            low_water: self.low_water,
-            max_send_queue: self.max_send_queue,
-            state: State { congested, paused, reads_while_congested, ..State::default() },
-            ..Outbox::with_high_water(self.now, self.high_water)
-        }
-    }
-
-    /// Applies the requests of a [`nested`](Outbox::nested) outbox to this one: timer, timeouts, pause,
-    /// messages and connections, and the end of our half, a close or an abort. Its queued bytes are the
-    /// wrapper's to send, before this call.
-    pub fn adopt(&mut self, mut inner: Outbox) {
-        self.requests.append(&mut inner.requests);
-        if inner.timer != self.timer {
-            self.set_timer(inner.timer);
-        }
-        if let Some(timeouts) = inner.timeouts {
-            self.set_timeouts(timeouts);
-        }
-        self.state.paused = inner.state.paused && !self.state.closed;
-        self.state.reads_while_congested = inner.state.reads_while_congested;
-        if inner.overflowed {
-            (self.overflowed, self.has_requests) = (true, true);
-        }
-        if inner.aborted {
-            self.abort();
-        } else if inner.state.closed {
-            self.close();
-        } else if inner.is_half_closed() {
-            self.half_close();
-        }
-    }
-
-    fn set_timer(&mut self, timer: Option<Instant>) {
+    pub(super) fn set_timer(&mut self, timer: Option<Instant>) {
         self.timer = timer;
         self.has_requests = true;
     }

@@ -66,8 +66,8 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Applies what protocols have asked of other connections. What those ask in turn waits for the
-    /// next time, so that two that answer each other do not hold the loop.
+    /// Applies the requests of protocols for other connections. The requests that these make in turn
+    /// wait for the next time, so that two that answer each other do not hold the loop.
     pub(super) fn deliver(&mut self) {
         let Requests { mut list, mut bytes } = std::mem::take(&mut self.cx.outbox.requests);
         let mut start = 0;
