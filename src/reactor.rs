@@ -182,6 +182,7 @@ impl<K: Kernel> Reactor<K> {
             }
         }
         // After an interrupted poll, a full batch may still have left events behind.
+        // ANCHOR: full-batch
         self.was_full = count == self.kernel.capacity() || (self.was_interrupted && self.was_full);
     }
 
@@ -310,6 +311,7 @@ impl<K: Kernel> Reactor<K> {
         }
         while let Some((key, reason)) = self.closed.pop_front() {
             let mut connection = self.connections.remove(key);
+            // ANCHOR: leave-queue
             self.run_queue.remove_leftover(key, &mut connection);
             let (bytes_in, bytes_out) = connection.bytes();
             log::debug!(

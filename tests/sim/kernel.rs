@@ -81,7 +81,9 @@ impl Kernel for Sim {
             match patience {
                 Some(patience) => {
                     world.now += patience;
-                    world.tell(None, &format!("sleeps {patience:?}"));
+                    if !patience.is_zero() {
+                        world.tell(None, &format!("sleeps {} ms", patience.as_millis()));
+                    }
                 }
                 None => {
                     world.violate("sleeps for ever: nobody will wake it");

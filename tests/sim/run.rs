@@ -219,7 +219,7 @@ impl<K: Kernel> Simulation<K> {
         (recent > 0).then(|| ids[ids.len() - 1 - (who >> 1) % recent])
     }
 
-    /// The action in words, with the number of the socket that it means.
+    /// The action in words, with the number of the socket that it means; empty if there is none.
     fn words(&self, action: Action) -> String {
         let text = format!("{action:?}").replace([',', ':', '}'], "").replace(" {", ":");
         let Some((head, rest)) = text.split_once("who ") else { return text };
@@ -227,13 +227,12 @@ impl<K: Kernel> Simulation<K> {
         let who = who.parse().expect("a number");
         let is_command = text.starts_with("Handle");
         let sid = if is_command { self.id(who).map(|id| id.1) } else { self.who(who) };
-        sid.map_or(text.clone(), |sid| format!("{head}#{sid} {tail}"))
+        sid.map_or(String::new(), |sid| format!("{head}#{sid} {tail}"))
     }
 
     pub fn act(&mut self, action: Action) {
-        let words = self.words(action);
         if !matches!(action, Action::Turn { .. } | Action::Settle | Action::Sleep { .. }) {
-            let world = &mut *self.world.borrow_mut();
+            let (words, world) = (self.words(action), &mut *self.world.borrow_mut());
             world.tell(None, &words);
             world.end_line("");
         }

@@ -237,7 +237,7 @@ impl World {
             None => words,
         });
         let words = words.collect::<Vec<_>>().join(" | ");
-        if self.is_told {
+        if self.is_told && !(head.is_empty() && words.is_empty()) {
             let now = format!("{} ms", self.now.as_millis());
             eprintln!("{}", format!("{now:>9}  {head:7}  {words}").trim_end());
         }
@@ -562,7 +562,7 @@ impl World {
     }
 }
 
-/// Writes repeated words, or pairs of words, once.
+/// Writes repeated groups of up to three words once.
 fn fold(words: &str) -> String {
     let words: Vec<_> = words.split(", ").collect();
     let (mut folded, mut at) = (Vec::new(), 0);
@@ -572,7 +572,7 @@ fn fold(words: &str) -> String {
             let first = pieces.next();
             1 + pieces.take_while(|piece| Some(*piece) == first).count()
         };
-        let size = if times(&2) > times(&1) { 2 } else { 1 };
+        let size = (1..=3).rev().max_by_key(|size| (times(size) - 1) * size).unwrap_or(1);
         let (unit, times) = (words[at..at + size].join(", "), times(&size));
         folded.push(if times > 1 { format!("{times} times ({unit})") } else { unit });
         at += size * times;
