@@ -224,6 +224,7 @@ impl<K: Kernel> Reactor<K> {
         while let Some(key) = self.timers.pop_due(self.cx.millis) {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.note_deadline();
+                // ANCHOR: due-leftover
                 self.run_queue.push_urgent(key, connection);
             }
         }
@@ -311,7 +312,6 @@ impl<K: Kernel> Reactor<K> {
         }
         while let Some((key, reason)) = self.closed.pop_front() {
             let mut connection = self.connections.remove(key);
-            // ANCHOR: leave-queue
             self.run_queue.remove_leftover(key, &mut connection);
             let (bytes_in, bytes_out) = connection.bytes();
             log::debug!(

@@ -124,8 +124,8 @@ fn a_signal_leaves_a_full_batch_remembered_in_seed_1369() {
 }
 
 #[test]
-fn a_closed_connection_leaves_the_run_queue_in_seed_26798() {
-    prove(&Plan::of(26798));
+fn a_leftover_runs_when_its_deadline_has_come_in_seed_1089() {
+    prove(&Plan::of(1089));
 }
 
 /// Fewer: a fault takes its time.
