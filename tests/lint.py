@@ -9,6 +9,9 @@ import re
 import sys
 from pathlib import Path
 
+sys.dont_write_bytecode = True
+import links
+
 ROOT = Path(__file__).resolve().parent.parent
 
 TOP_LEVEL = {
@@ -257,6 +260,8 @@ def check_guide():
 
     # The tables of other programs and the sheet of exercises are no chapters.
     besides = ("last_bytes.md", "exercises.md")
+    for file, complaint in links.complaints_about_sources():
+        complain(f"src/guide/{file}", complaint)
     total = sum(count_words(text) for path, text in texts.items() if path.name not in besides)
     if total > 7000:
         complain("src/guide", f"has {total} words; the limit is 7,000: shorten a chapter")

@@ -24,8 +24,7 @@ fn number(name: &str) -> Option<u64> {
 fn prove(plan: &Plan) -> Report {
     match (run(plan), run(plan)) {
         (Ok(first), Ok(second)) => {
-            let seed = plan.seed;
-            assert_eq!(first, second, "seed {seed} is not replayed: something is not of the seed");
+            assert_eq!(first, second, "seed {} is not replayed: it depends on more", plan.seed);
             if env::var_os("SIM_TRACE").is_some() {
                 let _ = run(&Plan { is_told: true, ..plan.clone() });
             }
@@ -44,7 +43,7 @@ fn fail(plan: &Plan, violation: &str) -> ! {
     let still = run(&told).expect_err("what was shrunk fails, too");
     panic!(
         "seed {seed}: {violation}\n\n\
-         again: SIM_SEED={seed} cargo test --test simulation\n\
+         to run it again: SIM_SEED={seed} cargo test --test simulation\n\
          {} of {} actions are enough for: {still}\n{:?} {:?} capacity {}\n{:?}\n{}",
         short.actions.len(),
         plan.actions.len(),

@@ -50,5 +50,6 @@ pub mod states {}
 #[doc = include_str!("rustdoc_links.txt")]
 #[doc = include_str!("glossary.md")]
 pub mod glossary {}
+#[doc = include_str!("rustdoc_links.txt")]
 #[doc = include_str!("last_bytes.md")]
 pub mod last_bytes {}

@@ -112,8 +112,8 @@ impl Plan {
         services.extend((0..1 + random.below(3)).map(|_| random.pick(&all)));
         let length = 20 + random.below(130);
         let actions = (0..length).map(|_| action(&mut random)).collect();
-        let (is_faulty, is_told) = (false, false);
-        Plan { seed, selector, capacity, limits, services, actions, is_faulty, is_told }
+        let no = false;
+        Plan { seed, selector, capacity, limits, services, actions, is_faulty: no, is_told: no }
     }
 
     /// The same seed, with faults of the language at the beginning and in between.

@@ -151,8 +151,7 @@ impl<K: Kernel> Simulation<K> {
             }
         }
         check::after_turn(self);
-        let head = format!("turn {}", self.reactor.stats().turns);
-        self.world.borrow_mut().end_line(&head);
+        self.world.borrow_mut().end_line(&format!("turn {}", self.reactor.stats().turns));
         if let Some(violation) = self.trace.borrow_mut().contract.violation.take() {
             self.world.borrow_mut().violate(format!("no kernel does that: {violation}"));
         }

@@ -232,10 +232,8 @@ impl World {
 
     /// Prints the line of a turn, or of an action between two turns, and begins the next one.
     pub fn end_line(&mut self, head: &str) {
-        let words = self.told.drain(..).map(|(who, words)| match who {
-            Some(sid) => format!("#{sid}: {}", fold(&words)),
-            None => words,
-        });
+        let name = |who: Option<usize>| who.map_or(String::new(), |sid| format!("#{sid}: "));
+        let words = self.told.drain(..).map(|(who, words)| name(who) + &words);
         let words = words.collect::<Vec<_>>().join(" | ");
         if self.is_told && !(head.is_empty() && words.is_empty()) {
             let now = format!("{} ms", self.now.as_millis());
@@ -431,9 +429,8 @@ impl World {
         for ready in self.ready.drain(..count).collect::<Vec<_>>() {
             let event = self.event_of(ready);
             self.trace("event", usize::from(event.readable), usize::from(event.writable));
-            let halves = [(event.readable, " readable"), (event.writable, " writable")];
-            let halves = halves.iter().filter(|half| half.0).map(|half| half.1);
-            let words = format!("event{}", halves.collect::<String>());
+            let readable = if event.readable { " readable" } else { "" };
+            let words = format!("event{readable}{}", if event.writable { " writable" } else { "" });
             match event.source {
                 Source::Listener(key) => self.tell(None, &format!("listener {key}: event")),
                 Source::Waker => self.tell(None, "waker: event"),
@@ -560,24 +557,6 @@ impl World {
             self.violate(format!("socket {sid} heard what was not said to it"));
         }
     }
-}
-
-/// Writes repeated groups of up to three words once.
-fn fold(words: &str) -> String {
-    let words: Vec<_> = words.split(", ").collect();
-    let (mut folded, mut at) = (Vec::new(), 0);
-    while at < words.len() {
-        let times = |size: &usize| {
-            let mut pieces = words[at..].chunks(*size);
-            let first = pieces.next();
-            1 + pieces.take_while(|piece| Some(*piece) == first).count()
-        };
-        let size = (1..=3).rev().max_by_key(|size| (times(size) - 1) * size).unwrap_or(1);
-        let (unit, times) = (words[at..at + size].join(", "), times(&size));
-        folded.push(if times > 1 { format!("{times} times ({unit})") } else { unit });
-        at += size * times;
-    }
-    folded.join(", ")
 }
 
 /// What a handle sends comes in chunks of this size, all of their high bits set.
