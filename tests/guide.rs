@@ -3,12 +3,16 @@
 //! renaming a function or a variable there changes no line of the guide.
 #![cfg(all(target_os = "linux", feature = "cli"))]
 
+#[path = "../examples/tour/changes.rs"]
+mod changes;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use campanile::ladder::Ladder;
+use changes::Change;
 
 /// The chapters with an experiment, and the words before numbers that differ from run to run.
 const CHAPTERS: [(&str, &[&str]); 10] = [
@@ -62,12 +66,15 @@ fn prose(text: &str) -> String {
     text.split("```").step_by(2).collect()
 }
 
+/// Where an example is built, beside this test.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().join("examples").join(name)
+}
+
 /// Runs an example to its end.
 fn run(name: &str) -> String {
-    let test = std::env::current_exe().unwrap();
-    let path = test.ancestors().nth(2).unwrap().join("examples").join(name);
-    let mut command = Command::new(path);
-    let output = command.stdin(Stdio::null()).output().expect("it is built");
+    let output = Command::new(example(name)).stdin(Stdio::null()).output().expect("it is built");
     assert!(output.status.success(), "{name}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -206,10 +213,9 @@ fn sources() -> Vec<String> {
 #[test]
 fn every_anchor_is_named_by_the_guide_or_the_readme() {
     let mut named: BTreeSet<_> = texts().iter().flat_map(|(_, text)| quotations(text)).collect();
-    for (name, _) in CHAPTERS {
-        let (path, before, _) = sabotage(&chapter(name));
+    for Change { file, before, .. } in breaks() {
         let first = before.lines().next().and_then(|line| line.trim_start().strip_prefix(ANCHOR));
-        named.extend(first.map(|anchor| (anchor.to_owned(), path)));
+        named.extend(first.map(|anchor| (anchor.to_owned(), file)));
     }
     // An excerpt begins with its path and its anchor.
     let is_in_readme = |anchor: &str, path: &str| {
@@ -246,119 +252,39 @@ fn every_path_that_the_guide_names_is_there() {
     }
 }
 
-/// Whether a line of a diff stands for a line of a source; `...` stands for any text.
-fn stands_for(shown: &str, line: &str) -> bool {
-    match shown.split_once("...") {
-        None => shown == line,
-        Some((head, tail)) => {
-            line.len() >= head.len() + tail.len() && line.starts_with(head) && line.ends_with(tail)
-        }
-    }
-}
-
-/// The change with which a chapter breaks a file: its path, the lines there, and their replacement.
-fn sabotage(text: &str) -> (String, String, String) {
-    let (head, diff) = blocks(text, "diff")[0].split_once('\n').unwrap();
-    let path = head.strip_prefix("// ").expect("the first line names the file");
-    let side = |sign: char| -> Vec<&str> {
-        diff.lines().filter_map(|line| line.strip_prefix([sign, ' '])).collect()
-    };
-    let (shown, after) = (side('-'), side('+'));
-    let is_anchor = shown[0].trim_start().starts_with(ANCHOR);
-    assert_eq!(is_anchor, path.starts_with("src/"), "{path}: a diff begins with an anchor");
-    let source = read(path);
-    let lines: Vec<_> = source.lines().collect();
-    let found: Vec<_> = lines
-        .windows(shown.len())
-        .filter(|lines| lines.iter().zip(&shown).all(|(line, shown)| stands_for(shown, line)))
-        .collect();
-    assert_eq!(found.len(), 1, "{path} has these lines once: {shown:#?}");
-    let text =
-        |lines: &[&str]| -> String { lines.iter().map(|line| format!("{line}\n")).collect() };
-    (path.to_owned(), text(found[0]), text(&after))
-}
-
-/// The test that a chapter says turns red: its name and its file.
-fn red(text: &str) -> (String, String) {
-    let rest = text.split("\nRed: ").nth(1).expect("a chapter says which test turns red");
-    quotations(&format!("Red: {rest}")).into_iter().next().expect("a test, and where it is")
+/// The changes with which the chapters break the code.
+fn breaks() -> Vec<Change> {
+    let chapters = changes::chapters(&root()).unwrap();
+    let of = |text: &String| changes::changes(&root(), text).unwrap_or_else(|e| panic!("{e}"));
+    chapters.iter().flat_map(of).collect()
 }
 
 #[test]
-fn every_line_that_the_guide_breaks_is_there_once_and_its_test_too() {
-    for (name, _) in CHAPTERS {
-        let text = chapter(name);
-        let (path, before, after) = sabotage(&text);
-        assert_eq!(read(&path).matches(&before).count(), 1, "{name}: {before}");
-        assert_ne!(before, after, "{name}");
-        let (test, place) = red(&text);
-        assert!(read(&place).contains(&format!("#[test]\nfn {test}()")), "{name}: {test}");
+fn every_chapter_breaks_lines_that_exist_and_names_a_test_that_exists() {
+    for text in changes::chapters(&root()).unwrap() {
+        assert!(!changes::changes(&root(), &text).unwrap().is_empty(), "{text}");
     }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        match path.is_dir() {
-            true if path.ends_with("target") => {}
-            true => copy(&path, &to),
-            false => _ = fs::copy(&path, &to).unwrap(),
-        }
-    }
-}
-
-/// Runs cargo on a copy of the package; returns whether it went well, and what it said.
-fn cargo(folder: &Path, words: &[&str]) -> (bool, String) {
-    // Whoever is broken may wait for ever.
-    let mut command = Command::new("timeout");
-    command.arg("600").arg(env!("CARGO")).args(words).current_dir(folder);
-    command.env("CARGO_TARGET_DIR", folder.join("target")).env("CARGO_NET_OFFLINE", "true");
-    let output = command.output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
-}
-
-/// Writes a source of the copy; an example is built, because no test does that.
-fn change(folder: &Path, path: &str, text: &str) {
-    fs::write(folder.join(path), text).unwrap();
-    if let Some(example) = path.strip_prefix("examples/") {
-        let name = example.trim_end_matches(".rs");
-        let (is_built, said) = cargo(folder, &["build", "--example", name]);
-        assert!(is_built, "{name}: {said}");
+    for Change { file, before, after, test, test_file } in breaks() {
+        let is_anchor = before.trim_start().starts_with(ANCHOR);
+        assert_eq!(is_anchor, file.starts_with("src/"), "{file}: a diff begins with an anchor");
+        assert_eq!(read(&file).matches(&before).count(), 1, "{file}: {before}");
+        assert_ne!(before, after, "{file}");
+        assert!(read(&test_file).contains(&format!("#[test]\nfn {test}()")), "{file}: {test}");
     }
 }
 
 #[test]
-#[ignore = "builds a copy of the package again and again: some minutes"]
-fn every_test_turns_red_where_the_guide_says_and_is_green_before() {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("broken");
-    for name in ["src", "tests", "examples"] {
-        copy(&root().join(name), &folder.join(name));
+fn break_it_lists_the_chapters_and_refuses_other_numbers() {
+    let list = run("break_it");
+    for text in changes::chapters(&root()).unwrap() {
+        assert!(list.contains(text.lines().next().unwrap().trim_start_matches("# ")), "{list}");
     }
-    for name in ["Cargo.toml", "Cargo.lock", "README.md"] {
-        fs::copy(root().join(name), folder.join(name)).unwrap();
-    }
-    let (is_built, said) = cargo(&folder, &["build", "--examples"]);
-    assert!(is_built, "{said}");
-    let mut green = BTreeSet::new();
-    for (name, _) in CHAPTERS {
-        let text = chapter(name);
-        let (path, before, after) = sabotage(&text);
-        let (test, place) = red(&text);
-        let file = place.trim_start_matches("tests/").trim_end_matches(".rs");
-        let try_it = || cargo(&folder, &["test", "--test", file, &test, "--", "--exact"]);
-        if green.insert(test.clone()) {
-            let (is_green, said) = try_it();
-            assert!(is_green && said.contains("1 passed"), "{name}, unbroken: {said}");
-        }
-        let whole = read(&path);
-        change(&folder, &path, &whole.replace(&before, &after));
-        let (is_green, said) = try_it();
-        println!("{name}: {said}");
-        assert!(!is_green && said.contains("1 failed"), "{name}, broken: {said}");
-        change(&folder, &path, &whole);
+    for word in ["0", "99", "-1", "four"] {
+        let output = Command::new(example("break_it")).arg(word).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        let advice = format!("has no chapter {word}: choose a number from 1 to ");
+        assert!(error.contains(&advice), "{error}");
     }
 }
 

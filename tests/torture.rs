@@ -3,6 +3,7 @@
 //!
 //! EAGAIN is not among them: on an edge-triggered selector it is a promise of an event, and a kernel
 //! that breaks it is none.
+#![cfg(target_os = "linux")]
 
 mod common;
 mod sim;

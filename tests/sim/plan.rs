@@ -65,15 +65,17 @@ pub struct Plan {
 }
 
 /// Every error that accept(2) may report for one connection: the next may be fine.
-pub const PEER_ERRNOS: [i32; 13] = [
+pub const PEER_ERRNOS: &[i32] = &[
     libc::EINTR,
     libc::ECONNABORTED,
     libc::ECONNRESET,
     libc::EPROTO,
     libc::ENETDOWN,
     libc::ENETUNREACH,
+    #[cfg(unix)]
     libc::EHOSTDOWN,
     libc::EHOSTUNREACH,
+    #[cfg(target_os = "linux")]
     libc::ENONET,
     libc::ENOPROTOOPT,
     libc::EOPNOTSUPP,
@@ -184,7 +186,7 @@ fn action(random: &mut Random) -> Action {
         58 => Action::Fail { who, errno: random.pick(&STREAM_ERRNOS) },
         59 => Action::Delay { who, millis: 1 + random.below(400) as u64 },
         60..=61 => {
-            let all = if random.percent(60) { &PEER_ERRNOS[..] } else { &SCARCE_ERRNOS[..] };
+            let all = if random.percent(60) { PEER_ERRNOS } else { &SCARCE_ERRNOS[..] };
             let errno = random.pick(all);
             let times = random.pick(&[1, 2, 3, 30]);
             Action::FailAccept { listener: random.below(4), errno, times }
