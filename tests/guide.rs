@@ -320,10 +320,12 @@ fn every_entry_of_the_glossary_names_one_place() {
 }
 
 #[test]
-fn every_rung_names_a_chapter_that_is_there() {
+fn every_rung_is_an_exercise_and_names_a_chapter_that_exists() {
     for (is_echo, ladder) in [(true, Ladder::echo("[::1]:7")), (false, Ladder::daytime("[::1]:13"))]
     {
         for (number, rung) in (1..).zip(ladder.rungs()) {
+            let exercise = format!("\n{number}. {} | ", rung.name);
+            assert!(chapter("exercises").contains(&exercise), "no exercise {exercise:?}");
             let path = rung.chapter;
             assert!(path.starts_with("src/guide/") && root().join(path).exists(), "{path}");
             let text = read(path);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use campanile::ladder::{Ladder, Report};
 use campanile::services::Daytime;
 use campanile::{Clock, Outbox, Protocol};
-use common::{DEADLINE, connect, ping};
+use common::{DEADLINE, connect, ping, skip};
 
 /// The examples, and the rung of the echo ladder that each reaches.
 const TOUR: [(&str, usize); 10] = [
@@ -210,14 +210,50 @@ fn a_deadline_ends_a_client_that_never_reads_and_a_signal_ends_the_rest() {
     assert!(story[2].contains("got: EOF"), "{story:?}");
 }
 
-#[test]
-fn one_file_reaches_the_top_of_both_ladders() {
-    let server = Server::of("one_file", 2);
+/// Climbs both ladders to the top; the server prints no error meanwhile.
+fn climb_both(server: Server) {
     let daytime = climb(Ladder::daytime(server.addrs[0]).timeout(DEADLINE));
     assert!(daytime.is_well(), "{daytime}");
     let echo = climb(Ladder::echo(server.addrs[1]).timeout(DEADLINE));
     assert!(echo.is_well(), "{echo}");
     assert_eq!(server.complaints(), "");
+}
+
+#[test]
+fn one_file_reaches_the_top_of_both_ladders() {
+    climb_both(Server::of("one_file", 2));
+}
+
+/// Starts a solution of the exercises, if the program that runs or compiles it is installed.
+fn solution(program: &str, arguments: &[&str]) -> Option<Command> {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR").to_owned() + "/examples/exercises");
+    if Command::new(program).arg("--version").output().is_err() {
+        skip(format!("{program} is not installed"));
+        return None;
+    }
+    Some(command)
+}
+
+#[test]
+fn the_solution_in_python_reaches_the_top_of_both_ladders() {
+    if let Some(python) = solution("python3", &["server.py", "127.0.0.1:0", "127.0.0.1:0"]) {
+        climb_both(Server::start(python, 2));
+    }
+}
+
+#[test]
+fn the_solution_in_c_reaches_the_top_of_both_ladders() {
+    let program = concat!(env!("CARGO_TARGET_TMPDIR"), "/exercise");
+    let flags = ["-Wall", "-Wextra", "-Werror", "-o", program, "server.c"];
+    if let Some(mut compiler) = solution("cc", &flags) {
+        assert!(compiler.status().unwrap().success());
+        let mut command = Command::new(program);
+        command.args(["127.0.0.1:0"; 2]);
+        climb_both(Server::start(command, 2));
+    }
 }
 
 #[test]

@@ -39,6 +39,9 @@ pub mod _10_timers_and_signals {}
 #[doc = include_str!("11_simulator.md")]
 pub mod _11_simulator {}
 #[doc = include_str!("rustdoc_links.txt")]
+#[doc = include_str!("exercises.md")]
+pub mod exercises {}
+#[doc = include_str!("rustdoc_links.txt")]
 #[doc = include_str!("library.md")]
 pub mod library {}
 #[doc = include_str!("rustdoc_links.txt")]
