@@ -59,7 +59,7 @@
 //! | `client/` | the two clients, with blocking sockets |
 //! | `testing/` | `TestServer`, with the faults that a test asks for: kernels that wrap a kernel to misbehave (`faulty`) and to record (`logged`), and the fault language (`fault`, `parse`); with the feature `testing` |
 //! | `ladder/` | the ladder of `campanile check`: any server or proxy, rung by rung; a file for each rung; with the feature `testing` |
-//! | [`guide`] | why the loop is as it is: ten chapters with an experiment each |
+//! | [`guide`] | why the loop is as it is: chapters with an experiment each |
 //!
 //! # Two ideas
 //!

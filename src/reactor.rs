@@ -183,6 +183,7 @@ impl<K: Kernel> Reactor<K> {
             }
         }
         // After an interrupted poll, a full batch may still have left events behind.
+        // ANCHOR: full-batch
         self.was_full = count == self.kernel.capacity() || (self.was_interrupted && self.was_full);
     }
 
@@ -225,6 +226,7 @@ impl<K: Kernel> Reactor<K> {
         while let Some(key) = self.timers.pop_due(self.cx.millis) {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.on_deadline();
+                // ANCHOR: due-leftover
                 self.run_queue.push_urgent(key, connection);
             }
         }

@@ -61,6 +61,7 @@ impl<S: Stream> Connection<S> {
             return Err(CloseReason::Panicked);
         }
         // With bytes queued before, only a write is progress. Bytes queued now start the write timeout.
+        // ANCHOR: write-clock
         if was_empty && (count > 0 || !self.send_queue.is_empty()) {
             self.progress = cx.millis as u32;
         }
