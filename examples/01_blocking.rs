@@ -1,37 +1,37 @@
-//! Example 1. Blocking, as in the tutorial: one client, served to its end. Whoever comes meanwhile
-//! is connected by the kernel, and waits for a server that never looks.
+//! Example 1. A blocking server, as in a tutorial: it serves one client until that client ends. The
+//! kernel connects other clients meanwhile, but the server does not accept them.
 //!
 //! Run it with `cargo run --example 01_blocking`, or let it serve: `-- 127.0.0.1:0`. Look at
-//! `read`: it sleeps until *this* client says something. It reaches rung 1 of the echo ladder.
+//! `read`: it sleeps until *this* client sends. It reaches rung 1 of the echo ladder.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-/// What happened, counted where it happens.
+/// Counts for the output.
 #[derive(Default)]
-struct Story {
+struct Counts {
     reads: usize,
     bytes: usize,
 }
 
-fn serve(listener: TcpListener) -> io::Result<Story> {
-    let mut story = Story::default();
+fn serve(listener: TcpListener) -> io::Result<Counts> {
+    let mut counts = Counts::default();
     let (mut connection, _) = listener.accept()?;
     let mut data = [0; 1024];
     loop {
         let count = connection.read(&mut data)?;
         if count == 0 {
-            return Ok(story);
+            return Ok(counts);
         }
-        story.reads += 1;
-        story.bytes += count;
-        // Python's `sendall`: sleeps until the kernel has taken every byte.
+        counts.reads += 1;
+        counts.bytes += count;
+        // As Python's `sendall`: sleeps until the kernel has taken every byte.
         connection.write_all(&data[..count])?;
     }
 }
 
-/// Two clients at once; returns what the second one got.
+/// Connects two clients at once; returns the result of the second one's read.
 fn clients(addr: SocketAddr) -> io::Result<io::Result<usize>> {
     let mut first = TcpStream::connect(addr)?;
     let mut second = TcpStream::connect(addr)?;
@@ -51,12 +51,12 @@ fn main() -> io::Result<()> {
         return serve(listener).map(|_| ());
     }
     let clients = thread::spawn(move || clients(addr));
-    let story = serve(listener)?;
+    let counts = serve(listener)?;
     let second = clients.join().expect("the clients do not panic")?;
-    println!("the first client: {} read, {} bytes echoed", story.reads, story.bytes);
+    println!("first client: the server read {} time, echoed {} bytes", counts.reads, counts.bytes);
     match second {
-        Ok(count) => println!("the second client: connected, sent 10 bytes, got {count}"),
-        Err(error) => println!("the second client: connected, sent 10 bytes, got 0: {error}"),
+        Ok(count) => println!("second client: connected, sent 10 bytes, got {count} back"),
+        Err(error) => println!("second client: connected, sent 10 bytes, got 0, then: {error}"),
     }
     println!("this is rung 1 of the echo ladder: one client");
     Ok(())

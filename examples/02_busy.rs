@@ -1,29 +1,30 @@
-//! Example 2. Non-blocking, and busy: nothing sleeps any more, so the server can ask everybody
-//! again and again. It serves the next client, and burns a processor to find out that nothing has
-//! happened.
+//! Example 2. Sockets that do not block: no call sleeps, so the server calls again and again. It
+//! serves the next client after the first one, and keeps a processor busy while nothing happens.
 //!
 //! Run it with `cargo run --example 02_busy`, or let it serve: `-- 127.0.0.1:0`. Look at
-//! `WouldBlock`: "not now", which is no error. It reaches rung 2 of the echo ladder.
+//! `WouldBlock`: it means "not now" and is no failure. It reaches rung 2 of the echo ladder.
+
+mod tour;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-/// What happened, counted where it happens.
+/// Counts for the output.
 #[derive(Default)]
-struct Story {
+struct Counts {
     over: usize,
     reads: usize,
     would_blocks: usize,
 }
 
-fn serve(listener: TcpListener, conversations: usize) -> io::Result<Story> {
-    let mut story = Story::default();
+fn serve(listener: TcpListener, conversations: usize) -> io::Result<Counts> {
+    let mut counts = Counts::default();
     let mut connection = None;
     let mut data = [0; 1024];
     listener.set_nonblocking(true)?;
-    while story.over < conversations {
+    while counts.over < conversations {
         let outcome = match &mut connection {
             None => listener.accept().and_then(|(stream, _)| {
                 stream.set_nonblocking(true)?;
@@ -32,13 +33,13 @@ fn serve(listener: TcpListener, conversations: usize) -> io::Result<Story> {
             }),
             Some(stream) => match stream.read(&mut data) {
                 Ok(0) => {
-                    story.over += 1;
+                    counts.over += 1;
                     connection = None;
                     Ok(())
                 }
                 Ok(count) => {
-                    story.reads += 1;
-                    // Wrong by now: on a socket that does not block it may stop half-way.
+                    counts.reads += 1;
+                    // Wrong here: on a socket that does not block, `write_all` can stop half-way.
                     stream.write_all(&data[..count])
                 }
                 Err(error) => Err(error),
@@ -46,14 +47,14 @@ fn serve(listener: TcpListener, conversations: usize) -> io::Result<Story> {
         };
         match outcome {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => story.would_blocks += 1,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => counts.would_blocks += 1,
             Err(error) => return Err(error),
         }
     }
-    Ok(story)
+    Ok(counts)
 }
 
-/// Two clients, one after the other; each thinks for a moment before it speaks.
+/// Two clients, one after the other; each waits for a moment before it sends.
 fn clients(addr: SocketAddr) -> io::Result<()> {
     for _ in 0..2 {
         let mut client = TcpStream::connect(addr)?;
@@ -73,10 +74,10 @@ fn main() -> io::Result<()> {
         return serve(listener, usize::MAX).map(|_| ());
     }
     let clients = thread::spawn(move || clients(addr));
-    let story = serve(listener, 2)?;
+    let counts = serve(listener, 2)?;
     clients.join().expect("the clients do not panic")?;
-    println!("{} clients, one after the other, {} useful reads", story.over, story.reads);
-    println!("and {} calls in vain: WouldBlock", story.would_blocks);
+    println!("{} clients, one after the other; reads with data: {}", counts.over, counts.reads);
+    println!("calls that returned WouldBlock: {}", tour::grouped(counts.would_blocks));
     println!("this is rung 2 of the echo ladder: the next client");
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Example 3. A naked poll: the server sleeps until the kernel says that something is ready. And
-//! then for ever, if it takes less than there was: mio tells of a change, once, not of a state.
+//! Example 3. A simple poll: the server sleeps until the kernel reports that a socket is ready. It
+//! reads once for each event, so bytes stay unread: mio reports a change once, and not a state.
 //!
 //! Run it with `cargo run --example 03_poll`, or let it serve: `-- 127.0.0.1:0`. Look at the one
-//! `read` per event. It reaches rung 2 of the echo ladder, and sleeps meanwhile.
+//! `read` per event. It reaches rung 2 of the echo ladder, without using the processor meanwhile.
 
 mod tour;
 
@@ -16,7 +16,7 @@ use tour::{Listener, Stream};
 const LISTENER: Token = Token(usize::MAX);
 const CONNECTION: Token = Token(0);
 
-/// Serves until nothing happens for as long as `patience`, and returns how often it slept.
+/// Serves until no event comes for as long as `patience`, and returns how often it slept.
 fn serve(mut listener: Listener, patience: Option<Duration>) -> io::Result<usize> {
     let mut sleeps = 0;
     let mut connection: Option<Stream> = None;
@@ -33,7 +33,7 @@ fn serve(mut listener: Listener, patience: Option<Duration>) -> io::Result<usize
             if event.token() == LISTENER {
                 let mut stream = listener.accept()?;
                 poll.registry().register(&mut stream, CONNECTION, Interest::READABLE)?;
-                // Room for one: whoever was here before is hung up on.
+                // The server keeps one connection: an earlier one is dropped, which closes it.
                 connection = Some(stream);
             } else if let Some(stream) = &mut connection {
                 if run(stream)? {
@@ -44,7 +44,7 @@ fn serve(mut listener: Listener, patience: Option<Duration>) -> io::Result<usize
     }
 }
 
-/// Reads once, and returns whether that was the end.
+/// Reads once, and returns whether the peer has ended.
 fn run(stream: &mut Stream) -> io::Result<bool> {
     let mut data = [0; 1024];
     let count = stream.read(&mut data)?;
@@ -57,18 +57,15 @@ fn main() -> io::Result<()> {
     let Some(addr) = addr else {
         return serve(listener, None).map(|_| ());
     };
-    // Nobody has accepted yet, and still it connects and sends: the kernel keeps both for us.
+    // The server has accepted nothing yet, but the kernel connects the client and keeps its bytes.
     let mut client = TcpStream::connect(addr)?;
     client.write_all(&[b'x'; 4096])?;
     let sleeps = serve(listener, Some(Duration::from_millis(200)))?;
-    let (story, mut heard) = (tour::story(), Vec::new());
-    let end = client.read_to_end(&mut heard);
-    println!("sleeps: {sleeps}; accepts: {}; reads: {}", story.accepts, story.reads);
-    println!("bytes sent: 4096; bytes got back: {}", heard.len());
-    println!("the rest lay there, and the last sleep was in vain: no event repeats itself");
-    if let Err(error) = end {
-        println!("and closing with bytes unread is no EOF: {error}");
-    }
+    let (counts, mut back) = (tour::counts(), Vec::new());
+    let end = tour::ending(client.read_to_end(&mut back));
+    println!("server: sleeps: {sleeps}, accepts: {}, reads: {}", counts.accepts, counts.reads);
+    println!("client: sent 4,096 bytes, got {} back, then: {end}", tour::grouped(back.len()));
+    println!("bytes that no event reported again: {}", tour::grouped(4096 - back.len()));
     println!("this is rung 2 of the echo ladder: the next client");
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Example 4. Accept and read until `WouldBlock`: an event may stand for many clients and many
-//! bytes, and only `WouldBlock` says that the next one will be announced.
+//! Example 4. Accept and read until `WouldBlock`: one event can stand for many clients and many
+//! bytes, and only after `WouldBlock` is another event certain.
 //!
 //! Run it with `cargo run --example 04_drain`, or let it serve: `-- 127.0.0.1:0`. Look at the two
-//! inner loops. Several clients at once: it reaches rung 4 of the echo ladder.
+//! inner loops. It serves several clients at once and reaches rung 4 of the echo ladder.
 
 mod tour;
 
@@ -15,7 +15,7 @@ use tour::{Listener, Stream};
 const LISTENER: Token = Token(usize::MAX);
 const CONNECTION: Token = Token(0);
 
-/// Serves until so many conversations are over, and returns how many events that took.
+/// Serves until so many conversations have ended, and returns the number of events.
 fn serve(mut listener: Listener, conversations: usize) -> io::Result<usize> {
     let (mut over, mut count) = (0, 0);
     let mut connections: Vec<Stream> = Vec::new();
@@ -30,7 +30,7 @@ fn serve(mut listener: Listener, conversations: usize) -> io::Result<usize> {
                 accept(&listener, &poll, &mut connections)?;
             }
         }
-        // All have the same token, so it may have been anybody: everybody is tried.
+        // All connections have the same token, so the event does not name one: all are tried.
         for at in (0..connections.len()).rev() {
             if run(&mut connections[at])? {
                 connections.swap_remove(at);
@@ -54,7 +54,7 @@ fn accept(listener: &Listener, poll: &Poll, to: &mut Vec<Stream>) -> io::Result<
     }
 }
 
-/// Reads all there is, and returns whether that was the end.
+/// Reads until `WouldBlock`, and returns whether the peer has ended.
 fn run(stream: &mut Stream) -> io::Result<bool> {
     let mut data = [0; 1024];
     loop {
@@ -72,7 +72,7 @@ fn main() -> io::Result<()> {
     let Some(addr) = addr else {
         return serve(listener, usize::MAX).map(|_| ());
     };
-    // All of them are there, with all they say, before the server looks for the first time.
+    // All clients connect, send and end before the server polls for the first time.
     let mut clients = Vec::new();
     for _ in 0..3 {
         let mut client = TcpStream::connect(addr)?;
@@ -81,13 +81,13 @@ fn main() -> io::Result<()> {
         clients.push(client);
     }
     let events = serve(listener, clients.len())?;
-    let (story, mut heard) = (tour::story(), Vec::new());
+    let (counts, mut back) = (tour::counts(), Vec::new());
     for client in &mut clients {
-        client.read_to_end(&mut heard)?;
+        client.read_to_end(&mut back)?;
     }
-    println!("events: {events}; accepts: {}; reads: {}", story.accepts, story.reads);
-    println!("bytes sent: 12288; bytes got back: {}", heard.len());
-    println!("WouldBlock: {}, and only that would have meant: nothing left", story.would_blocks);
+    println!("server: events: {events}, accepts: {}, reads: {}", counts.accepts, counts.reads);
+    println!("server: calls that returned WouldBlock: {}", counts.would_blocks);
+    println!("clients: sent 12,288 bytes, got {} back", tour::grouped(back.len()));
     println!("this is rung 4 of the echo ladder: 1 MiB");
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Example 6. Partial writes: `send` is not `sendall`. What the kernel does not take stays with us,
-//! in a `SendBuffer`, until an event says that there is room.
+//! Example 6. Partial writes: `send` is not `sendall`. The bytes that the kernel does not take stay
+//! in a `SendBuffer` until an event reports room.
 //!
 //! Run it with `cargo run --example 06_partial_writes`, or let it serve: `-- 127.0.0.1:0`. Look at
-//! `flush`. A slow reader gets it all: it reaches rung 5 of the echo ladder.
+//! `flush`. A slow reader gets every byte: it reaches rung 5 of the echo ladder.
 
 mod tour;
 
@@ -12,11 +12,11 @@ use std::thread;
 
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
-use tour::{Listener, Stream};
+use tour::{BOTH, Listener, Stream, grouped};
 
 const LISTENER: Token = Token(usize::MAX);
 
-/// Bytes owed to a peer; the first `sent` of them are delivered.
+/// Bytes for a peer; the kernel has taken the first `sent` of them.
 #[derive(Default)]
 struct SendBuffer {
     bytes: Vec<u8>,
@@ -26,13 +26,13 @@ struct SendBuffer {
 impl SendBuffer {
     fn append(&mut self, more: &[u8]) {
         self.bytes.extend(more);
-        tour::note_owed(self.bytes.len() - self.sent);
+        tour::note_unsent(self.bytes.len() - self.sent);
     }
-    /// Hands over what the kernel takes; the rest waits for the next event.
+    /// Writes until everything is taken or the kernel has no room; the rest waits for an event.
     fn flush(&mut self, to: &mut Stream) -> io::Result<()> {
         while self.sent < self.bytes.len() {
             match to.write(&self.bytes[self.sent..]) {
-                // Fewer than offered is no error: keep the place and go on.
+                // Fewer bytes than offered is no error: move the cursor and go on.
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
@@ -45,29 +45,27 @@ impl SendBuffer {
 
 struct Connection {
     stream: Stream,
-    owed: SendBuffer,
+    unsent: SendBuffer,
 }
 
 impl Connection {
-    /// Reads all there is and gives back what it can; returns whether that was the end.
+    /// Reads until `WouldBlock`, then writes; returns whether the peer has ended.
     fn run(&mut self) -> io::Result<bool> {
         let mut data = [0; 4096];
         loop {
             match self.stream.read(&mut data) {
                 Ok(0) => return Ok(true),
-                Ok(count) => self.owed.append(&data[..count]),
+                Ok(count) => self.unsent.append(&data[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
         }
-        self.owed.flush(&mut self.stream)?;
+        self.unsent.flush(&mut self.stream)?;
         Ok(false)
     }
 }
 
 fn serve(mut listener: Listener, conversations: usize) -> io::Result<()> {
-    // Room to write is announced as bytes to read are.
-    let both = Interest::READABLE | Interest::WRITABLE;
     let (mut connections, mut over) = (Slab::<Connection>::new(), 0);
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(128));
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -77,8 +75,8 @@ fn serve(mut listener: Listener, conversations: usize) -> io::Result<()> {
             if event.token() == LISTENER {
                 for mut stream in listener.accept_all()? {
                     let entry = connections.vacant_entry();
-                    poll.registry().register(&mut stream, Token(entry.key()), both)?;
-                    entry.insert(Connection { stream, owed: SendBuffer::default() });
+                    poll.registry().register(&mut stream, Token(entry.key()), BOTH)?;
+                    entry.insert(Connection { stream, unsent: SendBuffer::default() });
                 }
                 continue;
             }
@@ -97,7 +95,7 @@ fn client(addr: SocketAddr) -> io::Result<usize> {
     let mut client = TcpStream::connect(addr)?;
     let mut data = vec![b'x'; 16 << 20];
     client.write_all(&data)?;
-    // In sips: a gulp could make room as fast as the server fills it.
+    // In small reads: large ones could make room as fast as the server fills it.
     for sip in data.chunks_mut(512) {
         client.read_exact(sip)?;
     }
@@ -109,11 +107,14 @@ fn main() -> io::Result<()> {
     let Some(addr) = addr else { return serve(listener, usize::MAX) };
     let client = thread::spawn(move || client(addr));
     serve(listener, 1)?;
-    let (heard, story) = (client.join().expect("the client does not panic")?, tour::story());
-    println!("bytes sent before any was read: {}; bytes got back: {heard}", 16 << 20);
-    println!("writes: {}; short writes: {}", story.writes, story.short_writes.len());
-    println!("the first one (offered, taken): {:?}", story.short_writes.first());
-    println!("bytes owed at once, at most: {}, and nothing stops it", story.most_owed);
+    let (back, counts) = (client.join().expect("the client does not panic")?, tour::counts());
+    let [sent, back, unsent] = [16 << 20, back, counts.most_unsent].map(grouped);
+    println!("client: sent {sent} bytes before it read one, got {back} back");
+    println!("server: writes: {}, short writes: {}", counts.writes, counts.short_writes.len());
+    if let Some([offered, taken]) = counts.short_writes.first().map(|first| first.map(grouped)) {
+        println!("first short write: offered {offered}, taken {taken}");
+    }
+    println!("most bytes unsent at a time: {unsent}, and the server has no limit");
     println!("this is rung 5 of the echo ladder: a slow reader");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Example 7. Back-pressure: while we owe, we do not read. Then the peer's own kernel holds it up,
-//! our memory is bounded, and its EOF waits in line behind what it has said.
+//! Example 7. Back-pressure: while bytes for a peer are unsent, the server does not read from it. Then
+//! the peer's kernel stops it, and the server's memory is bounded.
 //!
 //! Run it with `cargo run --example 07_back_pressure`, or let it serve: `-- 127.0.0.1:0`. Look at
 //! `is_empty` in `run`. It reaches rung 7 of the echo ladder, half-close included.
@@ -19,23 +19,23 @@ const LISTENER: Token = Token(usize::MAX);
 
 struct Connection {
     stream: Stream,
-    owed: SendBuffer,
+    unsent: SendBuffer,
 }
 
 impl Connection {
-    /// Reads as long as all can be given back; returns whether that was the end.
+    /// Reads while nothing is unsent; returns whether the peer has ended.
     fn run(&mut self) -> io::Result<bool> {
         let mut data = [0; 4096];
-        self.owed.flush(&mut self.stream)?;
-        // An event that says there is room leads here, too: what was left unread then needs no
-        // event of its own, and would get none.
-        while self.owed.is_empty() {
+        self.unsent.flush(&mut self.stream)?;
+        // An event that reports room leads here, too. So the bytes that were left unread are read,
+        // although no second event reports them.
+        while self.unsent.is_empty() {
             match self.stream.try_read(&mut data)? {
                 None => break,
                 Some(0) => return Ok(true),
-                Some(count) => self.owed.append(&data[..count]),
+                Some(count) => self.unsent.append(&data[..count]),
             }
-            self.owed.flush(&mut self.stream)?;
+            self.unsent.flush(&mut self.stream)?;
         }
         Ok(false)
     }
@@ -54,7 +54,7 @@ fn serve(mut listener: Listener, conversations: usize) -> io::Result<()> {
                 for mut stream in listener.accept_all()? {
                     let entry = connections.vacant_entry();
                     poll.registry().register(&mut stream, Token(entry.key()), BOTH)?;
-                    entry.insert(Connection { stream, owed: SendBuffer::default() });
+                    entry.insert(Connection { stream, unsent: SendBuffer::default() });
                 }
                 continue;
             }
@@ -68,22 +68,22 @@ fn serve(mut listener: Listener, conversations: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends until nothing is taken any more, while another client is served; then reads everything.
-/// Returns how many bytes were sent and how many came back.
+/// Sends until the kernel takes no more, then lets a second client be served, then reads everything.
+/// Returns the number of bytes sent and the number of bytes that came back.
 fn clients(addr: SocketAddr) -> io::Result<(usize, usize)> {
-    let mut deaf = TcpStream::connect(addr)?;
-    deaf.set_write_timeout(Some(Duration::from_millis(200)))?;
+    let mut stuck = TcpStream::connect(addr)?;
+    stuck.set_write_timeout(Some(Duration::from_millis(200)))?;
     let mut sent = 0;
-    while let Ok(count) = deaf.write(&[b'x'; 64 * 1024]) {
+    while let Ok(count) = stuck.write(&[b'x'; 64 * 1024]) {
         sent += count;
     }
     let mut other = TcpStream::connect(addr)?;
     other.write_all(b"Hello, world")?;
     other.read_exact(&mut [0; 12])?;
-    deaf.shutdown(std::net::Shutdown::Write)?;
-    let mut heard = Vec::new();
-    deaf.read_to_end(&mut heard)?;
-    Ok((sent, heard.len()))
+    stuck.shutdown(std::net::Shutdown::Write)?;
+    let mut back = Vec::new();
+    stuck.read_to_end(&mut back)?;
+    Ok((sent, back.len()))
 }
 
 fn main() -> io::Result<()> {
@@ -91,11 +91,12 @@ fn main() -> io::Result<()> {
     let Some(addr) = addr else { return serve(listener, usize::MAX) };
     let clients = thread::spawn(move || clients(addr));
     serve(listener, 2)?;
-    let (sent, heard) = clients.join().expect("the clients do not panic")?;
-    let story = tour::story();
-    println!("bytes taken before any was read: {sent}; bytes got back: {heard}");
-    println!("short writes: {}; WouldBlock: {}", story.short_writes.len(), story.would_blocks);
-    println!("bytes owed at once, at most: {}, and others were served", story.most_owed);
+    let (sent, back) = clients.join().expect("the clients do not panic")?;
+    let counts = tour::counts();
+    let [sent, back, unsent] = [sent, back, counts.most_unsent].map(tour::grouped);
+    println!("client: sent {sent} bytes before it read one, got {back} back");
+    println!("server: calls that returned WouldBlock: {}", counts.would_blocks);
+    println!("most bytes unsent at a time: {unsent}, and a second client was served meanwhile");
     println!("this is rung 7 of the echo ladder: a client that never reads");
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Example 8. Half-close and linger: whoever ends first says so (FIN), and goes on reading until
-//! the other has ended, too. Closing with bytes unread is a reset: to be survived, and not made.
+//! Example 8. Half-close and linger: the server ends its half with a FIN, and reads on until the peer
+//! ends, too. A close with bytes unread would send a reset, which can destroy the answer.
 //!
 //! Run it with `cargo run --example 08_linger`, or let it serve: `-- 127.0.0.1:0`. Look at
-//! `said_eof` and `heard_eof`. It reaches rung 8 of the echo ladder, the last.
+//! `fin_sent` and `eof_read`. It reaches rung 8 of the echo ladder, the last.
 
 mod tour;
 
@@ -17,36 +17,36 @@ const LISTENER: Token = Token(usize::MAX);
 
 struct Connection {
     stream: Stream,
-    owed: SendBuffer,
-    /// How many bytes more are given back before it is we who end.
+    unsent: SendBuffer,
+    /// The number of bytes that the server still echoes before it ends its half.
     allowance: usize,
     lingers: bool,
-    heard_eof: bool,
-    said_eof: bool,
+    eof_read: bool,
+    fin_sent: bool,
 }
 
 impl Connection {
     fn new(stream: Stream, allowance: Option<usize>, lingers: bool) -> Connection {
         let allowance = allowance.unwrap_or(usize::MAX);
-        let (owed, heard_eof, said_eof) = (SendBuffer::default(), false, false);
-        Connection { stream, owed, allowance, lingers, heard_eof, said_eof }
+        let (unsent, eof_read, fin_sent) = (SendBuffer::default(), false, false);
+        Connection { stream, unsent, allowance, lingers, eof_read, fin_sent }
     }
 
     fn is_over(&self) -> bool {
-        self.said_eof && (self.heard_eof || !self.lingers)
+        self.fin_sent && (self.eof_read || !self.lingers)
     }
 
     fn run(&mut self) -> io::Result<()> {
         let mut data = [0; 4096];
         self.flush()?;
-        while self.owed.is_empty() && !self.is_over() {
+        while self.unsent.is_empty() && !self.is_over() {
             match self.stream.try_read(&mut data)? {
                 None => break,
-                Some(0) => self.heard_eof = true,
-                // Beyond the allowance it is thrown away. But it is read.
+                Some(0) => self.eof_read = true,
+                // Bytes beyond the allowance are thrown away, but they are read.
                 Some(count) => {
                     let count = count.min(self.allowance);
-                    self.owed.append(&data[..count]);
+                    self.unsent.append(&data[..count]);
                     self.allowance -= count;
                 }
             }
@@ -55,12 +55,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Delivers what is owed; if that was all, says so.
+    /// Writes; once everything is taken and nothing follows, ends our half.
     fn flush(&mut self) -> io::Result<()> {
-        self.owed.flush(&mut self.stream)?;
-        let was_all = self.heard_eof || self.allowance == 0;
-        if was_all && self.owed.is_empty() && !self.said_eof {
-            self.said_eof = true;
+        self.unsent.flush(&mut self.stream)?;
+        let is_last = self.eof_read || self.allowance == 0;
+        if is_last && self.unsent.is_empty() && !self.fin_sent {
+            self.fin_sent = true;
             if self.lingers {
                 self.stream.shutdown_write()?;
             }
@@ -69,7 +69,7 @@ impl Connection {
     }
 }
 
-/// In the experiment there is an `allowance`, and the first one who has used it up is just closed.
+/// With an `allowance`, as in the experiment, the first connection is closed without lingering.
 fn serve(mut listener: Listener, conversations: usize, allowance: Option<usize>) -> io::Result<()> {
     let mut over = 0;
     let mut connections: Slab<Connection> = Slab::new();
@@ -88,7 +88,7 @@ fn serve(mut listener: Listener, conversations: usize, allowance: Option<usize>)
                 continue;
             }
             let Some(connection) = connections.get_mut(event.token().0) else { continue };
-            // One peer's error is no reason to leave the others.
+            // An error ends this connection and no other.
             if connection.run().is_err() || connection.is_over() {
                 connections.remove(event.token().0);
                 over += 1;
@@ -109,11 +109,11 @@ fn main() -> io::Result<()> {
         clients.push(client);
     }
     serve(listener, clients.len(), Some(1000))?;
-    println!("bytes sent: 16384; bytes after which the server ends: 1000");
-    for (mut client, how) in clients.iter().zip(["closed", "half-closed, and read to the end"]) {
-        let mut heard = Vec::new();
-        let end = client.read_to_end(&mut heard).err().map_or("EOF".into(), |e| e.to_string());
-        println!("{how}: got {} bytes, then {end}", heard.len());
+    println!("each client sent 16,384 bytes; the server echoes 1,000 and ends");
+    for (mut client, way) in clients.iter().zip(["closed at once", "half-closed, read to EOF"]) {
+        let mut back = Vec::new();
+        let end = tour::ending(client.read_to_end(&mut back));
+        println!("{way}: the client got {} bytes, then: {end}", tour::grouped(back.len()));
     }
     println!("this is rung 8 of the echo ladder: resets, urgent data, 1,000 idle");
     Ok(())

@@ -1,6 +1,6 @@
-//! Example 9. Stale tokens, and descriptors running out. A batch of events is worked off before
-//! anybody new gets a slot, so no event hits the wrong one. Without a descriptor we go on, and try
-//! again: those who wait are not announced twice.
+//! Example 9. Stale events, and no descriptor left. The server handles the whole batch of events
+//! before it accepts, so no event reaches the next owner of a slot. Without a free descriptor it
+//! goes on serving and tries again later: no second event reports a client that waits.
 //!
 //! Run it with `cargo run --example 09_descriptors`, or let it serve: `-- 127.0.0.1:0`. Look at the
 //! order in `serve`. It reaches rung 8 of the echo ladder, the last.
@@ -18,33 +18,33 @@ use slab::Slab;
 use tour::{BOTH, Listener, SendBuffer, Stream};
 
 const LISTENER: Token = Token(usize::MAX);
-/// When to try again.
+/// The pause before the next accept after descriptors have run out.
 const RETRY: Duration = Duration::from_millis(100);
 
 struct Connection {
     stream: Stream,
-    owed: SendBuffer,
-    heard_eof: bool,
+    unsent: SendBuffer,
+    eof_read: bool,
 }
 
 impl Connection {
-    /// Returns whether that was the end: everything heard, everything said, and EOF after it.
+    /// Returns whether the conversation has ended: EOF is read and nothing is unsent.
     fn run(&mut self) -> io::Result<bool> {
         let mut data = [0; 4096];
-        self.owed.flush(&mut self.stream)?;
-        while self.owed.is_empty() && !self.heard_eof {
+        self.unsent.flush(&mut self.stream)?;
+        while self.unsent.is_empty() && !self.eof_read {
             match self.stream.try_read(&mut data)? {
                 None => break,
-                Some(0) => self.heard_eof = true,
-                Some(count) => self.owed.append(&data[..count]),
+                Some(0) => self.eof_read = true,
+                Some(count) => self.unsent.append(&data[..count]),
             }
-            self.owed.flush(&mut self.stream)?;
+            self.unsent.flush(&mut self.stream)?;
         }
-        Ok(self.heard_eof)
+        Ok(self.eof_read)
     }
 }
 
-/// Returns how many slots all of them needed.
+/// Returns the number of slots that were needed.
 fn serve(mut poll: Poll, mut listener: Listener, conversations: usize) -> io::Result<usize> {
     let (mut over, mut slots, mut exhausted) = (0, 0, false);
     let mut connections: Slab<Connection> = Slab::new();
@@ -52,9 +52,9 @@ fn serve(mut poll: Poll, mut listener: Listener, conversations: usize) -> io::Re
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     while over < conversations {
         poll.poll(&mut events, exhausted.then_some(RETRY))?;
-        let mut is_awaited = exhausted;
+        let mut may_accept = exhausted;
         for event in &events {
-            is_awaited |= event.token() == LISTENER;
+            may_accept |= event.token() == LISTENER;
             let key = event.token().0;
             let Some(connection) = connections.get_mut(key) else { continue };
             if connection.run().unwrap_or(true) {
@@ -62,8 +62,8 @@ fn serve(mut poll: Poll, mut listener: Listener, conversations: usize) -> io::Re
                 over += 1;
             }
         }
-        // Only now: in the loop above, a newcomer could get a slot of which an event is to come.
-        if is_awaited {
+        // Not in the loop above: there, a new client could get a slot that a later event means.
+        if may_accept {
             exhausted = accept(&listener, &poll, &mut connections)?;
             slots = slots.max(connections.len());
         }
@@ -71,17 +71,17 @@ fn serve(mut poll: Poll, mut listener: Listener, conversations: usize) -> io::Re
     Ok(slots)
 }
 
-/// Accepts until `WouldBlock`, or until no descriptor is left, and returns whether it is so.
+/// Accepts until `WouldBlock` or until no descriptor is left; returns true for the latter.
 fn accept(listener: &Listener, poll: &Poll, to: &mut Slab<Connection>) -> io::Result<bool> {
     loop {
         match listener.accept() {
             Ok(mut stream) => {
                 let entry = to.vacant_entry();
                 poll.registry().register(&mut stream, Token(entry.key()), BOTH)?;
-                entry.insert(Connection { stream, owed: SendBuffer::default(), heard_eof: false });
+                entry.insert(Connection { stream, unsent: SendBuffer::default(), eof_read: false });
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-            // EMFILE and its like. It is nobody's fault who is connected.
+            // EMFILE or a similar error. It does not concern the connected clients.
             Err(_) => return Ok(true),
         }
     }
@@ -92,26 +92,26 @@ fn main() -> io::Result<()> {
     let poll = Poll::new()?;
     let Some(addr) = addr else { return serve(poll, listener, usize::MAX).map(|_| ()) };
     let clients = (0..8).map(|_| TcpStream::connect(addr)).collect::<io::Result<Vec<_>>>()?;
-    // Descriptors are given out from the lowest, so this leaves three of them.
+    // A new descriptor gets the lowest free number, so this limit leaves three.
     let next = std::fs::File::open("/dev/null")?.as_raw_fd() as u64;
     let (_, most) = rlimit::Resource::NOFILE.get()?;
     rlimit::Resource::NOFILE.set(next + 3, most)?;
     let clients = thread::spawn(move || {
-        let mut heard = Vec::new();
+        let mut back = Vec::new();
         for mut client in &clients {
             client.write_all(b"Hello, world")?;
             client.shutdown(Shutdown::Write)?;
-            client.read_to_end(&mut heard)?;
+            client.read_to_end(&mut back)?;
         }
-        // They keep their descriptors until now.
-        Ok::<_, io::Error>((clients.len(), heard.len() / 12))
+        // The clients keep their descriptors until here.
+        Ok::<_, io::Error>((clients.len(), back.len() / 12))
     });
     let slots = serve(poll, listener, 8)?;
     let (clients, served) = clients.join().expect("the clients do not panic")?;
-    let story = tour::story();
-    println!("clients at once: {clients}; descriptors left for them: 3");
-    println!("accepts: {}; accepts that found no descriptor: {}", story.accepts, story.exhausted);
-    println!("clients served: {served}; slots: {slots}, each used again in the turn it came free");
+    let tour::Counts { accepts, exhausted, .. } = tour::counts();
+    println!("clients at once: {clients}, descriptors for them: 3");
+    println!("server: accepts: {accepts}, accepts that found no descriptor: {exhausted}");
+    println!("clients served: {served}, slots used: {slots}");
     println!("this is rung 8 of the echo ladder: resets, urgent data, 1,000 idle");
     Ok(())
 }

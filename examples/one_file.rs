@@ -1,17 +1,17 @@
-//! Two TCP servers in one thread, on one `Poll`: daytime (RFC 867) says the time and closes, echo
-//! (RFC 862) gives every byte back. One file, mio and slab, and nothing that works only most of the
-//! time: short writes are kept and continued, a peer that does not read is not read either, a
-//! half-close is answered in full, and running out of descriptors is survived.
+//! Two TCP servers in one thread, on one `Poll`: daytime (RFC 867) sends the time and closes, echo
+//! (RFC 862) sends every byte back. One file, with mio and slab. After a short write it sends the rest
+//! later. It does not read from a peer that does not read. It answers a half-closed peer in full. It
+//! goes on when no descriptor is free.
 //!
-//! Run it with `cargo run --example one_file`, or with two addresses, `-- 127.0.0.1:0 127.0.0.1:0`:
-//! it prints where it listens, and nothing but a signal (Ctrl-C) ends it.
+//! Run it with `cargo run --example one_file`, or with two addresses, `-- 127.0.0.1:0 127.0.0.1:0`.
+//! It prints its addresses, and runs until a signal (Ctrl-C) ends it.
 //! Try `nc 127.0.0.1 9999` and `nc 127.0.0.1 12345`.
 //!
-//! Look at `Connection::run`: readiness is *remembered*. An event sets it, only `WouldBlock` clears
-//! it, and `wants_read` decides whether it is used. So a connection is registered once, for reading
-//! and writing, and back-pressure is simply not reading.
+//! Look at `Connection::run`: readiness is *stored*. An event sets it, only `WouldBlock` clears it,
+//! and `wants_read` decides whether it is used. So a connection is registered once, for reading and
+//! writing, and back-pressure means only that the server does not read.
 //!
-//! Left out: limits for idle and stalled peers, an orderly shutdown, time zones.
+//! Left out: timeouts for idle peers and peers that do not read, an orderly shutdown, time zones.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
@@ -27,65 +27,68 @@ const DAYTIME: Token = Token(0);
 const ECHO: Token = Token(1);
 const FIRST: usize = 2;
 
-/// The most that is read at once, and so the most that is ever owed to one peer.
+/// The most bytes of one read, and so the most unsent bytes of one connection.
 const SCRATCH: usize = 64 * 1024;
-/// Reads of one connection before it is the others' turn.
+/// The most reads of one connection in one turn.
 const BUDGET: usize = 16;
-/// How long a peer that was told the time may go on talking.
+/// How long the server waits for the EOF of a peer that has received the time.
 const LINGER: Duration = Duration::from_secs(2);
-/// When to accept again after descriptors have run out.
+/// The pause before the next accept after descriptors have run out.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// One conversation. Its two halves end one at a time: the peer has said everything; so have we.
+/// One conversation. Each of its two halves ends by itself: `eof_read` is the end of the peer's half,
+/// `fin_sent` the end of ours.
 struct Connection {
     stream: TcpStream,
     service: Token,
-    /// What is owed to the peer; the first `sent` bytes of it are delivered.
-    owed: Vec<u8>,
+    /// Bytes for the peer; the kernel has taken the first `sent` of them.
+    queue: Vec<u8>,
     sent: usize,
     readable: bool,
     writable: bool,
-    heard_eof: bool,
-    said_eof: bool,
+    eof_read: bool,
+    fin_sent: bool,
     until: Option<Instant>,
 }
 
 impl Connection {
     fn new(stream: TcpStream, service: Token) -> Connection {
-        let (owed, until) = match service {
+        let (queue, until) = match service {
             DAYTIME => (ctime(SystemTime::now()).into_bytes(), Some(Instant::now() + LINGER)),
             _ => (Vec::new(), None),
         };
-        // Small answers go at once, not when the one before is acknowledged.
+        // TCP sends a small answer at once, and does not wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
-        // Readable and writable is a guess: if it is wrong, `WouldBlock` says so.
-        let (sent, readable, writable, heard_eof, said_eof) = (0, true, true, false, false);
-        Connection { stream, service, owed, sent, readable, writable, heard_eof, said_eof, until }
+        // Readable and writable is a guess: if it is wrong, the first call returns `WouldBlock`.
+        let (sent, readable, writable, eof_read, fin_sent) = (0, true, true, false, false);
+        Connection { stream, service, queue, sent, readable, writable, eof_read, fin_sent, until }
     }
 
-    /// While we owe, we do not read: the peer's window closes, and our memory stays small.
-    /// `readable` remains set meanwhile, for no event will repeat what was said once.
+    /// While bytes are unsent, we do not read: the peer's window closes, and our memory stays small.
+    /// `readable` stays set meanwhile, because no second event reports the same bytes.
     fn wants_read(&self) -> bool {
-        self.readable && !self.heard_eof && self.owed.is_empty()
+        self.readable && !self.eof_read && self.queue.is_empty()
     }
 
     fn is_over(&self) -> bool {
         let is_late = self.until.is_some_and(|until| until <= Instant::now());
-        is_late || (self.heard_eof && self.said_eof)
+        is_late || (self.eof_read && self.fin_sent)
     }
 
-    /// Does all that can be done without blocking, within the budget. An error is this peer's.
+    /// Reads and writes as far as possible without blocking, within the budget. An error ends this
+    /// connection only.
     fn run(&mut self, scratch: &mut [u8]) -> io::Result<()> {
         let mut budget = BUDGET;
         self.flush()?;
         while self.wants_read() && budget > 0 {
             match self.stream.read(scratch) {
-                // The peer has said everything, but not heard everything: what we owe is delivered.
-                Ok(0) => self.heard_eof = true,
-                Ok(count) if self.service == ECHO => self.owed.extend(&scratch[..count]),
-                // Nobody wants it, and yet it must be read: see `flush`.
+                // The peer sends no more, but it still reads: the queue is sent first.
+                Ok(0) => self.eof_read = true,
+                Ok(count) if self.service == ECHO => self.queue.extend(&scratch[..count]),
+                // The daytime service ignores the bytes, but they must be read: see `flush`.
                 Ok(_) => {}
-                // A short read proves nothing, only this does: data and EOF can share one event.
+                // Only this proves that no byte is left. A short read does not: data and EOF can
+                // share one event.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -97,24 +100,24 @@ impl Connection {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        while self.writable && self.sent < self.owed.len() {
-            match self.stream.write(&self.owed[self.sent..]) {
+        while self.writable && self.sent < self.queue.len() {
+            match self.stream.write(&self.queue[self.sent..]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                // Fewer bytes than offered is the normal case: keep the place and go on.
+                // Fewer bytes than offered is the normal case: move the cursor and go on.
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        if self.sent == self.owed.len() {
-            // A new one, not a cleared one: an idle connection keeps no buffer.
-            (self.owed, self.sent) = (Vec::new(), 0);
-            if !self.said_eof && (self.heard_eof || self.service == DAYTIME) {
-                // Not a close: with input unread that is a reset, which can overtake what we have
-                // just said. The peer hears EOF, and we listen until we hear its own.
+        if self.sent == self.queue.len() {
+            // A new vector, not a cleared one: an idle connection keeps no buffer.
+            (self.queue, self.sent) = (Vec::new(), 0);
+            if !self.fin_sent && (self.eof_read || self.service == DAYTIME) {
+                // Not a close: with bytes unread, a close sends a reset, which can destroy the last
+                // bytes. The peer reads EOF, and we read until its own EOF.
                 self.stream.shutdown(Shutdown::Write)?;
-                self.said_eof = true;
+                self.fin_sent = true;
             }
         }
         Ok(())
@@ -125,28 +128,28 @@ struct Server {
     poll: Poll,
     listeners: Vec<(Token, TcpListener)>,
     connections: Slab<Connection>,
-    /// The keys of connections with something to do: ready, left over or late.
+    /// The keys of connections that run in this turn: with an event, work left over, or a deadline.
     runnable: BTreeSet<usize>,
-    /// Everybody gets equally long, so whose time is up next is in front.
+    /// All have the same timeout, so the next deadline is in front.
     lingering: VecDeque<(Instant, usize)>,
-    /// Whether somebody waits for whom there was no descriptor.
+    /// The last accept found no descriptor: a client may be waiting.
     exhausted: bool,
     scratch: Vec<u8>,
 }
 
 impl Server {
-    /// One pass. All events are noted before anything is closed, and newcomers come last: so no
-    /// event can hit a newcomer that was meant for an earlier owner of its slot.
+    /// One pass of the loop. It stores all events before it closes a connection, and accepts last. So
+    /// no event reaches a new connection that has the slot of a closed one.
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         match self.poll.poll(events, self.timeout()) {
-            // SIGSTOP and SIGCONT do this, even without a handler.
+            // SIGSTOP and SIGCONT interrupt the sleep, even without a handler.
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             outcome => outcome?,
         }
-        let is_awaited = self.note_readiness(events);
+        let may_accept = self.note_readiness(events);
         self.fire_timers();
         self.run_connections();
-        if is_awaited || self.exhausted {
+        if may_accept || self.exhausted {
             self.accept();
         }
         Ok(())
@@ -159,9 +162,9 @@ impl Server {
         [again, linger, self.exhausted.then_some(RETRY)].into_iter().flatten().min()
     }
 
-    /// Reads no socket and returns whether somebody waits to be accepted. An event is a hint: it
-    /// means "try", and the call tells. What it does not name is not tried: on poll(2), a write
-    /// that would block has unread bytes announced once more.
+    /// Stores the events and returns whether a listener has one. An event is a hint: only the next
+    /// call shows whether it holds. A half without an event is not tried: on poll(2), a write that
+    /// would block makes mio report unread bytes once more.
     fn note_readiness(&mut self, events: &Events) -> bool {
         for event in events {
             let key = event.token().0.wrapping_sub(FIRST);
@@ -174,8 +177,8 @@ impl Server {
         events.iter().any(|event| event.token().0 < FIRST)
     }
 
-    /// Only notes whose time is up: `is_over` judges, after the IO. By now the slot may be empty,
-    /// or somebody else's.
+    /// Makes connections runnable whose deadline has come; `is_over` checks it, after the IO. The slot
+    /// can be empty by now, or have another owner.
     fn fire_timers(&mut self) {
         let due = self.lingering.partition_point(|(until, _)| *until <= Instant::now());
         self.runnable.extend(self.lingering.drain(..due).map(|(_, key)| key));
@@ -188,7 +191,7 @@ impl Server {
                 let mut connection = self.connections.remove(key);
                 let _ = self.poll.registry().deregister(&mut connection.stream);
             } else if connection.wants_read() {
-                // We stopped by choice, and mio promises another event only after `WouldBlock`.
+                // The budget is spent, and mio promises another event only after `WouldBlock`.
                 self.runnable.insert(key);
             }
         }
@@ -202,9 +205,9 @@ impl Server {
                     Ok((mut stream, _)) => {
                         let entry = self.connections.vacant_entry();
                         let (key, token) = (entry.key(), Token(entry.key() + FIRST));
-                        // Once, for both: what we want at a time is our business, not the kernel's.
+                        // Registered once, for both: `wants_read` decides what is used.
                         let both = Interest::READABLE | Interest::WRITABLE;
-                        // What fails here costs this one peer.
+                        // If this fails, only this connection is lost.
                         if self.poll.registry().register(&mut stream, token, both).is_ok() {
                             let connection = entry.insert(Connection::new(stream, *service));
                             self.lingering.extend(connection.until.map(|until| (until, key)));
@@ -212,11 +215,11 @@ impl Server {
                         }
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    // That one has gone before we took it; the next may be fine.
+                    // This client has gone before it was accepted; the next one may be fine.
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    // Out of descriptors, most likely. Those who wait are not announced again when
-                    // one is free, so we try again every turn, and at least after `RETRY`.
+                    // Probably no descriptor is free. No event reports the waiting clients again,
+                    // so we try again every turn, and at the latest after `RETRY`.
                     Err(error) => {
                         if !warned {
                             let _ = writeln!(io::stderr(), "cannot accept for now: {error}");
@@ -234,10 +237,10 @@ impl Server {
 pub fn ctime(time: SystemTime) -> String {
     const DAYS: &str = "ThuFriSatSunMonTueWed";
     const MONTHS: &str = "MarAprMayJunJulAugSepOctNovDecJanFeb";
-    // A wall clock may lie; before 1970 it says 1970.
+    // A clock that is set before 1970 counts as 1970.
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Years that begin in March: so the leap day is the last of its year, and everything repeats
+    // These years begin in March, so the leap day is the last day of its year. The calendar repeats
     // after 400 years, which are 146,097 days.
     let (era, day) = ((days + 719_468) / 146_097, (days + 719_468) % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
@@ -258,11 +261,11 @@ fn main() -> io::Result<()> {
         let mut listener = TcpListener::bind(addr)?;
         poll.registry().register(&mut listener, service, Interest::READABLE)?;
         let name = ["daytime", "echo"][service.0];
-        // Who listens to us may have gone; that is no reason to end.
+        // The reader of our output may have gone; the server goes on.
         let _ = writeln!(io::stdout(), "{name} is listening on {}", listener.local_addr()?);
         listeners.push((service, listener));
     }
-    let _ = writeln!(io::stdout(), "Ctrl-C, or any other signal, ends it.");
+    let _ = writeln!(io::stdout(), "To end both servers, press Ctrl-C.");
     let (connections, runnable, lingering) = (Slab::new(), BTreeSet::new(), VecDeque::new());
     let (exhausted, scratch) = (false, vec![0; SCRATCH]);
     let mut server =

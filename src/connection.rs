@@ -198,7 +198,7 @@ impl<S: Stream> Connection<S> {
             } else {
                 // ANCHOR: io-first
                 // After the IO: no connection with bytes waiting is idle.
-                return self.check_deadline(self.has_work(cx), cx);
+                return self.check_deadline(room > 0 || has_drained || self.can_write(), cx);
             };
             self.call(cx, 0, |protocol, _, out| call.make(protocol, out))?;
         }
@@ -207,8 +207,7 @@ impl<S: Stream> Connection<S> {
     /// Returns whether work is left that no event will report.
     fn has_work(&self, cx: &Context) -> bool {
         let can_read = self.ready.is_readable() && self.room(cx) > 0;
-        let can_write = self.wants_write() && self.ready.is_writable();
-        can_read || can_write || self.has_drained(cx) || self.has_finished()
+        can_read || self.can_write() || self.has_drained(cx) || self.has_finished()
     }
 
     // ANCHOR: interest
@@ -263,6 +262,10 @@ impl<S> Connection<S> {
     /// Interest in writing: bytes are queued, or the kernel has not reported a connection yet.
     pub fn wants_write(&self) -> bool {
         !self.send_queue.is_empty() || self.stage == Stage::Connecting
+    }
+
+    fn can_write(&self) -> bool {
+        self.wants_write() && self.ready.is_writable()
     }
 
     /// Returns whether the protocol may be called: it has something left to send or to receive.

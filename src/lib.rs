@@ -61,24 +61,24 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `send_queue.rs` | the send queue: bytes and a cursor, which is how partial writes are kept |
-//! | `protocol.rs` | [`Protocol`] and the order of its calls, [`CloseReason`], [`ConnId`], [`Address`]; below it [`Outbox`], the bytes and requests of a protocol |
-//! | `stats.rs` | [`Stats`]: the counts of a reactor |
+//! | `send_queue.rs` | bytes and a cursor, which is how partial writes are kept |
 //! | `timers.rs` | deadlines: when to check a connection again |
+//! | `protocol.rs` | [`Protocol`] and the order of its calls, its [`Outbox`] with its requests, [`CloseReason`], [`ConnId`] |
 //! | `limits.rs` | [`Limits`], and the [`Context`](sys::Context) that all connections share |
-//! | `connection.rs` | [`Connection`](sys::Connection): its state, and one run; below it its reads, calls and writes (`io`) and its timeouts (`deadline`) |
+//! | `connection.rs` | [`Connection`](sys::Connection): its state, and one run, which reads, calls and writes; below it the calls and the loop that writes (`io`) and the timeouts (`deadline`) |
 //! | `services/` | [`daytime`] (RFC 867), [`echo`] (RFC 862), and [`Clock`], the wall clock with its [`Zone`] |
-//! | `kernel.rs` | [`Kernel`](sys::Kernel), the interface to an operating system, and [`Mio`](sys::Mio), which implements it with mio; below it the sockets (`socket`) |
+//! | `kernel.rs` | [`Kernel`](sys::Kernel), the interface to an operating system, and [`Mio`](sys::Mio), which implements it, with its sockets (`socket`): the only files that import mio |
 //! | `listener.rs` | [`ListenOptions`]; how many connections to accept per turn, when to pause, and the meaning of each accept error |
-//! | `mailbox.rs` | the commands that other threads have posted, and the [`SendError`] of one that was refused |
-//! | `control.rs` | the commands, and [`Control`]: the reactor, for a closure of another thread |
+//! | `mailbox.rs` | the queue of what other threads have posted |
+//! | `stats.rs` | [`Stats`]: the counts of a reactor |
+//! | `control.rs` | the commands for a reactor of any kernel, and [`Control`] |
 //! | `handle.rs` | [`Handle`], which posts them and wakes the loop |
-//! | `reactor.rs` | [`Reactor`]: the turn, a list of phases; below it how connections are accepted (`admission`), how commands and messages reach them (`commands`), how the reactor ends (`shutdown`), and the interface to the program around it (`embedding`) |
+//! | `reactor.rs` | [`Reactor`]: the turn, a list of phases; below it how connections begin (`admission`), how they are called by others (`commands`), how the reactor ends (`shutdown`), and the interface to the program around it (`embedding`) |
 //! | `background.rs` | [`Background`]: a reactor on its own thread |
 //! | `client/` | the two clients, with blocking sockets |
 //! | `testing/` | `TestServer`, with the faults that a test asks for: kernels that wrap a kernel to misbehave (`faulty`) and to record (`logged`), and the fault language (`fault`, `parse`); with the feature `testing` |
 //! | `ladder/` | the ladder of `campanile check`: any server or proxy, rung by rung; a file for each rung; with the feature `testing` |
-//! | [`guide`] | why the loop is as it is: ten chapters with an experiment each |
+//! | [`guide`] | why the loop is as it is: chapters with an experiment each |
 //!
 //! # Two ideas
 //!

@@ -1,6 +1,9 @@
 //! [`Protocol`], the trait that a user implements, its [`Outbox`], and the [`CloseReason`].
 
+mod layer;
 mod outbox;
+mod requests;
+mod state;
 
 use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
@@ -9,8 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
 
-pub use self::outbox::{Input, Outbox, Output};
-pub(crate) use self::outbox::{Request, Requests, State, Timeouts};
+pub use self::outbox::Outbox;
+pub(crate) use self::requests::{Request, Requests, Timeouts};
+pub(crate) use self::state::State;
+pub use self::state::{Input, Output};
 
 /// One side of a conversation. The loop calls it for every event of its connection.
 ///

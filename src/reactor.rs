@@ -9,7 +9,6 @@ mod shutdown;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -191,6 +190,7 @@ impl<K: Kernel> Reactor<K> {
             }
         }
         // After an interrupted poll, a full batch may still have left events behind.
+        // ANCHOR: full-batch
         self.was_full = count == self.kernel.capacity() || (self.was_interrupted && self.was_full);
     }
 
@@ -203,10 +203,13 @@ impl<K: Kernel> Reactor<K> {
             Shutdown::Draining { until } if until <= self.cx.millis => self.stop(),
             _ => {}
         }
-        self.deliver();
-        if !self.mailbox.has_mail() {
-            return;
+        if self.has_mail() {
+            self.read_mail();
         }
+    }
+
+    fn read_mail(&mut self) {
+        self.deliver();
         let mail = self.mailbox.take();
         for command in mail.commands {
             self.obey(command);
@@ -230,6 +233,7 @@ impl<K: Kernel> Reactor<K> {
         while let Some(key) = self.timers.pop_due(self.cx.millis) {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.on_deadline();
+                // ANCHOR: due-leftover
                 self.run_queue.push_urgent(key, connection);
             }
         }
@@ -269,7 +273,9 @@ impl<K: Kernel> Reactor<K> {
             let limits = &self.cx.limits;
             let budget = if at < fresh { limits.fresh_budget } else { limits.leftover_budget };
             self.run_connection(key, budget);
-            self.deliver();
+            if self.cx.outbox.has_mail() {
+                self.deliver();
+            }
         }
         batch.clear();
         self.batch = batch;
@@ -356,7 +362,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Returns whether commands or requests wait for the next turn.
     fn has_mail(&self) -> bool {
-        self.mailbox.has_mail() || !self.cx.outbox.requests.list.is_empty()
+        self.mailbox.has_mail() || self.cx.outbox.has_mail()
     }
 
     /// Returns the time until the next scheduled work.
@@ -377,19 +383,6 @@ impl<K: Kernel> Reactor<K> {
             next = next.min(listener.next_try().unwrap_or(Millis::MAX));
         }
         (next < Millis::MAX).then(|| Duration::from_millis(next.saturating_sub(now)))
-    }
-}
-
-/// Every open connection gets its `on_close`; the handles learn that the reactor is gone.
-impl<K: Kernel> Drop for Reactor<K> {
-    fn drop(&mut self) {
-        for command in self.mailbox.close() {
-            let dropped = catch_unwind(AssertUnwindSafe(|| drop(command)));
-            dropped.unwrap_or_else(|panic| self.record_panic(panic));
-        }
-        self.stop();
-        self.drop_closed();
-        self.panic.take().into_iter().for_each(discard);
     }
 }
 

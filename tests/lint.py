@@ -9,6 +9,9 @@ import re
 import sys
 from pathlib import Path
 
+sys.dont_write_bytecode = True
+import links
+
 ROOT = Path(__file__).resolve().parent.parent
 
 TOP_LEVEL = {
@@ -17,7 +20,7 @@ TOP_LEVEL = {
 }
 
 # The order of the layers is the table "The map" in src/lib.rs. These layers import none.
-STAND_ALONE = {"outbox", "timers", "client"}
+STAND_ALONE = {"send_queue", "timers", "client"}
 # These layers are at the same height: neither imports from the other.
 SIBLINGS = {"testing", "ladder"}
 # These are no layers: the crate's root, its book and the program.
@@ -37,7 +40,7 @@ CRATES = {
 }
 
 CORE = {
-    "outbox", "protocol", "timers", "limits", "connection", "kernel", "listener", "mailbox",
+    "send_queue", "protocol", "control", "stats", "timers", "limits", "connection", "kernel", "listener", "mailbox",
     "handle", "reactor", "background",
 }
 # The core does not know what hangs on its seams.
@@ -189,7 +192,7 @@ def check_examples():
     paths = sorted((ROOT / "examples").glob("*.rs"))
     for path in paths:
         example, text = Source(path), path.read_text()
-        count, limit = len(text.splitlines()), 120 if path.name[0].isdigit() else 100
+        count, limit = len(text.splitlines()), 125 if path.name[0].isdigit() or path.name == "break_it.rs" else 100
         if path.name == "one_file.rs":
             count, limit = count_code(text), 200
             for found in re.findall(r"unwrap\(\)|expect\(|panic!|campanile|unsafe|allow\(", text):
@@ -249,17 +252,27 @@ def check_budgets():
 
 def check_guide():
     texts = {path: path.read_text() for path in sorted((ROOT / "src/guide").glob("*.md"))}
-    # The tables of other programs and the promises of a version are no chapters.
-    besides = ("last_bytes.md", "stability.md")
-    total = sum(len(text.split()) for path, text in texts.items() if path.name not in besides)
-    if total >= 6000:
-        complain("src/guide", f"has {total} words; the limit is 6,000: shorten a chapter")
+
+    def count_words(text):
+        # The targets of links are no words that a person reads.
+        text = re.sub(r"^\[[^\]]+\]: .*$", "", text, flags=re.M)
+        return sum(bool(re.search(r"\w", word)) for word in text.split())
+
+    # These are no chapters: the tables of other programs, the sheet of exercises, the promises.
+    besides = ("last_bytes.md", "exercises.md", "stability.md")
+    for file, complaint in links.complaints_about_sources():
+        complain(f"src/guide/{file}", complaint)
+    total = sum(count_words(text) for path, text in texts.items() if path.name not in besides)
+    if total > 7000:
+        complain("src/guide", f"has {total} words; the limit is 7,000: shorten a chapter")
     chapters = [path for path in texts if path.name[0].isdigit()]
     for path in chapters:
-        count = len("".join(texts[path].split("```")[::2]).split())
-        if not 200 <= count <= 350:
+        text = texts[path]
+        count = count_words("".join(text.split("```")[::2]))
+        limit = 300 + 100 * text.count("```diff")
+        if not 200 <= count <= limit:
             complain(f"src/guide/{path.name}", f"has {count} words besides its blocks; the limits "
-                     "are 200 and 350: shorten it, or say what it leaves out")
+                     f"are 200 and {limit}: shorten it, or say what it leaves out")
     return len(chapters)
 
 

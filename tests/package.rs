@@ -1,18 +1,49 @@
-//! The package itself: the crates that the library needs, and that it forbids unsafe code.
+//! The package itself: its files, the crates that the library needs, and that it forbids unsafe code.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-#[test]
-fn the_library_is_eight_crates() {
+fn cargo(words: &str) -> String {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--no-default-features", "--edges", "normal,build", "--prefix", "none"])
-        .args(["--offline", "--locked", "--target", "x86_64-unknown-linux-gnu"])
+        .args(words.split(' '))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_published_package_has_every_module_and_no_bench_fuzz_tools_or_hidden_files() {
+    let text = cargo("package --list --allow-dirty --offline").replace('\\', "/");
+    let files: BTreeSet<_> = text.lines().collect();
+    let is_left_out = |path: &&&str| {
+        let folders = ["tests/bench/", "tests/fuzz/", "tests/tools/", "."];
+        **path != ".cargo_vcs_info.json" && folders.iter().any(|folder| path.starts_with(folder))
+    };
+    assert_eq!(files.iter().find(is_left_out), None);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().unwrap();
+    let mut modules = 0;
+    for file in files.iter().filter(|file| file.ends_with(".rs")) {
+        let source = std::fs::read_to_string(root.join(file)).unwrap();
+        for path in source.lines().filter_map(|line| line.trim().strip_prefix("#[path = \"")) {
+            let path = root.join(file).with_file_name(path.trim_end_matches("\"]"));
+            let module = path.canonicalize().unwrap();
+            let module = module.strip_prefix(&root).unwrap().to_string_lossy().replace('\\', "/");
+            assert!(files.contains(&*module), "{file} needs {module}, which Cargo.toml excludes");
+            modules += 1;
+        }
+    }
+    assert!(modules > 10, "{modules} modules with a path");
+}
+
+#[test]
+fn the_library_is_eight_crates() {
+    let text = cargo(
+        "tree --no-default-features --edges normal,build --prefix none --offline --locked \
+         --target x86_64-unknown-linux-gnu",
+    );
     let mut names: Vec<_> = text.lines().filter_map(|line| line.split(' ').next()).collect();
     names.sort_unstable();
     names.dedup();

@@ -90,7 +90,7 @@ fn a_protocol_is_woken_in_time_though_its_peer_never_stops_sending() {
     let mut reactor = serving(&world, Limits::default().leftover_budget(10), |_| {
         Each(|call, out: &mut Outbox| match call {
             Call::Open => out.timer_after(seconds(1)),
-            Call::Wake => out.abort(),
+            Call::Timer => out.abort(),
             _ => {}
         })
     });

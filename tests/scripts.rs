@@ -230,7 +230,9 @@ fn what_is_more_than_a_budget_is_tried_before_the_cap_is_held_against_it() {
     struct Speech;
     impl Protocol for Speech {
         fn on_open(&mut self, out: &mut campanile::Outbox) {
-            out.send(&[0; 3000]);
+            // Each send is within the cap; together they are not.
+            out.send(&[0; 1500]);
+            out.send(&[0; 1500]);
             out.close();
         }
         fn on_data(&mut self, _: &[u8], _: &mut campanile::Outbox) {}

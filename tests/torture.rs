@@ -3,6 +3,7 @@
 //!
 //! EAGAIN is not among them: on an edge-triggered selector it is a promise of an event, and a kernel
 //! that breaks it is none.
+#![cfg(target_os = "linux")]
 
 mod common;
 mod sim;
@@ -62,19 +63,19 @@ fn plan(selector: Selector) -> Plan {
         .read_buffer(25)
         .max_accepts_per_turn(2);
     let services = vec![Service::Echo, Service::Daytime, Service::Producer];
-    Plan { seed: 7, selector, capacity: 4, limits, services, actions: Vec::new(), is_faulty: false }
+    Plan { selector, capacity: 4, limits, services, actions: Vec::new(), ..Plan::of(7) }
 }
 
 /// Echo, with a peer that reads slowly and ends its half before everything came back.
 fn echoing(simulation: &mut Simulation) {
     for room in [10, 1000] {
-        let action = Action::Connect { listener: 0, ip: 1, room, says: 60, ends: false };
+        let action = Action::Connect { listener: 0, ip: 1, room, sends: 60, ends: false };
         simulation.act(action);
     }
     simulation.settle();
     for who in [1, 3] {
         simulation.act(Action::Read { who, room: 500 });
-        simulation.act(Action::Say { who, count: 70 });
+        simulation.act(Action::Send { who, count: 70 });
         simulation.act(Action::End { who });
         simulation.settle();
     }
@@ -82,15 +83,15 @@ fn echoing(simulation: &mut Simulation) {
 
 /// Daytime, to those who talk first, say nothing, or have gone again.
 fn telling(simulation: &mut Simulation) {
-    for (says, ends) in [(0, false), (40, false), (3, true)] {
-        simulation.act(Action::Connect { listener: 1, ip: 1, room: 1000, says, ends });
+    for (sends, ends) in [(0, false), (40, false), (3, true)] {
+        simulation.act(Action::Connect { listener: 1, ip: 1, room: 1000, sends, ends });
     }
     simulation.settle();
 }
 
 /// A producer that meets a peer which does not read.
 fn producing(simulation: &mut Simulation) {
-    simulation.act(Action::Connect { listener: 2, ip: 1, room: 5, says: 0, ends: false });
+    simulation.act(Action::Connect { listener: 2, ip: 1, room: 5, sends: 0, ends: false });
     simulation.settle();
     simulation.act(Action::Read { who: 1, room: 90 });
     simulation.settle();
@@ -104,16 +105,16 @@ fn dialling(simulation: &mut Simulation) {
     simulation.settle();
     simulation.act(Action::Result { who: 1, errno: Some(ECONNREFUSED) });
     simulation.act(Action::Result { who: 3, errno: None });
-    simulation.act(Action::Say { who: 3, count: 50 });
+    simulation.act(Action::Send { who: 3, count: 50 });
     simulation.settle();
 }
 
 /// The end of the loop, in the middle of conversations, and with somebody in a backlog.
 fn ending(simulation: &mut Simulation) {
-    simulation.act(Action::Connect { listener: 0, ip: 1, room: 10, says: 60, ends: false });
+    simulation.act(Action::Connect { listener: 0, ip: 1, room: 10, sends: 60, ends: false });
     simulation.settle();
-    simulation.act(Action::Connect { listener: 0, ip: 1, room: 1000, says: 30, ends: true });
-    simulation.act(Action::Connect { listener: 1, ip: 1, room: 1000, says: 0, ends: true });
+    simulation.act(Action::Connect { listener: 0, ip: 1, room: 1000, sends: 30, ends: true });
+    simulation.act(Action::Connect { listener: 1, ip: 1, room: 1000, sends: 0, ends: true });
     simulation.shutdown(Duration::from_secs(60));
     simulation.settle();
 }
@@ -207,7 +208,7 @@ fn listeners_that_are_broken_for_good_end_the_run_with_their_error() {
 fn a_poll_that_fails_for_good_ends_the_run_with_its_error() {
     for errno in [EBADF, EFAULT, EINVAL] {
         let mut simulation = simulation(Selector::Epoll, None);
-        simulation.act(Action::Connect { listener: 0, ip: 1, room: 9, says: 9, ends: false });
+        simulation.act(Action::Connect { listener: 0, ip: 1, room: 9, sends: 9, ends: false });
         simulation.settle();
         // The next call of a loop that rests is its poll.
         let at = simulation.world.borrow().calls.len();

@@ -517,12 +517,12 @@ fn where_every_event_is_plain_a_short_read_spares_the_call_that_would_block() {
 }
 
 #[test]
-fn whoever_governs_its_hearing_hears_while_it_owes() {
+fn a_protocol_that_reads_while_congested_receives_while_bytes_are_queued() {
     /// Owes more than its peer reads, and must hear it all the same, as one side of a relay.
     struct Relaying(usize);
     impl Protocol for Relaying {
         fn on_open(&mut self, out: &mut Outbox) {
-            out.resume();
+            out.read_while_congested(true);
             out.send(&[0; 5000]);
             assert!(out.is_congested());
         }

@@ -1,5 +1,5 @@
-//! What the numbered examples share, so that each shows its own idea only: where to listen, sockets
-//! that count what is asked of them, and what earlier examples have explained.
+//! Code that the numbered examples share, so that each shows its own idea only: the listening socket,
+//! sockets that count calls, and the parts that earlier examples explain.
 #![allow(dead_code)]
 
 use std::cell::RefCell;
@@ -11,45 +11,59 @@ use mio::event::Source;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
-/// A connection is registered once, for both: what we want at a time is our business.
+/// A connection is registered once, for reading and writing. The server itself decides which of the
+/// two it wants at the moment. The kernel reports room to write as it reports bytes to read.
 pub const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// When to accept again after descriptors have run out.
+/// The pause before the next accept after descriptors have run out.
 pub const RETRY: Duration = Duration::from_millis(100);
 
-/// What happened at the sockets of this thread.
+/// Counts of the calls on the sockets of this thread.
 #[derive(Debug, Clone, Default)]
-pub struct Story {
+pub struct Counts {
     pub accepts: usize,
     pub reads: usize,
     pub writes: usize,
-    /// What was offered and what was taken, each time the kernel took less.
-    pub short_writes: Vec<(usize, usize)>,
+    /// The bytes offered and the bytes taken, for each write that the kernel took in part.
+    pub short_writes: Vec<[usize; 2]>,
     pub would_blocks: usize,
+    /// Accepts that found no descriptor.
     pub exhausted: usize,
-    pub most_owed: usize,
+    pub most_unsent: usize,
 }
 
 thread_local! {
-    static STORY: RefCell<Story> = RefCell::default();
+    static COUNTS: RefCell<Counts> = RefCell::default();
 }
 
-pub fn story() -> Story {
-    STORY.with_borrow(Clone::clone)
+pub fn counts() -> Counts {
+    COUNTS.with_borrow(Clone::clone)
 }
 
-fn count<T>(outcome: io::Result<T>, add: impl FnOnce(&T, &mut Story)) -> io::Result<T> {
-    STORY.with_borrow_mut(|story| match &outcome {
-        Ok(value) => add(value, story),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => story.would_blocks += 1,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE)) => story.exhausted += 1,
+fn count<T>(outcome: io::Result<T>, add: impl FnOnce(&T, &mut Counts)) -> io::Result<T> {
+    COUNTS.with_borrow_mut(|counts| match &outcome {
+        Ok(value) => add(value, counts),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => counts.would_blocks += 1,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE)) => counts.exhausted += 1,
         Err(_) => {}
     });
     outcome
 }
 
-/// Listens on the address that was given as an argument, or else on a free port, whose address is
-/// returned then: for the clients of the experiment.
+/// Writes a number with a comma before every three digits.
+pub fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let pieces: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    pieces.join(",")
+}
+
+/// Says how a conversation ended for a client: with EOF or with an error.
+pub fn ending(outcome: io::Result<usize>) -> String {
+    outcome.map_or_else(|error| error.to_string(), |_| "EOF".to_owned())
+}
+
+/// Listens on the address in the first argument. Without an argument, listens on a free port and
+/// returns its address, for the clients of the experiment.
 pub fn listen() -> io::Result<(Listener, Option<SocketAddr>)> {
     let arg = std::env::args().nth(1);
     let listener = std::net::TcpListener::bind(arg.as_deref().unwrap_or("127.0.0.1:0"))?;
@@ -59,15 +73,15 @@ pub fn listen() -> io::Result<(Listener, Option<SocketAddr>)> {
     Ok((Listener(TcpListener::from_std(listener)), arg.is_none().then_some(addr)))
 }
 
-/// mio's listener, counted.
+/// mio's listener; its calls are counted.
 pub struct Listener(TcpListener);
 
-/// mio's stream, counted.
+/// mio's stream; its calls are counted.
 pub struct Stream(TcpStream);
 
 impl Listener {
     pub fn accept(&self) -> io::Result<Stream> {
-        count(self.0.accept(), |_, story| story.accepts += 1).map(|(stream, _)| Stream(stream))
+        count(self.0.accept(), |_, counts| counts.accepts += 1).map(|(stream, _)| Stream(stream))
     }
 
     /// Accepts until `WouldBlock`, as example 4 does.
@@ -82,7 +96,8 @@ impl Listener {
         }
     }
 
-    /// Accepts until `WouldBlock` or until no descriptor is left, which it notes: see example 9.
+    /// Accepts until `WouldBlock` or until no descriptor is left, and sets `exhausted` to which of the
+    /// two it was: see example 9.
     pub fn accept_some(&self, exhausted: &mut bool) -> Vec<Stream> {
         let mut streams = Vec::new();
         loop {
@@ -98,7 +113,7 @@ impl Listener {
 }
 
 impl Stream {
-    /// Reads; `None` if there is nothing for now.
+    /// Reads; `None` means `WouldBlock`.
     pub fn try_read(&mut self, data: &mut [u8]) -> io::Result<Option<usize>> {
         match self.read(data) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
@@ -113,16 +128,16 @@ impl Stream {
 
 impl Read for Stream {
     fn read(&mut self, data: &mut [u8]) -> io::Result<usize> {
-        count(self.0.read(data), |_, story| story.reads += 1)
+        count(self.0.read(data), |_, counts| counts.reads += 1)
     }
 }
 
 impl Write for Stream {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        count(self.0.write(data), |taken, story| {
-            story.writes += 1;
+        count(self.0.write(data), |taken, counts| {
+            counts.writes += 1;
             if *taken < data.len() {
-                story.short_writes.push((data.len(), *taken));
+                counts.short_writes.push([data.len(), *taken]);
             }
         })
     }
@@ -149,12 +164,12 @@ macro_rules! source {
 }
 source!(Listener Stream);
 
-/// Notes how many bytes are owed to one peer.
-pub fn note_owed(bytes: usize) {
-    STORY.with_borrow_mut(|story| story.most_owed = story.most_owed.max(bytes));
+/// Counts the bytes that wait to be sent to one peer.
+pub fn note_unsent(bytes: usize) {
+    COUNTS.with_borrow_mut(|counts| counts.most_unsent = counts.most_unsent.max(bytes));
 }
 
-/// Bytes owed to a peer; the first `sent` of them are delivered. Example 6 explains it.
+/// Bytes for a peer; the kernel has taken the first `sent` of them. Example 6 explains it.
 #[derive(Default)]
 pub struct SendBuffer {
     bytes: Vec<u8>,
@@ -168,7 +183,7 @@ impl SendBuffer {
 
     pub fn append(&mut self, more: &[u8]) {
         self.bytes.extend(more);
-        note_owed(self.bytes.len() - self.sent);
+        note_unsent(self.bytes.len() - self.sent);
     }
 
     pub fn flush(&mut self, to: &mut Stream) -> io::Result<()> {

@@ -89,6 +89,7 @@ fn run_on<K: Kernel>(
     lab.map_or(Ok(()), Lab::stopped)
 }
 
+#[cfg_attr(not(unix), allow(unused_variables))]
 fn watch_signals<K: Kernel>(reactor: &mut Reactor<K>) -> io::Result<Signals> {
     let signals = Signals::watch()?;
     // ANCHOR: self-pipe

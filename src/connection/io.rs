@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Connection, Stage, Stream};
 use crate::limits::Context;
-use crate::protocol::{self, CloseReason, Outbox, Output, Protocol, Timeouts};
+use crate::protocol::{self, CloseReason, Outbox, Output, Protocol};
 
 impl<S: Stream> Connection<S> {
     /// Returns false while the kernel has not connected yet. An accepted connection always is.
@@ -61,6 +61,7 @@ impl<S: Stream> Connection<S> {
             return Err(CloseReason::Panicked);
         }
         // With bytes queued before, only a write is progress. Bytes queued now start the write timeout.
+        // ANCHOR: write-clock
         if was_empty && (count > 0 || !self.send_queue.is_empty()) {
             self.progress = cx.millis as u32;
         }
@@ -94,8 +95,7 @@ impl<S: Stream> Connection<S> {
             return Err(CloseReason::Overflow);
         }
         self.set_timer(cx.outbox.timer());
-        let timeouts = std::mem::take(&mut cx.outbox.timeouts);
-        if timeouts != Timeouts::default() {
+        if let Some(timeouts) = cx.outbox.timeouts.take() {
             self.extra().timeouts.update(timeouts);
             self.planned = None;
         }

@@ -252,7 +252,6 @@ impl Conversation {
         if self.is_paused {
             out.pause();
         } else {
-            // Also while much is unsent: otherwise both sides could wait for each other for ever.
             out.resume();
         }
         while self.queued < self.total && !out.is_congested() {
@@ -281,6 +280,8 @@ impl Protocol for ClientProtocol {
     fn on_open(&mut self, out: &mut Outbox) {
         let mut state = self.0.borrow_mut();
         state.is_open = true;
+        // Otherwise both sides could wait for each other to read for ever.
+        out.read_while_congested(true);
         state.act(out);
     }
 

@@ -1,53 +1,10 @@
 //! [`Outbox`]: the bytes and the requests of a protocol.
 
-mod nested;
-mod requests;
-
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-pub(crate) use self::requests::{Request, Requests, Timeouts};
-use super::ConnId;
+use super::{ConnId, Output, Requests, State, Timeouts};
 use crate::send_queue::SendQueue;
-
-/// Whether the peer may still send.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Input {
-    /// The peer may send.
-    #[default]
-    Open,
-    /// The peer has ended its half: its EOF was read.
-    Ended,
-}
-
-/// Whether we may still send.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Output {
-    /// The protocol may send.
-    #[default]
-    Open,
-    /// The protocol sends no more; the send queue is being delivered.
-    Flushing,
-    /// Our half has ended: the FIN is sent.
-    Shut,
-}
-
-/// The state of a conversation: the connection keeps it, and the outbox carries it through a call.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct State {
-    pub(crate) input: Input,
-    pub(crate) output: Output,
-    /// The protocol has closed: incoming bytes are discarded.
-    pub(crate) closed: bool,
-    /// The protocol has paused reading.
-    pub(crate) paused: bool,
-    /// Set with [`Outbox::read_while_congested`].
-    pub(crate) reads_while_congested: bool,
-    /// The send queue has reached high water, and not fallen to low water since.
-    pub(crate) congested: bool,
-}
 
 /// The bytes and requests of a protocol: plain data, without a socket, a lifetime or a clock.
 ///
@@ -75,17 +32,17 @@ pub struct Outbox {
     /// The start and length of the part of the read buffer that was sent while the queue was empty.
     /// It is written from there without a copy, before the queue.
     borrowed: (usize, usize),
-    high_water: usize,
-    low_water: usize,
-    max_send_queue: usize,
-    state: State,
-    timer: Option<Instant>,
+    pub(super) high_water: usize,
+    pub(super) low_water: usize,
+    pub(super) max_send_queue: usize,
+    pub(super) state: State,
+    pub(super) timer: Option<Instant>,
     pub(crate) aborted: bool,
     /// One `send` was larger than the send queue may be.
     pub(crate) overflowed: bool,
     /// In this call the protocol has closed, aborted, overflowed, or set a timer or a timeout.
     pub(crate) has_requests: bool,
-    pub(crate) timeouts: Timeouts,
+    pub(crate) timeouts: Option<Timeouts>,
     pub(crate) requests: Requests,
 }
 
@@ -113,7 +70,7 @@ impl Outbox {
             aborted: false,
             overflowed: false,
             has_requests: false,
-            timeouts: Timeouts::default(),
+            timeouts: None,
             requests: Requests::default(),
         }
     }
@@ -343,7 +300,7 @@ impl Outbox {
         self.timer
     }
 
-    fn set_timer(&mut self, timer: Option<Instant>) {
+    pub(super) fn set_timer(&mut self, timer: Option<Instant>) {
         self.timer = timer;
         self.has_requests = true;
     }
@@ -373,6 +330,11 @@ impl Outbox {
             std::mem::swap(&mut self.queue, queue);
         }
         self.state
+    }
+
+    /// Returns whether requests for other connections wait.
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.requests.list.is_empty()
     }
 
     /// Returns the borrowed part of the read buffer, which is to be written before the queue.

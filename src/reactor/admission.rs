@@ -236,7 +236,8 @@ impl<K: Kernel> Reactor<K> {
         peer: Address,
     ) {
         let key = self.connections.vacant_key();
-        if let (Some(max), Some(ip)) = (self.cx.limits.max_per_peer, peer.ip()) {
+        let limit = self.cx.limits.max_per_peer;
+        if let Some((max, ip)) = limit.and_then(|max| Some((max, peer.ip()?))) {
             if !self.peers.admit(key, ip, max) {
                 self.stats.refused += 1;
                 return;

@@ -66,12 +66,9 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Applies what protocols have asked of other connections. The requests of those wait for the next
-    /// time, so that two that answer each other do not hold the loop.
+    /// Applies the requests of protocols for other connections. The requests that these make in turn
+    /// wait for the next time, so that two that answer each other do not hold the loop.
     pub(super) fn deliver(&mut self) {
-        if self.cx.outbox.requests.list.is_empty() {
-            return;
-        }
         let Requests { mut list, mut bytes } = std::mem::take(&mut self.cx.outbox.requests);
         let mut start = 0;
         for request in list.drain(..) {

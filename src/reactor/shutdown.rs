@@ -1,11 +1,12 @@
 //! How a reactor ends: it serves the backlog, lets connections finish, and resets the rest.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::{Reactor, close};
 use crate::connection::Connection;
 use crate::kernel::Kernel;
-use crate::protocol::{Call, CloseReason};
+use crate::protocol::{Call, CloseReason, discard};
 use crate::timers::{Millis, millis};
 
 /// How long a peer may take, after the grace, to end its half of a connection with nothing queued.
@@ -61,5 +62,18 @@ impl<K: Kernel> Reactor<K> {
                 close(key, connection, CloseReason::Shutdown, &mut self.closed);
             }
         }
+    }
+}
+
+/// Every open connection gets its `on_close`; the handles learn that the reactor is gone.
+impl<K: Kernel> Drop for Reactor<K> {
+    fn drop(&mut self) {
+        for command in self.mailbox.close() {
+            let dropped = catch_unwind(AssertUnwindSafe(|| drop(command)));
+            dropped.unwrap_or_else(|panic| self.record_panic(panic));
+        }
+        self.stop();
+        self.drop_closed();
+        self.panic.take().into_iter().for_each(discard);
     }
 }

@@ -21,7 +21,7 @@ fn a_request_for_a_wake_up_changes_nothing_about_reading() {
             out.timer_after(seconds(60));
         }
     }
-    let hearings: [(Wish, usize); 2] = [(|_| {}, 4), (Outbox::resume, 0)];
+    let hearings: [(Wish, usize); 2] = [(|_| {}, 4), (|out| out.read_while_congested(true), 0)];
     for (hearing, unread) in hearings {
         let world = World::new();
         let limits = Limits::default().high_water(10);

@@ -81,13 +81,19 @@ impl Kernel for Sim {
             world.ring();
         }
         if let Some(kind) = world.fail_polls.pop_front() {
+            world.tell(None, &format!("poll: {kind}"));
             return Err(kind.into());
         }
         let is_silent = world.is_silent();
         world.fetch();
         if is_silent && world.batch.is_empty() {
             match patience {
-                Some(patience) => world.now += patience,
+                Some(patience) => {
+                    world.now += patience;
+                    if !patience.is_zero() {
+                        world.tell(None, &format!("sleeps {} ms", patience.as_millis()));
+                    }
+                }
                 None => {
                     world.violate("sleeps for ever: nobody will wake it");
                     return Err(ErrorKind::TimedOut.into());
@@ -162,6 +168,7 @@ impl Kernel for Sim {
         // The port names the socket, so that the maker knows which it is.
         let address = SocketAddr::new(socket.ip.expect("a client has one"), sid as u16);
         world.take_turn(index);
+        world.tell(Some(sid), "accepted");
         world.afflict(index, sid);
         Ok((SimStream { world: Rc::clone(&self.world), sid }, address.into()))
     }
@@ -202,7 +209,11 @@ impl Kernel for Sim {
         let world = &mut *self.world.borrow_mut();
         world.trace("look", id.ordinal() as usize, view.unsent);
         let now = world.now;
-        let Some(socket) = world.identified(id) else { return };
+        let Some(sid) = world.identified(id) else { return };
+        if view.unsent > 0 {
+            world.tell(Some(sid), &format!("unsent={}", view.unsent));
+        }
+        let socket = &mut world.sockets[sid];
         socket.owed_since = socket.owed_since.or(Some(now)).filter(|_| view.unsent > 0);
         let is_deaf = view.closed && view.input == Input::Open;
         socket.deaf_since = socket.deaf_since.or(Some(now)).filter(|_| is_deaf);
@@ -408,6 +419,7 @@ impl Stream for SimStream {
             world.violate(format!("socket {} ended twice", self.sid));
         }
         world.trace(&reason.to_string(), self.sid, 0);
+        world.tell(Some(self.sid), &format!("closed: {reason}"));
     }
 }
 

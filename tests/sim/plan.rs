@@ -13,8 +13,8 @@ use super::world::{CHUNK, Selector};
 /// there are, so a list stays meaningful when parts of it are cut out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    Connect { listener: usize, ip: u8, room: usize, says: usize, ends: bool },
-    Say { who: usize, count: usize },
+    Connect { listener: usize, ip: u8, room: usize, sends: usize, ends: bool },
+    Send { who: usize, count: usize },
     Urgent { who: usize, behind: usize },
     End { who: usize },
     Reset { who: usize, keeps_data: bool },
@@ -60,18 +60,22 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Whether the loop turns on a kernel that obeys the fault language.
     pub is_faulty: bool,
+    /// Whether a line is printed for each turn.
+    pub is_told: bool,
 }
 
 /// Every error that accept(2) may report for one connection: the next may be fine.
-pub const PEER_ERRNOS: [i32; 13] = [
+pub const PEER_ERRNOS: &[i32] = &[
     libc::EINTR,
     libc::ECONNABORTED,
     libc::ECONNRESET,
     libc::EPROTO,
     libc::ENETDOWN,
     libc::ENETUNREACH,
+    #[cfg(unix)]
     libc::EHOSTDOWN,
     libc::EHOSTUNREACH,
+    #[cfg(target_os = "linux")]
     libc::ENONET,
     libc::ENOPROTOOPT,
     libc::EOPNOTSUPP,
@@ -110,7 +114,8 @@ impl Plan {
         services.extend((0..1 + random.below(3)).map(|_| random.pick(&all)));
         let length = 20 + random.below(130);
         let actions = (0..length).map(|_| action(&mut random)).collect();
-        Plan { seed, selector, capacity, limits, services, actions, is_faulty: false }
+        let no = false;
+        Plan { seed, selector, capacity, limits, services, actions, is_faulty: no, is_told: no }
     }
 
     /// The same seed, with faults of the language at the beginning and in between.
@@ -166,10 +171,10 @@ fn action(random: &mut Random) -> Action {
             listener: random.below(4),
             ip: random.below(3) as u8,
             room: random.pick(&[0, 1, 10, 300, 1 << 20]),
-            says: random.pick(&[0, 0, 1, 30, 1000]),
+            sends: random.pick(&[0, 0, 1, 30, 1000]),
             ends: random.percent(20),
         },
-        18..=31 => Action::Say { who, count: random.pick(&[1, 2, 10, 100, 700]) },
+        18..=31 => Action::Send { who, count: random.pick(&[1, 2, 10, 100, 700]) },
         32..=38 => Action::End { who },
         39..=41 => Action::Reset { who, keeps_data: random.percent(50) },
         42..=51 => Action::Read { who, room: random.pick(&[1, 5, 40, 500, 1 << 20]) },
@@ -179,7 +184,7 @@ fn action(random: &mut Random) -> Action {
         58 => Action::Fail { who, errno: random.pick(&STREAM_ERRNOS) },
         59 => Action::Delay { who, millis: 1 + random.below(400) as u64 },
         60..=61 => {
-            let all = if random.percent(60) { &PEER_ERRNOS[..] } else { &SCARCE_ERRNOS[..] };
+            let all = if random.percent(60) { PEER_ERRNOS } else { &SCARCE_ERRNOS[..] };
             let errno = random.pick(all);
             let times = random.pick(&[1, 2, 3, 30]);
             Action::FailAccept { listener: random.below(4), errno, times }

@@ -72,7 +72,8 @@ fn traced(world: &Shared) -> (Traced<Sim>, SharedTrace) {
 }
 
 fn world(plan: &Plan) -> Shared {
-    let world = World::new(plan.selector, plan.seed, plan.capacity, plan.limits.clone());
+    let mut world = World::new(plan.selector, plan.seed, plan.capacity, plan.limits.clone());
+    world.is_told = plan.is_told;
     Rc::new(RefCell::new(world))
 }
 
@@ -150,6 +151,7 @@ impl<K: Kernel> Simulation<K> {
             }
         }
         check::after_turn(self);
+        self.world.borrow_mut().end_line(&format!("turn {}", self.reactor.stats().turns));
         if let Some(violation) = self.trace.borrow_mut().contract.violation.take() {
             self.world.borrow_mut().violate(format!("no kernel does that: {violation}"));
         }
@@ -216,7 +218,23 @@ impl<K: Kernel> Simulation<K> {
         (recent > 0).then(|| ids[ids.len() - 1 - (who >> 1) % recent])
     }
 
+    /// The action in words, with the number of the socket that it means; empty if there is none.
+    fn words(&self, action: Action) -> String {
+        let text = format!("{action:?}").replace([',', ':', '}'], "").replace(" {", ":");
+        let Some((head, rest)) = text.split_once("who ") else { return text };
+        let (who, tail) = rest.split_once(' ').unwrap_or((rest, ""));
+        let who = who.parse().expect("a number");
+        let is_command = text.starts_with("Handle");
+        let sid = if is_command { self.id(who).map(|id| id.1) } else { self.who(who) };
+        sid.map_or(String::new(), |sid| format!("{head}#{sid} {tail}"))
+    }
+
     pub fn act(&mut self, action: Action) {
+        if !matches!(action, Action::Turn { .. } | Action::Settle | Action::Sleep { .. }) {
+            let (words, world) = (self.words(action), &mut *self.world.borrow_mut());
+            world.tell(None, &words);
+            world.end_line("");
+        }
         match action {
             Action::Turn { times } => (0..times).for_each(|_| self.turn(NOW)),
             Action::Settle => self.settle(),
@@ -229,10 +247,10 @@ impl<K: Kernel> Simulation<K> {
                 self.command(action);
             }
             Action::Dial { service, outcome } => self.dial(service, outcome),
-            Action::Connect { listener, ip, room, says, ends } => {
+            Action::Connect { listener, ip, room, sends, ends } => {
                 if let Some(sid) = self.connect(listener, ip, room) {
                     let world = &mut *self.world.borrow_mut();
-                    world.say(sid, says);
+                    world.say(sid, sends);
                     world.sockets[sid].fin = ends;
                 }
             }
@@ -272,7 +290,7 @@ impl<K: Kernel> Simulation<K> {
     /// What the far ends do.
     fn act_afar(&mut self, action: Action) {
         match action {
-            Action::Say { who, count } => self.at(who, |socket, _| {
+            Action::Send { who, count } => self.at(who, |socket, _| {
                 let may = !socket.fin && !socket.was_reset && socket.link == Link::Up;
                 socket.sent += if may { count } else { 0 };
                 [may, false, false]

@@ -133,8 +133,9 @@ pub struct World {
     pub victim: Option<usize>,
     pub violations: Vec<String>,
     pub hash: u64,
-    /// Whether what happens is printed.
-    is_told: bool,
+    /// Whether a line is printed for each turn, and what that line says so far, by socket.
+    pub is_told: bool,
+    told: Vec<(Option<usize>, String)>,
     pub progress: u64,
     pub panics: u64,
     pub protocols: i64,
@@ -153,7 +154,6 @@ impl World {
             limits,
             random: Random::new(seed ^ 0x0006_e015_e0e5),
             hash: seed,
-            is_told: std::env::var_os("SIM_TRACE").is_some(),
             ..World::default()
         }
     }
@@ -183,11 +183,11 @@ impl World {
         self.ordinals.insert(id.ordinal(), sid);
     }
 
-    /// The socket with this identity, which runs.
-    pub fn identified(&mut self, id: ConnId) -> Option<&mut Socket> {
+    /// The number of the socket with this identity, which runs.
+    pub fn identified(&mut self, id: ConnId) -> Option<usize> {
         let sid = *self.ordinals.get(&id.ordinal())?;
         self.busy.push(sid);
-        Some(&mut self.sockets[sid])
+        Some(sid)
     }
 
     /// Whether a peer has as many connections as it may have.
@@ -211,12 +211,39 @@ impl World {
 
     /// What happened, folded into one number: two runs of one seed must agree.
     pub fn trace(&mut self, what: &str, who: usize, value: usize) {
-        if self.is_told {
-            eprintln!("{:?} {what} {who} {value}", self.now);
+        match what {
+            "read" | "write" => self.tell(Some(who), &format!("={value}")),
+            "recv" | "send" | "shutdown" | "abort" | "boom" | "on_open" | "on_eof" | "on_drain"
+            | "on_wake" => self.tell(Some(who), what),
+            _ => {}
         }
         let letters = what.bytes().fold(0_u64, |sum, byte| sum << 5 ^ u64::from(byte));
         let mixed = mix(letters ^ (who as u64) << 40 ^ value as u64);
         self.hash = mix(self.hash ^ mixed ^ self.now.as_nanos() as u64);
+    }
+
+    /// Adds words to the line of this turn. A number belongs to the call before it.
+    pub fn tell(&mut self, who: Option<usize>, words: &str) {
+        match self.told.last_mut().filter(|last| last.0 == who) {
+            _ if !self.is_told => {}
+            Some((_, line)) => {
+                *line += &format!("{}{words}", if words.starts_with('=') { "" } else { ", " })
+            }
+            None => self.told.push((who, words.to_owned())),
+        }
+    }
+
+    /// Prints the line of a turn, or of an action between two turns, and begins the next one.
+    pub fn end_line(&mut self, head: &str) {
+        let name = |who: Option<usize>| who.map_or(String::new(), |sid| format!("#{sid}: "));
+        let words = self.told.drain(..).map(|(who, words)| name(who) + &words);
+        let words = words.collect::<Vec<_>>().join(" | ");
+        if self.is_told && !(head.is_empty() && words.is_empty()) {
+            let now = format!("{} ms", self.now.as_millis());
+            eprintln!("{}", format!("{now:>9}  {head:7}  {words}").trim_end());
+        }
+        // The lines end where the rule is broken.
+        self.is_told &= self.violations.is_empty();
     }
 
     /// Every system call comes by here, to be counted and, under torture, to fail.
@@ -405,6 +432,13 @@ impl World {
         for ready in self.ready.drain(..count).collect::<Vec<_>>() {
             let event = self.event_of(ready);
             self.trace("event", usize::from(event.readable), usize::from(event.writable));
+            let readable = if event.readable { " readable" } else { "" };
+            let words = format!("event{readable}{}", if event.writable { " writable" } else { "" });
+            match event.source {
+                Source::Listener(key) => self.tell(None, &format!("listener {key}: event")),
+                Source::Waker => self.tell(None, "waker: event"),
+                Source::Connection(key) => self.tell(self.keys.get(key).copied().flatten(), &words),
+            }
             self.batch.push(event);
         }
         self.left_behind = self.ready.len();

@@ -1,9 +1,8 @@
-//! The requests of a protocol: messages, wake-ups and connections, and the timeouts of its own one.
+//! The requests of a protocol that the reactor or the connection applies after the call.
 
 use std::time::Duration;
 
-use super::Outbox;
-use crate::protocol::{Address, ConnId, Protocol};
+use super::{Address, ConnId, Outbox, Protocol};
 
 /// The requests of a protocol that concern other connections.
 #[derive(Default)]
@@ -69,7 +68,7 @@ impl Outbox {
     }
 
     pub(super) fn set_timeouts(&mut self, timeouts: Timeouts) {
-        self.timeouts.update(timeouts);
+        self.timeouts.get_or_insert_default().update(timeouts);
         self.has_requests = true;
     }
 

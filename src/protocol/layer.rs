@@ -1,6 +1,6 @@
-//! The outbox of a protocol that another protocol wraps.
+//! Protocols in layers: the outbox of a protocol that another one wraps, for example in TLS.
 
-use super::{Outbox, Timeouts};
+use super::Outbox;
 
 impl Outbox {
     /// Creates an empty outbox for a protocol that this one wraps. It has the same id, time, timer and
@@ -44,14 +44,11 @@ impl Outbox {
     /// assert_eq!(out.queued(), b"`ab");
     /// ```
     pub fn nested(&self) -> Outbox {
-        Outbox {
-            id: self.id,
-            timer: self.timer,
-            low_water: self.low_water,
-            max_send_queue: self.max_send_queue,
-            state: self.state,
-            ..Outbox::with_high_water(self.now, self.high_water)
-        }
+        let mut inner = Outbox::with_high_water(self.now, self.high_water);
+        (inner.id, inner.timer) = (self.id, self.timer);
+        (inner.low_water, inner.max_send_queue) = (self.low_water, self.max_send_queue);
+        inner.state = self.state;
+        inner
     }
 
     /// Applies the requests of a [`nested`](Outbox::nested) outbox to this one: timer, timeouts, pause,
@@ -62,8 +59,8 @@ impl Outbox {
         if inner.timer != self.timer {
             self.set_timer(inner.timer);
         }
-        if inner.timeouts != Timeouts::default() {
-            self.set_timeouts(inner.timeouts);
+        if let Some(timeouts) = inner.timeouts {
+            self.set_timeouts(timeouts);
         }
         self.state.paused = inner.state.paused && !self.state.closed;
         self.state.reads_while_congested = inner.state.reads_while_congested;
