@@ -11,8 +11,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use campanile::{Clock, Limits, Reactor, daytime, echo};
-use common::{TUTORIAL, TUTORIAL_LINE, connect, read_all, read_exactly, skip};
+use campanile::{Clock, ConnId, Limits, Outbox, Protocol, Reactor, daytime, echo};
+use common::{TUTORIAL, TUTORIAL_LINE, connect, read_all, skip};
 
 thread_local! {
     static COUNTS: Cell<(usize, usize, isize)> = const { Cell::new((0, 0, 0)) };
@@ -64,32 +64,71 @@ fn turn_until(reactor: &mut Reactor, mut done: impl FnMut(&Reactor) -> bool) {
     }
 }
 
+/// Returns how much a thousand messages allocate that `writer` sends and `reader` receives.
+fn allocations(reactor: &mut Reactor, writer: &mut TcpStream, reader: &mut TcpStream) -> usize {
+    for round in 0..1_100 {
+        if round == 100 {
+            take_counts();
+        }
+        writer.write_all(b"Hello, world").unwrap();
+        let (before, mut bytes) = (reactor.stats().turns, [0; 12]);
+        turn_until(reactor, |reactor| {
+            reader.set_nonblocking(true).unwrap();
+            let is_there = reader.peek(&mut [0; 12]).is_ok();
+            reader.set_nonblocking(false).unwrap();
+            is_there && reactor.stats().turns > before
+        });
+        reader.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes, *b"Hello, world");
+    }
+    take_counts().0
+}
+
 #[test]
 fn an_echoed_message_allocates_nothing_once_warm() {
     let mut reactor = Reactor::new().unwrap();
     let addr = reactor.listen("127.0.0.1:0", echo()).unwrap();
     let mut client = connect(addr);
-    for round in 0..1_100 {
-        if round == 100 {
-            take_counts();
-        }
-        client.write_all(b"Hello, world").unwrap();
-        let before = reactor.stats().turns;
-        turn_until(&mut reactor, |reactor| {
-            client.set_nonblocking(true).unwrap();
-            let is_back = client.peek(&mut [0; 12]).is_ok();
-            client.set_nonblocking(false).unwrap();
-            is_back && reactor.stats().turns > before
-        });
-        assert_eq!(read_exactly_small(&mut client), *b"Hello, world");
-    }
-    assert_eq!(take_counts().0, 0, "in a thousand messages");
+    let mut reader = client.try_clone().unwrap();
+    assert_eq!(allocations(&mut reactor, &mut client, &mut reader), 0, "in a thousand messages");
 }
 
-fn read_exactly_small(client: &mut TcpStream) -> [u8; 12] {
-    let mut bytes = [0; 12];
-    std::io::Read::read_exact(client, &mut bytes).unwrap();
-    bytes
+/// Passes data to the connection that was made before this one.
+struct Relay(Option<ConnId>);
+
+impl Protocol for Relay {
+    fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
+        out.message(self.0.unwrap(), data);
+    }
+}
+
+#[test]
+fn a_message_between_two_connections_allocates_nothing_once_warm() {
+    let (mut reactor, mut last) = (Reactor::new().unwrap(), None);
+    let addr = reactor.listen("127.0.0.1:0", move |new| Relay(last.replace(new.id))).unwrap();
+    let (mut reader, mut writer) = (connect(addr), connect(addr));
+    assert_eq!(allocations(&mut reactor, &mut writer, &mut reader), 0, "in a thousand messages");
+}
+
+#[test]
+fn a_send_larger_than_the_send_queue_is_refused_before_it_is_copied() {
+    const BIG: usize = 64 << 20;
+    let mut out = Outbox::new(std::time::Instant::now());
+    let big = vec![7; BIG];
+    take_counts();
+    out.send(&big);
+    assert_eq!(take_counts().0, 0, "by itself");
+    // The bytes of a handle are passed on as they are, and dropped with the connection.
+    let mut reactor = Reactor::new().unwrap();
+    let addr = reactor.listen("127.0.0.1:0", echo()).unwrap();
+    let _client = connect(addr);
+    turn_until(&mut reactor, |reactor| reactor.connections() == 1);
+    let before = take_counts().2;
+    reactor.handle().send(reactor.ids().next().unwrap(), big).unwrap();
+    turn_until(&mut reactor, |reactor| reactor.connections() == 0);
+    let (_, largest, live) = take_counts();
+    assert!(largest < 64 << 10, "allocates {largest} bytes at once");
+    assert!(before - live > BIG as isize - (64 << 10), "keeps {} bytes", live - before);
 }
 
 #[test]
@@ -186,7 +225,6 @@ fn an_idle_echo_connection_is_at_most_128_bytes_of_live_heap() {
     clients.wait().unwrap();
     println!("{each:.1} bytes per idle connection");
     assert!(each <= 128.0, "{each:.1} bytes per idle connection");
-    let _ = read_exactly;
 }
 
 /// Reads and writes on `client` what can be read and written at once, at most `most` bytes.
