@@ -32,6 +32,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[doc(alias("toxic", "SocketPolicy", "SocketEffect", "chaos"))]
 #[must_use]
+#[non_exhaustive]
 pub struct Fault {
     /// Whose connections.
     pub whom: Option<Whom>,
@@ -43,6 +44,7 @@ pub struct Fault {
 
 /// Whose connections a fault is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Whom {
     /// The service's name.
     pub service: String,
@@ -52,6 +54,7 @@ pub struct Whom {
 
 /// Which connections of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Who {
     /// All of them.
     Every,
