@@ -5,7 +5,6 @@ mod common;
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use campanile::{Accepted, Background, Limits, Outbox, Protocol, echo};
 use common::{Both, DEADLINE, connect, eventually, ping};
@@ -107,18 +106,6 @@ fn a_panic_ends_only_its_own_connection() {
 }
 
 #[test]
-fn a_setup_that_fails_says_so_and_one_that_panics_panics_here() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = taken.local_addr().unwrap();
-    let error = Background::start(Limits::default(), move |reactor| reactor.listen(addr, echo()));
-    assert_eq!(error.unwrap_err().kind(), ErrorKind::AddrInUse);
-    let panic = catch_unwind(|| {
-        Background::start(Limits::default(), |_| -> std::io::Result<()> { panic!("no setup") })
-    });
-    assert_eq!(panic.unwrap_err().downcast_ref(), Some(&"no setup"));
-}
-
-#[test]
 fn a_server_dropped_on_its_own_thread_ends_without_a_hang() {
     struct Owner(std::sync::Arc<std::sync::Mutex<Option<Background>>>);
     impl Protocol for Owner {
@@ -177,25 +164,4 @@ fn a_million_wake_ups_from_another_thread_and_none_is_lost() {
         server.handle().send(id, *b"!").unwrap();
         assert_eq!(common::read_exactly(&mut client, 1), b"!", "round {round}");
     }
-}
-
-#[test]
-fn a_full_mailbox_says_so_and_the_end_of_the_reactor_still_fits() {
-    let limits = Limits::default().mailbox(3);
-    let mut reactor = campanile::Reactor::with_limits(limits).unwrap();
-    let addr = reactor.listen("127.0.0.1:0", echo()).unwrap();
-    let handle = reactor.handle();
-    let _client = connect(addr);
-    while reactor.connections() == 0 {
-        reactor.turn(Some(DEADLINE)).unwrap();
-    }
-    let id = reactor.ids().next().unwrap();
-    for _ in 0..3 {
-        handle.send(id, *b"x").unwrap();
-    }
-    assert_eq!(handle.send(id, *b"x"), Err(campanile::SendError::Full(b"x".to_vec())));
-    handle.shutdown(Duration::ZERO);
-    reactor.turn(Some(DEADLINE)).unwrap();
-    handle.send(id, *b"x").unwrap();
-    reactor.run().unwrap();
 }

@@ -88,16 +88,6 @@ fn an_attempt_without_an_answer_ends_at_its_deadline() {
 }
 
 #[test]
-fn a_missing_route_is_an_error_that_the_protocol_receives() {
-    let (world, diary) = (World::new(), Diary::default());
-    let mut reactor = reactor(&world);
-    reactor.connect(nowhere(), diary.of(Asker));
-    assert_eq!(diary.letters(), "c");
-    assert!(diary.reason().unwrap().contains("unreachable"), "{:?}", diary.reason());
-    assert!(reactor.is_finished());
-}
-
-#[test]
 fn outgoing_connections_count_against_the_limit() {
     let (world, diary) = (World::new(), Diary::default());
     let limits = Limits::default().max_connections(1);
@@ -121,22 +111,6 @@ fn shutdown_ends_an_attempt_too() {
     reactor.run().unwrap();
     assert_eq!(diary.reason().as_deref(), Some("shut down"));
     assert_eq!(world.now(), Duration::from_secs(1));
-}
-
-#[test]
-fn a_panic_in_on_close_of_a_failed_attempt_is_caught_and_counted() {
-    struct Bomb;
-    impl Protocol for Bomb {
-        fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
-        fn on_close(&mut self, _: &campanile::CloseReason) {
-            panic!("no route, no temper");
-        }
-    }
-    let world = World::new();
-    let mut reactor = reactor(&world);
-    reactor.connect(nowhere(), Bomb);
-    assert_eq!(reactor.stats().panics, 1);
-    assert!(reactor.take_panic().is_some());
 }
 
 #[cfg(target_os = "linux")]

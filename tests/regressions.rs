@@ -226,32 +226,6 @@ fn a_full_batch_is_remembered_across_an_interrupted_poll() {
     assert!(clients.iter().all(|client| client.received() == b"x"));
 }
 
-/// Protocols that panicked in one turn counted as one, and a protocol that panicked twice as two.
-#[test]
-fn each_protocol_that_panics_counts_once() {
-    /// Panics when it hears something, and when it is dropped.
-    struct Bomb;
-    impl Protocol for Bomb {
-        fn on_data(&mut self, _: &[u8], _: &mut Outbox) {
-            std::panic::resume_unwind(Box::new("boom"));
-        }
-    }
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            std::panic::resume_unwind(Box::new("boom, too"));
-        }
-    }
-    let world = World::new();
-    let mut reactor = serving(&world, Limits::default(), |_| Bomb);
-    let clients = [world.connect(0), world.connect(0), world.connect(0)];
-    clients.iter().for_each(|client| client.send(b"x"));
-    settle(&mut reactor);
-    assert!(clients.iter().all(|client| client.is_gone() && client.saw_reset()));
-    assert_eq!(reactor.stats().panics, 3);
-    let panic = reactor.take_panic().expect("the first is kept");
-    assert_eq!(panic.downcast_ref(), Some(&"boom"));
-}
-
 /// One event a batch, and a listener that a fault is to shut but cannot: with no slot left, the
 /// reactor does not call accept.
 #[cfg(feature = "testing")]

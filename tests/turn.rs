@@ -515,34 +515,3 @@ fn where_every_event_is_plain_a_short_read_spares_the_call_that_would_block() {
         assert_eq!(world.take_calls(), ["read", "write", "read"]);
     }
 }
-
-#[test]
-fn a_protocol_that_reads_while_congested_receives_while_bytes_are_queued() {
-    /// Owes more than its peer reads, and must hear it all the same, as one side of a relay.
-    struct Relaying(usize);
-    impl Protocol for Relaying {
-        fn on_open(&mut self, out: &mut Outbox) {
-            out.read_while_congested(true);
-            out.send(&[0; 5000]);
-            assert!(out.is_congested());
-        }
-        fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
-            self.0 += data.len();
-            if self.0 == 300 {
-                out.close();
-            }
-        }
-    }
-    let world = World::new();
-    let limits = Limits::default().high_water(1000).low_water(100);
-    let mut reactor = Reactor::with_kernel(world.kernel(), limits);
-    reactor.listen("127.0.0.1:0", |_: &Accepted| Relaying(0)).unwrap();
-    let client = world.connect(0);
-    client.make_room(0);
-    client.send(&pattern(300));
-    settle(&mut reactor);
-    assert_eq!(client.unread(), 0);
-    client.make_room(usize::MAX);
-    settle(&mut reactor);
-    assert_eq!((client.received().len(), client.saw_eof()), (5000, true));
-}

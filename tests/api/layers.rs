@@ -129,7 +129,10 @@ fn every_request_of_an_inner_protocol_takes_effect() {
     client.send(b"abort");
     settle(&mut reactor);
     assert_eq!(client.unread(), 5);
-    world.advance(seconds(30));
+    world.advance(seconds(15));
+    settle(&mut reactor);
+    assert!(!client.is_gone(), "it has no idle timeout");
+    world.advance(seconds(15));
     settle(&mut reactor);
     assert_eq!(log.take(), ["timer"]);
     settle(&mut reactor);
@@ -140,7 +143,7 @@ fn every_request_of_an_inner_protocol_takes_effect() {
 fn a_nested_outbox_begins_in_the_state_of_its_wrapper() {
     let mut out = Outbox::with_high_water(Instant::now(), 8);
     out.pause();
-    out.timer_after(seconds(1));
+    out.timer_at(out.now() + seconds(1));
     out.send(b"12345678");
     let inner = out.nested();
     assert!(inner.is_paused() && inner.is_congested() && inner.queued().is_empty());

@@ -109,6 +109,8 @@ fn timeouts_of_one_connection_leave_the_others_as_they_are() {
     let limits = Limits::default().idle_timeout(seconds(10)).linger_timeout(seconds(2));
     let mut reactor = serving(&world, limits, move |_| Timid(kept.clone()));
     let [usual, patient, hasty, stalled] = std::array::from_fn(|_| world.connect(0));
+    // A deadline is planned already when the connections change their timeouts.
+    settle(&mut reactor);
     patient.send(b"patient");
     hasty.send(b"hasty");
     stalled.send(b"stalled");

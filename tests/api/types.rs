@@ -40,25 +40,6 @@ fn a_reactor_its_control_and_its_outboxes_stay_on_one_thread() {
 }
 
 #[test]
-fn protocols_that_are_not_send_run_in_the_background() {
-    struct Local(std::rc::Rc<u8>);
-    impl Protocol for Local {
-        fn on_open(&mut self, out: &mut Outbox) {
-            out.send(&[*self.0]);
-            out.close();
-        }
-        fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
-    }
-    let (_server, addr) = Background::start(Limits::default(), |reactor| {
-        let shared = std::rc::Rc::new(7);
-        // The type of the parameter is inferred.
-        reactor.listen("127.0.0.1:0", move |_| Local(shared.clone()))
-    })
-    .unwrap();
-    assert_eq!(super::common::read_all(&mut super::common::connect(addr)).unwrap(), [7]);
-}
-
-#[test]
 fn the_root_of_the_crate_exports_this_and_no_more() {
     let expected = "Accepted Address Background Clock CloseReason ConnId Control Handle Limits \
         ListenOptions ListenerId Outbox Protocol Reactor SendError Stats Zone ZoneError daytime echo";

@@ -5,18 +5,17 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use campanile::{Address, ConnId, Limits, Outbox, sys::Context};
+use campanile::{Address, ConnId, Limits, sys::Context};
 
+use super::serving;
 use super::sim::fake::{World, settle};
-use super::{seconds, serving};
 
 #[test]
-fn connections_are_numbered_from_one_and_a_full_mailbox_says_so() {
+fn connections_are_numbered_from_one() {
     let world = World::new();
     let ids = Rc::new(RefCell::new(Vec::<ConnId>::new()));
     let kept = ids.clone();
-    let limits = Limits::default().mailbox(1);
-    let mut reactor = serving(&world, limits, move |new| {
+    let mut reactor = serving(&world, Limits::default(), move |new| {
         kept.borrow_mut().push(new.id);
         assert_eq!(new.local.to_string(), "127.0.0.1:1000");
         campanile::services::Echo
@@ -25,10 +24,6 @@ fn connections_are_numbered_from_one_and_a_full_mailbox_says_so() {
     settle(&mut reactor);
     let told: Vec<_> = ids.borrow().iter().map(|id| (id.to_string(), id.ordinal())).collect();
     assert_eq!(told, [("#1".into(), 1), ("#2".into(), 2), ("#3".into(), 3)]);
-    let handle = reactor.handle();
-    handle.close(ids.borrow()[0]).unwrap();
-    let full = handle.close(ids.borrow()[1]).unwrap_err();
-    assert!(full.to_string().contains("mailbox is full"));
     assert_eq!(reactor.ids().collect::<Vec<_>>(), *ids.borrow());
 }
 
@@ -61,21 +56,4 @@ fn limits_of_zero_that_would_stop_everything_count_as_one() {
         limits.read_buffer,
     ];
     assert_eq!((least, limits.low_water), ([1; 5], 0));
-}
-
-#[test]
-fn an_outbox_shows_what_was_requested() {
-    let now = Instant::now();
-    let mut out = Outbox::new(now);
-    assert!(!out.is_paused() && out.timer().is_none());
-    out.pause();
-    assert!(out.is_paused());
-    out.resume();
-    assert!(!out.is_paused());
-    out.timer_at(now + seconds(7));
-    assert_eq!(out.timer(), Some(now + seconds(7)));
-    out.timer_after(seconds(8));
-    assert_eq!(out.timer(), Some(now + seconds(8)));
-    out.cancel_timer();
-    assert_eq!(out.timer(), None);
 }
