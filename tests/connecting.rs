@@ -63,18 +63,6 @@ fn data_that_comes_with_the_connection_is_read() {
 }
 
 #[test]
-fn a_refused_connection_is_closed_without_having_been_opened() {
-    let (world, diary) = (World::new(), Diary::default());
-    let mut reactor = reactor(&world);
-    let peer = world.expect_connect();
-    reactor.connect(nowhere(), diary.of(Asker));
-    peer.refuse();
-    reactor.run().unwrap();
-    assert_eq!(diary.letters(), "c");
-    assert!(diary.reason().unwrap().starts_with("cannot connect"), "{:?}", diary.reason());
-}
-
-#[test]
 fn an_attempt_without_an_answer_ends_at_its_deadline() {
     let (world, diary) = (World::new(), Diary::default());
     let mut reactor = reactor(&world);

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use campanile::services::Echo;
-use campanile::{Clock, ConnId, Limits, Outbox, Protocol, daytime, echo};
+use campanile::{Clock, ConnId, Limits, Outbox, daytime, echo};
 use common::diary::Diary;
+use common::each::{Call, Each};
 use common::{TUTORIAL, TUTORIAL_LINE, pattern};
 use sim::fake::{World, serving, settle};
 
@@ -18,37 +19,6 @@ const NOW: Option<Duration> = Some(Duration::ZERO);
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
-}
-
-/// A protocol of one closure, called for everything.
-struct Each<F>(F);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
-    Open,
-    Data,
-    Eof,
-    Timer,
-    Wake,
-}
-
-impl<F: FnMut(Call, &mut Outbox) + 'static> Protocol for Each<F> {
-    fn on_open(&mut self, out: &mut Outbox) {
-        (self.0)(Call::Open, out);
-    }
-    fn on_data(&mut self, _: &[u8], out: &mut Outbox) {
-        (self.0)(Call::Data, out);
-    }
-    fn on_eof(&mut self, out: &mut Outbox) {
-        (self.0)(Call::Eof, out);
-        out.close();
-    }
-    fn on_timer(&mut self, out: &mut Outbox) {
-        (self.0)(Call::Timer, out);
-    }
-    fn on_wake(&mut self, out: &mut Outbox) {
-        (self.0)(Call::Wake, out);
-    }
 }
 
 /// Bounds were checked only when a run ended with nothing left to do.
@@ -88,7 +58,7 @@ fn a_peer_that_never_stops_sending_is_reset_at_the_linger_timeout() {
 fn a_protocol_is_woken_in_time_though_its_peer_never_stops_sending() {
     let world = World::new();
     let mut reactor = serving(&world, Limits::default().leftover_budget(10), |_| {
-        Each(|call, out: &mut Outbox| match call {
+        Each(|call: Call<'_>, out: &mut Outbox| match call {
             Call::Open => out.timer_after(seconds(1)),
             Call::Timer => out.abort(),
             _ => {}
@@ -169,7 +139,7 @@ fn the_linger_timeout_counts_from_the_close_of_a_protocol_that_half_closed_befor
     let (world, diary) = (World::new(), Diary::default());
     let kept = diary.clone();
     let mut reactor = serving(&world, Limits::default(), move |_| {
-        kept.of(Each(|call, out: &mut Outbox| match call {
+        kept.of(Each(|call: Call<'_>, out: &mut Outbox| match call {
             Call::Open => {
                 out.half_close();
                 out.timer_after(seconds(60));

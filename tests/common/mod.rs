@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod diary;
+pub mod each;
 pub mod namespace;
 pub mod script;
 
