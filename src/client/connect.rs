@@ -99,9 +99,8 @@ pub(super) fn connect(addr: &impl ToServers, timeout: Duration) -> Result<Stream
             Server::Tcp(addr) => connect_to(addr, timeout).map(Socket::from),
             Server::Unix(path) => connect_unix(&path, timeout),
         };
-        let connected = connected
-            .map(Stream)
-            .and_then(|stream| stream.set_timeout(timeout).map(|()| stream));
+        let connected =
+            connected.map(Stream).and_then(|stream| stream.set_timeout(timeout).map(|()| stream));
         match connected {
             Ok(stream) => return Ok(stream),
             Err(error) => failure = error,

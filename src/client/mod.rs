@@ -76,11 +76,7 @@ pub fn daytime(addr: impl ToServers, timeout: Duration) -> Result<String, Error>
 /// # Errors
 /// If the server cannot be reached, sends nothing for the timeout or resets the connection; if its
 /// reply differs from the message in a byte or in length.
-pub fn echo(
-    addr: impl ToServers,
-    message: &[u8],
-    timeout: Duration,
-) -> Result<Vec<u8>, Error> {
+pub fn echo(addr: impl ToServers, message: &[u8], timeout: Duration) -> Result<Vec<u8>, Error> {
     let mut back = Vec::with_capacity(message.len());
     echo_stream(addr, io::Cursor::new(message.to_vec()), &mut back, timeout)?;
     Ok(back)

@@ -99,7 +99,8 @@ impl Passive {
 #[cfg(not(unix))]
 fn unsupported(path: &std::path::Path) -> io::Error {
     let path = path.display();
-    let text = format!("cannot use unix:{path}: this system has no Unix sockets; use a TCP address");
+    let text =
+        format!("cannot use unix:{path}: this system has no Unix sockets; use a TCP address");
     io::Error::new(ErrorKind::Unsupported, text)
 }
 

@@ -18,8 +18,7 @@ use crate::limits::Limits;
 use crate::protocol::Address;
 
 /// The longest path in bytes; the kernel wants a NUL behind it.
-const LONGEST: usize =
-    size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
+const LONGEST: usize = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
 
 #[derive(Debug)]
 pub(super) struct UnixStream(mio::net::UnixStream);
@@ -68,7 +67,10 @@ impl UnixListener {
     pub(super) fn bind(path: &Arc<Path>, limits: &Limits) -> io::Result<UnixListener> {
         UnixListener::try_bind(path, limits).map_err(|error| {
             let (shown, advice) = (path.display(), advice(error.kind()));
-            io::Error::new(error.kind(), format!("cannot listen on unix:{shown}: {error}; {advice}"))
+            io::Error::new(
+                error.kind(),
+                format!("cannot listen on unix:{shown}: {error}; {advice}"),
+            )
         })
     }
 

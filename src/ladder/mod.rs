@@ -69,11 +69,7 @@ impl Ladder {
         Ladder::new("daytime", &daytime::RUNGS, &addr)
     }
 
-    fn new(
-        service: &'static str,
-        rungs: &'static [Rung],
-        addr: &impl ToServers,
-    ) -> Ladder {
+    fn new(service: &'static str, rungs: &'static [Rung], addr: &impl ToServers) -> Ladder {
         let found = addr.to_servers();
         let (addr, timeout) = (addr.to_string(), Duration::from_secs(10));
         Ladder { service, rungs, addr, found, timeout, deadline: None, only: None }
@@ -127,7 +123,8 @@ impl Ladder {
                 Server::Tcp(addr) => addr.into(),
                 Server::Unix(path) => path.into(),
             };
-            let mut setup = TestSetup::new(at.clone(), self.timeout, deadline).map_err(Error::Loop)?;
+            let mut setup =
+                TestSetup::new(at.clone(), self.timeout, deadline).map_err(Error::Loop)?;
             match self.climb_at(&mut setup, addresses.peek().is_none(), &mut watch) {
                 Ok(rungs) => return Ok(Report { service: self.service, addr, at, rungs }),
                 Err(RungError::Loop(error)) => return Err(Error::Loop(error)),
