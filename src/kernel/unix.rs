@@ -28,7 +28,7 @@ pub(super) struct UnixListener {
     /// Before `inner`, because fields are dropped in this order: see [`BoundPath`].
     path: BoundPath,
     inner: mio::net::UnixListener,
-    limits: Limits,
+    limits: Box<Limits>,
 }
 
 /// The path of a bound socket. Its drop removes the file, unless another file has replaced it. It must
@@ -85,7 +85,7 @@ impl UnixListener {
         socket.listen(backlog(limits))?;
         let inner = std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(socket));
         let inner = mio::net::UnixListener::from_std(inner);
-        Ok(UnixListener { path, inner, limits: limits.clone() })
+        Ok(UnixListener { path, inner, limits: limits.clone().into() })
     }
 
     pub(super) fn accept(&self) -> io::Result<(UnixStream, Address)> {

@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
+#[allow(unused_imports)]
 pub use crate::common::Folder;
 use crate::common::{DEADLINE, skip};
 
