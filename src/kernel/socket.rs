@@ -9,7 +9,7 @@ use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, SockRef, Type};
 
 #[cfg(unix)]
-use super::unix::{UnixListener, UnixStream};
+use super::unix::{self, UnixListener};
 use crate::connection::Stream;
 use crate::limits::Limits;
 use crate::protocol::Address;
@@ -22,7 +22,7 @@ pub struct Socket(Inner);
 enum Inner {
     Tcp(TcpStream),
     #[cfg(unix)]
-    Unix(UnixStream),
+    Unix(mio::net::UnixStream),
 }
 
 /// A listening socket that never blocks. One on a Unix socket removes its path when it is dropped.
@@ -135,7 +135,7 @@ impl Socket {
             }
             #[cfg(unix)]
             Address::Unix(path) => {
-                UnixStream::connect(path, limits).map(|stream| Socket(Inner::Unix(stream)))
+                unix::connect(path, limits).map(|stream| Socket(Inner::Unix(stream)))
             }
             #[cfg(not(unix))]
             Address::Unix(path) => Err(unsupported(path)),
@@ -152,7 +152,7 @@ impl Socket {
         match &mut self.0 {
             Inner::Tcp(stream) => stream,
             #[cfg(unix)]
-            Inner::Unix(stream) => stream.source(),
+            Inner::Unix(stream) => stream,
         }
     }
 
@@ -160,7 +160,7 @@ impl Socket {
         match &self.0 {
             Inner::Tcp(stream) => SockRef::from(stream),
             #[cfg(unix)]
-            Inner::Unix(stream) => stream.as_ref(),
+            Inner::Unix(stream) => SockRef::from(stream),
         }
     }
 }
@@ -184,7 +184,7 @@ impl Write for Socket {
         match &mut self.0 {
             Inner::Tcp(stream) => stream.write(bytes),
             #[cfg(unix)]
-            Inner::Unix(stream) => stream.write(bytes),
+            Inner::Unix(stream) => unix::write(stream, bytes),
         }
     }
 
@@ -198,7 +198,7 @@ impl Stream for Socket {
         match &self.0 {
             Inner::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
             #[cfg(unix)]
-            Inner::Unix(stream) => stream.shutdown_write(),
+            Inner::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
         }
     }
 
@@ -246,7 +246,7 @@ impl Stream for Socket {
         match &self.0 {
             Inner::Tcp(stream) => stream.local_addr().map(Address::Inet),
             #[cfg(unix)]
-            Inner::Unix(stream) => Ok(stream.local_addr()),
+            Inner::Unix(stream) => Ok(unix::local_addr(stream)),
         }
     }
 }

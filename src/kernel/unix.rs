@@ -1,9 +1,7 @@
 //! Unix sockets, unix(7). A path stays when its server ends, so binding has rules of its own.
 
 use std::fs;
-#[cfg(target_vendor = "apple")]
-use std::io::Write;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -11,6 +9,7 @@ use std::path::{self, Path, PathBuf};
 use std::sync::Arc;
 
 use mio::event::Source;
+use mio::net::UnixStream;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::socket::{backlog, configure};
@@ -19,9 +18,6 @@ use crate::protocol::Address;
 
 /// The longest path in bytes; the kernel wants a NUL behind it.
 const LONGEST: usize = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
-
-#[derive(Debug)]
-pub(super) struct UnixStream(mio::net::UnixStream);
 
 #[derive(Debug)]
 pub(super) struct UnixListener {
@@ -93,7 +89,7 @@ impl UnixListener {
         // Linux lets no connection inherit the buffer sizes of a Unix listener. A failure would have
         // failed the bind already, unless the peer has closed: then the sizes do not matter.
         let _ = configure(SockRef::from(&stream), false, &self.limits);
-        Ok((UnixStream(stream), from_address(peer.as_pathname())))
+        Ok((stream, from_address(peer.as_pathname())))
     }
 
     pub(super) fn local_addr(&self) -> Address {
@@ -164,48 +160,30 @@ fn from_address(path: Option<&Path>) -> Address {
     path.unwrap_or(Path::new("")).into()
 }
 
-impl UnixStream {
-    pub(super) fn connect(path: &Path, limits: &Limits) -> io::Result<UnixStream> {
-        to_address(path)?;
-        let stream = mio::net::UnixStream::connect(path).map_err(|error| match error.kind() {
-            // No event reports room in the backlog, so the attempt cannot wait.
-            ErrorKind::WouldBlock => io::Error::new(
-                ErrorKind::WouldBlock,
-                "the backlog of the server is full; connect again later",
-            ),
-            _ => error,
-        })?;
-        configure(SockRef::from(&stream), false, limits)?;
-        Ok(UnixStream(stream))
-    }
+pub(super) fn connect(path: &Path, limits: &Limits) -> io::Result<UnixStream> {
+    to_address(path)?;
+    let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+        // No event reports room in the backlog, so the attempt cannot wait.
+        ErrorKind::WouldBlock => io::Error::new(
+            ErrorKind::WouldBlock,
+            "the backlog of the server is full; connect again later",
+        ),
+        _ => error,
+    })?;
+    configure(SockRef::from(&stream), false, limits)?;
+    Ok(stream)
+}
 
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
+/// Writes without SIGPIPE, which would end the process. Not every version of std prevents it. Apple's
+/// systems have no `MSG_NOSIGNAL`: mio and socket2 set `SO_NOSIGPIPE` there.
+pub(super) fn write(stream: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
+    #[cfg(target_vendor = "apple")]
+    return io::Write::write(&mut &*stream, bytes);
+    #[cfg(not(target_vendor = "apple"))]
+    stream.try_io(|| SockRef::from(stream).send_with_flags(bytes, libc::MSG_NOSIGNAL))
+}
 
-    /// Writes without SIGPIPE, which would end the process. Not every version of std prevents it.
-    /// Apple's systems have no `MSG_NOSIGNAL`: mio and socket2 set `SO_NOSIGPIPE` there.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        #[cfg(target_vendor = "apple")]
-        return self.0.write(bytes);
-        #[cfg(not(target_vendor = "apple"))]
-        self.0.try_io(|| SockRef::from(&self.0).send_with_flags(bytes, libc::MSG_NOSIGNAL))
-    }
-
-    pub(super) fn shutdown_write(&self) -> io::Result<()> {
-        self.0.shutdown(std::net::Shutdown::Write)
-    }
-
-    pub(super) fn local_addr(&self) -> Address {
-        let addr = self.0.local_addr().ok();
-        from_address(addr.as_ref().and_then(|addr| addr.as_pathname()))
-    }
-
-    pub(super) fn as_ref(&self) -> SockRef<'_> {
-        SockRef::from(&self.0)
-    }
-
-    pub(super) fn source(&mut self) -> &mut dyn Source {
-        &mut self.0
-    }
+pub(super) fn local_addr(stream: &UnixStream) -> Address {
+    let addr = stream.local_addr().ok();
+    from_address(addr.as_ref().and_then(|addr| addr.as_pathname()))
 }

@@ -164,7 +164,8 @@ fn events_name_the_path_and_faults_act_on_its_clients() {
     let folder = Folder::new("unix-events");
     let place = format!("unix:{}", folder.join("echo").display());
     let mut command = campanile();
-    command.args(["serve", "-d", "off", "-e", &place, "--json"]);
+    // With --pipe it ends with its stdin, even if this test panics.
+    command.args(["serve", "-d", "off", "-e", &place, "--pipe"]).stdin(Stdio::piped());
     command.args(["--fault", "echo #1: slice 3;echo #2: reset after 4 bytes"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let _watchdog = Watchdog::new(child.id());
