@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::program::{Folder, Server, Watchdog, campanile, campanile_without_privileges, run};
 use crate::program::{run_words, signal};
@@ -141,9 +142,11 @@ fn a_client_without_a_server_says_what_to_do() {
     socket2::SockRef::from(&full).listen(0).unwrap();
     let _waiting = UnixStream::connect(folder.join("full")).unwrap();
     let place = path("full");
-    let ended = run_words(["echo", &place, "--timeout", "100ms"]);
+    let began = Instant::now();
+    let ended = run_words(["echo", &place, "--timeout", "300ms"]);
+    assert!(began.elapsed() >= Duration::from_millis(300), "it waits for room in the backlog");
     let expected = format!(
-        "error: cannot connect to {place}: no answer within 100ms\n  \
+        "error: cannot connect to {place}: no answer within 300ms\n  \
          the server accepts no clients: restart it, or set a longer --timeout\n"
     );
     assert_eq!((ended.code, ended.stderr), (Some(124), expected));
