@@ -113,7 +113,8 @@ fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
         return refused(ErrorKind::AlreadyExists, "a file that is not a socket is there");
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // The connect must not wait for a server with a full backlog.
+    // The connect must not wait for a server with a full backlog. Linux reports it as `EAGAIN`; other
+    // systems refuse the connect, so that such a server is not told from a stale socket.
     probe.set_nonblocking(true)?;
     let Err(error) = probe.connect(addr) else {
         return refused(ErrorKind::AddrInUse, "a server listens there");
