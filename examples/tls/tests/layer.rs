@@ -238,6 +238,8 @@ fn close_sends_what_is_queued_and_close_notify_and_abort_resets() {
     pair.exchange();
     assert!(pair.out.is_closed() && !pair.out.is_aborted() && pair.is_closed);
     assert_eq!(pair.received, b"bye");
+    pair.server.on_close(&CloseReason::Finished);
+    assert_eq!(pair.take_calls(), ["data close", "close: finished"]);
     let mut pair = Pair::open();
     pair.send(b"abort");
     assert!(pair.out.is_aborted());
