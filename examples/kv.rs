@@ -116,7 +116,7 @@ mod tests {
     fn a_long_reply_is_sent_in_pieces_and_a_notice_and_the_end_wait_for_it() {
         let (mut client, mut out) = (Client::default(), Outbox::new(std::time::Instant::now()));
         let value = "x".repeat(5 << 20);
-        client.on_data(format!("set key {value}\nget key\n").as_bytes(), &mut out);
+        client.on_data(format!("set key {value}\nget key\nget none\n").as_bytes(), &mut out);
         client.on_message(b"changed other\n", &mut out);
         client.on_eof(&mut out);
         let mut received = Vec::new();
@@ -127,7 +127,8 @@ mod tests {
                 client.on_drain(&mut out);
             }
         }
-        assert!(received == format!("ok\n{value}\nchanged other\n").as_bytes() && out.is_closed());
+        let replies = format!("ok\n{value}\nchanged other\nerror: unknown key or command\n");
+        assert!(received == replies.as_bytes() && out.is_closed());
     }
 
     #[test]

@@ -96,6 +96,8 @@ fn a_line_reaches_all_other_members_and_a_member_that_does_not_read_is_reset() {
     let mut bob = join();
     assert_eq!(read_line(&mut alice), "#2: joined\n");
     alice.get_mut().write_all(b"hel").unwrap();
+    bob.get_mut().write_all(b"hi\n").unwrap();
+    assert_eq!(read_line(&mut alice), "#2: hi\n");
     alice.get_mut().write_all(b"lo\n").unwrap();
     assert_eq!(read_line(&mut bob), "#1: hello\n");
     let mut slow = join();
