@@ -24,8 +24,10 @@ struct End {
 pub struct Side {
     this: Rc<End>,
     other: Rc<End>,
-    /// Resets the other connection if this one fails: `on_close` has no outbox.
+    /// Ends the other connection if this one fails: `on_close` has no outbox.
     handle: Handle,
+    /// The peer has ended its half.
+    has_ended: bool,
     /// Connects the other side. Only a client's side has it.
     connect: Option<Connect>,
 }
@@ -36,7 +38,13 @@ impl Side {
     /// Creates the side of a client. Once it is open, `connect` gets the side of the server.
     pub fn new(handle: &Handle, connect: impl FnOnce(Side, &mut Outbox) + 'static) -> Side {
         let (this, other) = Default::default();
-        Side { this, other, handle: handle.clone(), connect: Some(Box::new(connect)) }
+        Side {
+            this,
+            other,
+            handle: handle.clone(),
+            has_ended: false,
+            connect: Some(Box::new(connect)),
+        }
     }
 
     fn set_congested(&self, is_congested: bool, out: &mut Outbox) {
@@ -54,7 +62,7 @@ impl Protocol for Side {
             out.pause();
             let (this, other, handle) =
                 (self.other.clone(), self.this.clone(), self.handle.clone());
-            connect(Side { this, other, handle, connect: None }, out);
+            connect(Side { this, other, handle, has_ended: false, connect: None }, out);
         }
         self.other.id.get().inspect(|id| out.wake(*id));
     }
@@ -62,6 +70,7 @@ impl Protocol for Side {
         self.other.id.get().inspect(|id| out.message(*id, data));
     }
     fn on_eof(&mut self, out: &mut Outbox) {
+        self.has_ended = true;
         self.on_data(b"", out);
     }
     fn on_message(&mut self, bytes: &[u8], out: &mut Outbox) {
@@ -79,10 +88,15 @@ impl Protocol for Side {
         if self.other.is_congested.get() { out.pause() } else { out.resume() }
     }
     fn on_close(&mut self, reason: &CloseReason) {
-        if !matches!(reason, CloseReason::Finished) {
-            // If the mailbox is full, the idle timeout ends the other connection.
-            let _ = self.other.id.get().map(|id| self.handle.abort(id));
-        }
+        let Some(other) = self.other.id.get() else { return };
+        // If the mailbox is full, the idle timeout ends the other connection.
+        let _ = match reason {
+            CloseReason::Finished => return,
+            // All bytes of the peer have been passed on.
+            _ if self.has_ended => self.handle.close(other),
+            // A reset tells the other peer that bytes are missing.
+            _ => self.handle.abort(other),
+        };
     }
 }
 

@@ -109,7 +109,8 @@ fn a_line_reaches_all_other_members_and_a_member_that_does_not_read_is_reset() {
         (0..16).any(|_| read_line(&mut bob) == "#3: left: too much unsent\n")
     });
     assert!(has_left, "the slow member is still in the room");
-    slow.read_to_end(&mut Vec::new()).expect_err("a reset");
+    let error = slow.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[test]
@@ -190,4 +191,15 @@ fn each_direction_of_the_relay_flows_and_ends_on_its_own() {
         send(&client);
         assert!(read_all(&mut client).unwrap() == bytes, "the client's bytes differ");
     });
+}
+
+#[test]
+fn a_reset_passes_through_the_relay() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let there = server.local_addr().unwrap().to_string();
+    let (_relay, addr) = Example::serve("relay", &["127.0.0.1:0", &there]);
+    let mut client = connect(addr);
+    common::reset(&server.accept().unwrap().0);
+    let error = read_all(&mut client).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
