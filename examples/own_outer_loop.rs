@@ -1,16 +1,17 @@
-//! The reactor inside somebody else's loop: here a bare mio loop with a timer of its own.
+//! The reactor inside an event loop of your own: here a bare mio loop with a timer.
 //!
-//! Run it with `cargo run --example own_outer_loop`. It serves itself a few messages, prints what
-//! woke whom, and ends by itself. Unix only.
+//! Run it with `cargo run --example own_outer_loop`. It serves a few messages to itself, prints each
+//! event and exits. Unix only.
 //!
-//! Look at the two lines that belong together: `AsRawFd` says *that* something happened,
-//! `timeout()` when to turn although nothing did. With only one of them a message would wait.
+//! Look at `as_raw_fd` and `timeout`, which belong together. The descriptor becomes readable when the
+//! reactor has events. `timeout()` says when the reactor needs a turn without one: for a timer, or for
+//! work that is left over. An outer loop that ignores either one delays messages.
 
 use std::time::{Duration, Instant};
 
 use campanile::{Outbox, Protocol, Reactor, echo};
 
-/// Sends its counter back and forth, and ends at ten.
+/// Sends its counter, adds one to each echo, and closes at ten.
 struct Counter(u8);
 
 impl Protocol for Counter {
@@ -20,7 +21,7 @@ impl Protocol for Counter {
 
     fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
         self.0 = data[0] + 1;
-        println!("reactor: {} came back", data[0]);
+        println!("reactor: received {}", data[0]);
         if self.0 < 10 { out.send(&[self.0]) } else { out.close() }
     }
 }
@@ -42,8 +43,8 @@ fn main() -> std::io::Result<()> {
     let mut tick = Instant::now();
     while reactor.connections() > 0 {
         let until_tick = tick.saturating_duration_since(Instant::now());
-        let patience = reactor.timeout().map_or(until_tick, |timeout| timeout.min(until_tick));
-        poll.poll(&mut events, Some(patience))?;
+        let timeout = reactor.timeout().map_or(until_tick, |timeout| timeout.min(until_tick));
+        poll.poll(&mut events, Some(timeout))?;
         reactor.turn(Some(Duration::ZERO))?;
         if Instant::now() >= tick {
             println!("outer loop: its own timer");
@@ -55,5 +56,5 @@ fn main() -> std::io::Result<()> {
 
 #[cfg(not(all(unix, not(mio_unsupported_force_poll_poll))))]
 fn main() {
-    println!("this selector has no descriptor to wait for");
+    println!("on this system the reactor has no descriptor to wait for");
 }

@@ -1,100 +1,115 @@
-//! Accept here, connect there: every byte of one connection goes out on the other, both ways.
+//! A relay: accepts a client, connects to a server for it, and passes every byte on, both ways.
 //!
 //! Run it with `cargo run --example relay -- 127.0.0.1:7779 127.0.0.1:12345` in front of
 //! `echo_server`. It serves until you stop it with Ctrl-C.
 //!
-//! Look at `Pipe`: one side fills it and pauses when it is full, the other empties it as its peer
-//! reads: back-pressure goes through. At `resume`, which also means: hear the peer though it does
-//! not read; two who wait for each other would wait for ever. And at `half_close`: the end of one
-//! direction is not that of the other. Connecting is done between two turns.
+//! Look at `out.message`: it passes the bytes to the other connection of the pair without a lock or a
+//! system call. An empty message ends one direction only. Look at `pause`: one side is read as fast as
+//! the other side takes the bytes. Because a side sends what the other side receives,
+//! `read_while_congested` is on: two peers that write before they read would otherwise wait for ever.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 
-use campanile::{Accepted, CloseReason, ConnId, Handle, Limits, Outbox, Protocol, Reactor};
+use campanile::{Accepted, CloseReason, ConnId, Handle, Outbox, Protocol, Reactor};
 
-const FULL: usize = 64 * 1024;
-
-/// What one side has heard and the other has not said yet.
+/// The state of one connection that the other of its pair reads.
 #[derive(Default)]
-pub struct Pipe {
-    bytes: RefCell<Vec<u8>>,
-    has_ended: Cell<bool>,
+struct End {
+    id: Cell<Option<ConnId>>,
+    is_congested: Cell<bool>,
 }
 
 /// One of two connections that belong together.
 pub struct Side {
-    pub heard: Rc<Pipe>,
-    pub to_say: Rc<Pipe>,
-    pub other: Rc<Cell<Option<ConnId>>>,
-    pub handle: Handle,
+    this: Rc<End>,
+    other: Rc<End>,
+    /// Ends the other connection if this one fails: `on_close` has no outbox.
+    handle: Handle,
+    /// The peer has ended its half.
+    has_ended: bool,
+    /// Connects the other side. Only a client's side has it.
+    connect: Option<Connect>,
 }
 
+type Connect = Box<dyn FnOnce(Side, &mut Outbox)>;
+
 impl Side {
-    /// The mailbox is large enough for a few commands per connection and turn: see `main`.
-    fn wake_other(&self) {
-        let _ = self.other.get().map(|id| self.handle.wake_connection(id));
+    /// Creates the side of a client. Once it is open, `connect` gets the side of the server.
+    pub fn new(handle: &Handle, connect: impl FnOnce(Side, &mut Outbox) + 'static) -> Side {
+        let (this, other) = Default::default();
+        Side {
+            this,
+            other,
+            handle: handle.clone(),
+            has_ended: false,
+            connect: Some(Box::new(connect)),
+        }
+    }
+
+    fn set_congested(&self, is_congested: bool, out: &mut Outbox) {
+        if self.this.is_congested.replace(is_congested) != is_congested {
+            self.other.id.get().inspect(|id| out.wake(*id));
+        }
     }
 }
 
 impl Protocol for Side {
     fn on_open(&mut self, out: &mut Outbox) {
-        self.on_wake(out);
+        self.this.id.set(Some(out.id()));
+        out.read_while_congested(true);
+        if let Some(connect) = self.connect.take() {
+            out.pause();
+            let (this, other, handle) =
+                (self.other.clone(), self.this.clone(), self.handle.clone());
+            connect(Side { this, other, handle, has_ended: false, connect: None }, out);
+        }
+        self.other.id.get().inspect(|id| out.wake(*id));
     }
     fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
-        self.heard.bytes.borrow_mut().extend_from_slice(data);
-        if self.heard.bytes.borrow().len() >= FULL {
-            out.pause();
-        }
-        self.wake_other();
+        self.other.id.get().inspect(|id| out.message(*id, data));
     }
-    fn on_eof(&mut self, _out: &mut Outbox) {
-        self.heard.has_ended.set(true);
-        self.wake_other();
+    fn on_eof(&mut self, out: &mut Outbox) {
+        self.has_ended = true;
+        self.on_data(b"", out);
+    }
+    fn on_message(&mut self, bytes: &[u8], out: &mut Outbox) {
+        if bytes.is_empty() {
+            return out.half_close();
+        }
+        out.send(bytes);
+        self.set_congested(out.is_congested(), out);
     }
     fn on_drain(&mut self, out: &mut Outbox) {
-        self.on_wake(out);
+        self.set_congested(false, out);
     }
-    /// Says what there is to say, as far as the peer reads, and hears on if there is room.
+    /// The other side is connected, or its queue has been congested or drained.
     fn on_wake(&mut self, out: &mut Outbox) {
-        if !out.is_congested() && !self.to_say.bytes.borrow().is_empty() {
-            out.send(&self.to_say.bytes.take());
-            self.wake_other();
-        }
-        if self.to_say.has_ended.get() && self.to_say.bytes.borrow().is_empty() {
-            out.half_close();
-        }
-        if self.heard.bytes.borrow().len() < FULL {
-            out.resume();
-        }
+        if self.other.is_congested.get() { out.pause() } else { out.resume() }
     }
-
     fn on_close(&mut self, reason: &CloseReason) {
-        if !matches!(reason, CloseReason::Finished) {
-            let _ = self.other.get().map(|id| self.handle.close(id));
-        }
+        let Some(other) = self.other.id.get() else { return };
+        // If the mailbox is full, the idle timeout ends the other connection.
+        let _ = match reason {
+            CloseReason::Finished => return,
+            // All bytes of the peer have been passed on.
+            _ if self.has_ended => self.handle.close(other),
+            // A reset tells the other peer that bytes are missing.
+            _ => self.handle.abort(other),
+        };
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [here, there] = &args[..] else { return Err("say: relay HERE THERE".into()) };
-    let mut reactor = Reactor::with_limits(Limits::default().mailbox(100_000))?;
-    let (handle, newcomers) = (reactor.handle(), Rc::new(RefCell::new(Vec::new())));
-    let waiting = newcomers.clone();
-    let here = reactor.listen(here, move |new: &Accepted| {
-        let (up, down, far) = (Rc::<Pipe>::default(), Rc::<Pipe>::default(), Rc::default());
-        let (handle, near) = (handle.clone(), Rc::new(Cell::new(Some(new.id))));
-        waiting.borrow_mut().push((down.clone(), up.clone(), near, Rc::clone(&far)));
-        Side { heard: up, to_say: down, other: far, handle }
-    })?;
+    let [here, there] = &args[..] else {
+        return Err("name two addresses: relay LISTEN_ON CONNECT_TO".into());
+    };
+    let there: std::net::SocketAddr = there.parse()?;
+    let mut reactor = Reactor::new()?;
+    let handle = reactor.handle();
+    let connect = move |server, out: &mut Outbox| out.connect(there, server);
+    let here = reactor.listen(here, move |_: &Accepted| Side::new(&handle, connect))?;
     println!("relay {here}");
-    while !reactor.is_finished() {
-        reactor.turn(None)?;
-        for (heard, to_say, other, far) in newcomers.take() {
-            let side = Side { heard, to_say, other, handle: reactor.handle() };
-            far.set(Some(reactor.connect(there.parse::<std::net::SocketAddr>()?, side)));
-        }
-    }
-    Ok(())
+    Ok(reactor.run()?)
 }

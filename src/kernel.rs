@@ -1,8 +1,10 @@
 //! [`Kernel`], the interface between the loop and an operating system, and [`Mio`], which implements it.
 //!
-//! This file and `kernel/socket.rs` are the only ones of the core that import mio and socket2.
+//! In the core, only this file and those in `kernel/` import mio and socket2.
 
 mod socket;
+#[cfg(unix)]
+mod unix;
 
 use std::fmt;
 use std::io;

@@ -263,6 +263,7 @@ enum Class {
     Drained,
     Peer,
     Resources,
+    #[cfg_attr(not(unix), allow(dead_code))]
     Broken,
 }
 

@@ -357,6 +357,12 @@ impl From<&Path> for Address {
     }
 }
 
+impl From<&PathBuf> for Address {
+    fn from(path: &PathBuf) -> Address {
+        path.as_path().into()
+    }
+}
+
 impl From<PathBuf> for Address {
     fn from(path: PathBuf) -> Address {
         Address::Unix(path.into())

@@ -1,13 +1,13 @@
-//! The examples run and do what they say.
+//! The examples run and do what their heads promise.
 
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 
-use common::{connect, pattern, read_all, read_exactly};
+use common::{connect, pattern, read_all};
 
 /// A program of `examples/`, built beside this test; killed on drop.
 struct Example {
@@ -20,18 +20,31 @@ fn program(name: &str) -> Command {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
     path.pop();
-    let mut command = Command::new(path.join("examples").join(name));
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    command
+    Command::new(path.join("examples").join(name))
+}
+
+fn read_line(from: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    from.read_line(&mut line).unwrap();
+    line
 }
 
 impl Example {
-    /// Starts a server and reads from its first line where it listens.
     fn serve(name: &str, args: &[&str]) -> (Example, SocketAddr) {
-        let mut child = program(name).args(args).spawn().expect("the example is built");
-        let mut line = String::new();
+        let mut command = program(name);
+        command.args(args);
+        Example::start(command)
+    }
+
+    /// Starts a server and reads its address from its first line.
+    fn start(mut command: Command) -> (Example, SocketAddr) {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the example is built");
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        stdout.read_line(&mut line).unwrap();
+        let line = read_line(&mut stdout);
         let addr = line.split_whitespace().last().unwrap().parse().expect("an address line");
         (Example { child, _stdout: stdout }, addr)
     }
@@ -61,40 +74,64 @@ fn the_four_programs_of_the_tutorial_talk_to_each_other() {
 }
 
 #[test]
-fn a_protocol_of_ones_own_frames_times_out_and_refuses() {
-    let said = output("own_protocol", &[]);
-    let answers: Vec<_> = said.lines().filter(|line| !line.starts_with("-- ")).collect();
-    let framed = ["say a line", "5 bytes", "5 bytes", "too slow, goodbye"];
-    let slow = ["say a line", "16 bytes", "too slow, goodbye"];
-    let long = ["say a line", "too long, goodbye"];
-    assert_eq!(answers, [&framed[..], &slow, &long].concat());
+fn own_protocol_frames_lines_and_notices_and_closes_slow_and_long_ones() {
+    let printed = output("own_protocol", &[]);
+    let answers: Vec<_> = printed.lines().filter(|line| !line.starts_with("-- ")).collect();
+    let slow = "closed: no line within 300 ms";
+    let framed = ["send a line", "5 bytes", "5 bytes", slow];
+    let long = ["send a line", "closed: the line is longer than 80 bytes"];
+    let silent = ["send a line", "notice: the server stops at noon", slow];
+    assert_eq!(answers, [&framed[..], &long, &silent].concat());
 }
 
 #[test]
-fn what_one_guest_says_the_others_hear() {
+fn a_line_reaches_all_other_members_and_a_member_that_does_not_read_is_reset() {
     let (_chat, addr) = Example::serve("chat", &["127.0.0.1:0"]);
-    let welcome = b"welcome; what you say, everybody hears\n";
-    let mut alice = connect(addr);
-    read_exactly(&mut alice, welcome.len());
-    let mut bob = connect(addr);
-    read_exactly(&mut bob, welcome.len());
-    assert_eq!(read_exactly(&mut alice, 12), b"#2 comes in\n");
-    alice.write_all(b"hello\n").unwrap();
-    assert_eq!(read_exactly(&mut bob, 10), b"#1: hello\n");
-    drop(bob);
-    assert_eq!(read_exactly(&mut alice, 5), b"#2 is");
+    let join = || {
+        let mut member = BufReader::new(connect(addr));
+        assert!(read_line(&mut member).starts_with("Welcome. "));
+        member
+    };
+    let mut alice = join();
+    let mut bob = join();
+    assert_eq!(read_line(&mut alice), "#2: joined\n");
+    alice.get_mut().write_all(b"hel").unwrap();
+    bob.get_mut().write_all(b"hi\n").unwrap();
+    assert_eq!(read_line(&mut alice), "#2: hi\n");
+    alice.get_mut().write_all(b"lo\n").unwrap();
+    assert_eq!(read_line(&mut bob), "#1: hello\n");
+    let mut slow = join();
+    assert_eq!(read_line(&mut bob), "#3: joined\n");
+    // Far more than the kernel holds for a member that does not read.
+    let lines = format!("{}\n", "x".repeat(4000)).repeat(16);
+    let has_left = (0..1000).any(|_| {
+        alice.get_mut().write_all(lines.as_bytes()).unwrap();
+        (0..16).any(|_| read_line(&mut bob) == "#3: left: too much unsent\n")
+    });
+    assert!(has_left, "the slow member is still in the room");
+    let error = slow.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[test]
 #[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
 fn a_foreign_loop_turns_the_reactor() {
-    assert!(output("own_outer_loop", &[]).contains("reactor: 9 came back\n"));
+    assert!(output("own_outer_loop", &[]).contains("reactor: received 9\n"));
 }
 
 #[test]
-fn the_relay_passes_a_hundred_mebibytes_each_way_to_a_slow_reader_and_keeps_half_close() {
+fn the_relay_passes_a_hundred_mebibytes_each_way_without_a_lock_or_a_wake_up() {
+    let may_trace = Command::new("strace").args(["-o", "/dev/null", "true"]).status();
+    if !may_trace.is_ok_and(|status| status.success()) {
+        return common::skip("strace is not installed, or may not trace");
+    }
     let both = common::Both::start(campanile::Limits::default());
-    let (relay, addr) = Example::serve("relay", &["127.0.0.1:0", &both.echo.to_string()]);
+    let mut command = Command::new("strace");
+    command.args(["-Dyfe", "trace=write,sendto,futex"]).arg(program("relay").get_program());
+    command.args(["127.0.0.1:0", &both.echo.to_string()]).stderr(Stdio::piped());
+    let (mut relay, addr) = Example::start(command);
+    let mut stderr = relay.child.stderr.take().unwrap();
+    let calls = thread::spawn(move || std::io::read_to_string(&mut stderr).unwrap());
     let bytes = pattern(100 << 20);
     let mut reader = connect(addr);
     let mut writer = reader.try_clone().unwrap();
@@ -103,32 +140,61 @@ fn the_relay_passes_a_hundred_mebibytes_each_way_to_a_slow_reader_and_keeps_half
         writer.write_all(&sent).unwrap();
         writer.shutdown(Shutdown::Write).unwrap();
     });
-    let mut back = Vec::with_capacity(bytes.len());
-    let mut piece = vec![0; 4096];
-    for _ in 0..2000 {
-        let count = reader.read(&mut piece).unwrap();
-        back.extend_from_slice(&piece[..count]);
+    let mut back = vec![0; bytes.len()];
+    for piece in back.chunks_mut(4096).take(2000) {
+        reader.read_exact(piece).unwrap();
         thread::yield_now();
     }
-    reader.read_to_end(&mut back).unwrap();
+    reader.read_exact(&mut back[2000 * 4096..]).unwrap();
+    assert_eq!(read_all(&mut reader).unwrap(), b"");
     writing.join().unwrap();
-    assert!(back == bytes, "{} of {} bytes", back.len(), bytes.len());
-    let status = std::fs::read_to_string(format!("/proc/{}/status", relay.child.id()));
-    if let Ok(status) = status {
+    assert!(back == bytes, "the bytes differ");
+    if let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", relay.child.id())) {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let kib: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
         assert!(kib < 20 << 10, "bounded memory: {kib} KiB at most");
     }
+    drop(relay);
+    let calls = calls.join().unwrap();
+    assert!(calls.matches("sendto(").count() >= 1000, "the trace lacks chunks: {calls}");
+    let dear = calls.lines().filter(|call| call.contains("eventfd") || call.contains("futex("));
+    assert_eq!(dear.collect::<Vec<_>>(), [""; 0]);
+}
+
+fn relayed_server() -> (TcpListener, Example, SocketAddr) {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let there = server.local_addr().unwrap().to_string();
+    let (relay, addr) = Example::serve("relay", &["127.0.0.1:0", &there]);
+    (server, relay, addr)
 }
 
 #[test]
-fn the_end_of_one_direction_is_not_the_end_of_the_other() {
-    let both = common::Both::start(campanile::Limits::default());
-    let (_relay, addr) = Example::serve("relay", &["127.0.0.1:0", &both.echo.to_string()]);
-    for _ in 0..50 {
+fn each_direction_of_the_relay_flows_and_ends_on_its_own() {
+    let (server, _relay, addr) = relayed_server();
+    let bytes = pattern(32 << 20);
+    let send = |mut stream: &TcpStream| {
+        stream.write_all(&bytes).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+    };
+    thread::scope(|scope| {
+        // The server sends and receives at once; the client receives nothing before it has sent all.
+        scope.spawn(|| {
+            let mut peer = server.accept().unwrap().0;
+            let sender = peer.try_clone().unwrap();
+            scope.spawn(move || send(&sender));
+            assert!(read_all(&mut peer).unwrap() == bytes, "the server's bytes differ");
+        });
         let mut client = connect(addr);
-        client.write_all(b"all I have to say").unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(read_all(&mut client).unwrap(), b"all I have to say");
-    }
+        send(&client);
+        assert!(read_all(&mut client).unwrap() == bytes, "the client's bytes differ");
+    });
+}
+
+#[test]
+fn a_reset_passes_through_the_relay() {
+    let (server, _relay, addr) = relayed_server();
+    let mut client = connect(addr);
+    common::reset(&server.accept().unwrap().0);
+    let error = read_all(&mut client).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }

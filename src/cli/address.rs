@@ -1,7 +1,10 @@
 //! Addresses as they are written on the command line.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::{fmt, io, vec};
+use std::path::PathBuf;
+use std::{fmt, io};
+
+use campanile::client::{Server, ToServers};
 
 /// An address to listen on or to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +14,8 @@ pub enum Place {
     Name(String, u16),
     /// A link-local address and the name of its interface: `fe80::1%eth0`.
     Zoned(String, u16),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
 }
 
 impl fmt::Display for Place {
@@ -20,6 +25,7 @@ impl fmt::Display for Place {
             Place::Addr(addr) => addr.fmt(f),
             Place::Name(name, port) => write!(f, "{name}:{port}"),
             Place::Zoned(name, port) => write!(f, "[{name}]:{port}"),
+            Place::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -32,22 +38,28 @@ impl Place {
             _ => addr.to_string(),
         }
     }
-}
-
-impl ToSocketAddrs for Place {
-    type Iter = vec::IntoIter<SocketAddr>;
 
     /// Asks the system for the addresses of a name, and for the number of an interface.
-    fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
-        match self {
-            Place::Off => Ok(Vec::new().into_iter()),
-            Place::Addr(addr) => Ok(vec![*addr].into_iter()),
-            Place::Name(name, port) => (name.as_str(), *port).to_socket_addrs(),
+    pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        let found = match self {
+            Place::Off | Place::Unix(_) => return Ok(Vec::new()),
+            Place::Addr(addr) => return Ok(vec![*addr]),
+            Place::Name(name, port) => (name.as_str(), *port).to_socket_addrs()?,
             Place::Zoned(name, port) => (name.as_str(), *port).to_socket_addrs().map_err(|_| {
                 let interface = name.split_once('%').map_or("", |(_, interface)| interface);
                 let what = format!("this machine has no interface {interface}");
                 io::Error::new(io::ErrorKind::NotFound, what)
-            }),
+            })?,
+        };
+        Ok(found.collect())
+    }
+}
+
+impl ToServers for &Place {
+    fn to_servers(&self) -> io::Result<Vec<Server>> {
+        match self {
+            Place::Unix(path) => Ok(vec![Server::Unix(path.clone())]),
+            _ => Ok(self.resolve()?.into_iter().map(Server::Tcp).collect()),
         }
     }
 }
@@ -69,9 +81,19 @@ pub fn server(text: &str) -> Result<Place, String> {
 const NO_PORT_0: &str =
     "port 0 cannot be connected to; give the port of the server, as in 127.0.0.1:9999";
 const EXPECTED: &str = "expected a port (9999), ip:port (127.0.0.1:9999), [ipv6]:port ([::1]:9999 or \
-                        [fe80::1%eth0]:9999) or host:port (localhost:9999)";
+                        [fe80::1%eth0]:9999), host:port (localhost:9999) or unix:path \
+                        (unix:/run/echo.sock)";
 
 fn place(text: &str) -> Result<Place, String> {
+    match text.strip_prefix("unix:") {
+        Some("") => return Err("the path is missing; use unix:/run/echo.sock".into()),
+        // Each address is one line of the output and of the ready file.
+        Some(path) if path.contains(char::is_control) => {
+            return Err("the path has a control character; use a path without it".into());
+        }
+        Some(path) => return Ok(Place::Unix(path.into())),
+        None => {}
+    }
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(Place::Addr(SocketAddr::from((Ipv4Addr::LOCALHOST, port(text)?))));
     }
@@ -137,6 +159,8 @@ mod tests {
             ("[FE80::ABCD%br-lan.7]:0", "[FE80::ABCD%br-lan.7]:0"),
             ("localhost:12345", "localhost:12345"),
             ("time-a.example.org:13", "time-a.example.org:13"),
+            ("unix:/run/my echo:7.sock", "unix:/run/my echo:7.sock"),
+            ("unix:echo.sock", "unix:echo.sock"),
             ("off", "off"),
         ] {
             assert_eq!(listening(text).map(|place| place.to_string()), Ok(shown.to_owned()));
@@ -167,6 +191,9 @@ mod tests {
             ("a b:80", "expected a port"),
             ("", "expected a port"),
             ("OFF", "expected a port"),
+            ("unix:", "the path is missing; use unix:/run/echo.sock"),
+            ("unix:a\nb", "the path has a control character"),
+            ("unix", "unix:path (unix:/run/echo.sock)"),
         ] {
             let error = listening(text).unwrap_err();
             assert!(error.contains(word), "{text:?}: {error}");

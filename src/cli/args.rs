@@ -24,11 +24,15 @@ Examples:
   campanile serve                                   loopback, 9999 and 12345
   campanile serve -d 0.0.0.0:13 -e off              daytime, on all of IPv4
   campanile serve -d 0 -e 0 --ready-file ready.txt  free ports, named in a file
+  campanile serve -d off -e unix:/run/echo.sock     a Unix socket
   campanile serve --clock 2014-01-29T19:14:15Z --zone utc
   campanile serve --fault 'echo 10%: reset after 5 bytes' --seed 7
 
 ADDR is PORT (on loopback), IP:PORT, [IPV6]:PORT, [IPV6%INTERFACE]:PORT,
-HOST:PORT (every address of the name) or off. Port 0 takes any free port.
+HOST:PORT (every address of the name), unix:PATH or off. Port 0 takes any free
+port. A Unix socket without a server is taken over, and PATH is removed at the
+end. The umask sets its mode: clients need write permission. --max-per-peer does
+not apply to its clients, and a reset reaches them as EOF.
 T is a duration such as 500ms, 2s or 5m. --idle and --lifetime also take off.
 SPEC is SERVICE [every|once|#N|#N..M|P%]: EFFECT [WHEN]. A ; separates several.
 WHEN is after N [in], after T, at eof or at write N. Default: at once.
@@ -53,7 +57,8 @@ An empty value counts as unset. Without -v and -q, RUST_LOG sets the log level."
 const DAYTIME_EXAMPLES: &str = "\
 Examples:
   campanile daytime
-  campanile daytime time.example.org:13 --timeout 3s";
+  campanile daytime time.example.org:13 --timeout 3s
+  campanile daytime unix:/run/daytime.sock";
 
 const ECHO_EXAMPLES: &str = "\
 Examples:
@@ -169,7 +174,7 @@ pub struct Serve {
     #[arg(long, value_name = "N", value_parser = values::count, help_heading = "Limits")]
     pub max_connections: Option<usize>,
 
-    /// Open connections from one address
+    /// Open connections from one IP address
     #[arg(long, value_name = "N", default_value = "off", value_parser = values::count_or_off)]
     #[arg(help_heading = "Limits")]
     pub max_per_peer: OrOff<usize>,
@@ -251,7 +256,7 @@ pub struct Client {
 #[derive(Debug, Args)]
 #[command(after_help = DAYTIME_EXAMPLES)]
 pub struct Daytime {
-    /// PORT, IP:PORT, [IPV6]:PORT or HOST:PORT
+    /// PORT, IP:PORT, [IPV6]:PORT, HOST:PORT or unix:PATH
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999", value_parser = address::server)]
     pub addr: Place,
 
@@ -262,7 +267,7 @@ pub struct Daytime {
 #[derive(Debug, Args)]
 #[command(after_help = ECHO_EXAMPLES)]
 pub struct Echo {
-    /// PORT, IP:PORT, [IPV6]:PORT or HOST:PORT
+    /// PORT, IP:PORT, [IPV6]:PORT, HOST:PORT or unix:PATH
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:12345", value_parser = address::server)]
     pub addr: Place,
 
@@ -298,7 +303,7 @@ pub struct CheckFlags {
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_ECHO_RUNGS)]
 pub struct CheckEcho {
-    /// PORT, IP:PORT, [IPV6]:PORT or HOST:PORT
+    /// PORT, IP:PORT, [IPV6]:PORT, HOST:PORT or unix:PATH
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:12345", value_parser = address::server)]
     pub addr: Place,
 
@@ -313,7 +318,7 @@ pub struct CheckEcho {
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_DAYTIME_RUNGS)]
 pub struct CheckDaytime {
-    /// PORT, IP:PORT, [IPV6]:PORT or HOST:PORT
+    /// PORT, IP:PORT, [IPV6]:PORT, HOST:PORT or unix:PATH
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999", value_parser = address::server)]
     pub addr: Place,
 

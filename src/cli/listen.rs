@@ -1,9 +1,10 @@
 //! Binds the addresses of a service: every address of a name, each once.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::Path;
 
-use campanile::{Accepted, Protocol, Reactor, sys::Kernel};
+use campanile::{Accepted, Address, ListenOptions, Protocol, Reactor, sys::Kernel};
 
 use super::address::Place;
 use super::failure::{FAILED, Failure};
@@ -17,6 +18,13 @@ pub fn listen<K: Kernel, P: Protocol + 'static>(
 ) -> Result<Vec<String>, Failure> {
     let (mut bound, mut shown) = (Vec::new(), Vec::new());
     for place in places {
+        if let Place::Unix(path) = place {
+            if !shown.contains(&place.to_string()) {
+                listen_at_path(reactor, service, path, make.clone())?;
+                shown.push(place.to_string());
+            }
+            continue;
+        }
         let bound_before = bound.len();
         let mut skipped = None;
         // If a name has port 0, its first address chooses the port for all its addresses.
@@ -54,9 +62,28 @@ pub fn listen<K: Kernel, P: Protocol + 'static>(
     Ok(shown)
 }
 
+fn listen_at_path<K: Kernel, P: Protocol + 'static>(
+    reactor: &mut Reactor<K>,
+    service: &str,
+    path: &Path,
+    make: impl FnMut(&Accepted) -> P + 'static,
+) -> Result<(), Failure> {
+    let addr = Address::from(path);
+    let is_own = reactor.listeners().any(|(_, own)| *own == addr);
+    let failed = |error: io::Error| {
+        let text = error.to_string();
+        let (what, advice) = text.rsplit_once("; ").unwrap_or((&text, "choose another path"));
+        let own = "this command already listens there; give each service a path of its own";
+        let advice = if is_own { own } else { advice };
+        Failure::new(FAILED, format!("{what} (for {service})"), advice)
+    };
+    let bound = reactor.listen_with(path, ListenOptions::default(), make);
+    bound.map(drop).map_err(failed)
+}
+
 fn resolve(place: &Place, service: &str) -> Result<Vec<SocketAddr>, Failure> {
-    let error = match place.to_socket_addrs() {
-        Ok(found) if found.len() > 0 || *place == Place::Off => return Ok(found.collect()),
+    let error = match place.resolve() {
+        Ok(found) if !found.is_empty() || *place == Place::Off => return Ok(found),
         Ok(_) => io::Error::new(ErrorKind::NotFound, "the name has no address"),
         Err(error) => error,
     };

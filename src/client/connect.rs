@@ -1,26 +1,106 @@
 //! Connecting, on a blocking socket.
 
-use std::fmt::Display;
-use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::fmt::{self, Display};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::{Error, broken, set_timeout};
+use super::{Error, broken};
+
+/// An address of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Server {
+    /// An IP address and a port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Server::Tcp(addr) => addr.fmt(f),
+            Server::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A value that names a server: whatever std resolves to IP addresses, or a [`Server`].
+pub trait ToServers: Display {
+    /// Returns the addresses of the server.
+    ///
+    /// # Errors
+    /// If the name cannot be resolved.
+    fn to_servers(&self) -> io::Result<Vec<Server>>;
+}
+
+impl<T: ToSocketAddrs + Display> ToServers for T {
+    fn to_servers(&self) -> io::Result<Vec<Server>> {
+        Ok(self.to_socket_addrs()?.map(Server::Tcp).collect())
+    }
+}
+
+impl ToServers for Server {
+    fn to_servers(&self) -> io::Result<Vec<Server>> {
+        Ok(vec![self.clone()])
+    }
+}
+
+/// A connected TCP or Unix socket, which blocks.
+#[derive(Debug)]
+pub(super) struct Stream(Socket);
+
+impl Stream {
+    pub(super) fn try_clone(&self) -> io::Result<Stream> {
+        self.0.try_clone().map(Stream)
+    }
+
+    pub(super) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.0.shutdown(how)
+    }
+
+    pub(super) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.0.set_read_timeout(Some(at_least_a_moment(timeout)))
+    }
+}
+
+impl Read for &Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&self.0).read(buffer)
+    }
+}
+
+impl Write for &Stream {
+    /// Writes without SIGPIPE. Systems without `MSG_NOSIGNAL` have no SIGPIPE, or an option of the
+    /// socket that std and socket2 set.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(any(windows, target_vendor = "apple"))]
+        let flags = 0;
+        #[cfg(not(any(windows, target_vendor = "apple")))]
+        let flags = libc::MSG_NOSIGNAL;
+        self.0.send_with_flags(bytes, flags)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Connects to the first address that accepts, and sets the read timeout.
-pub(super) fn connect(
-    addr: &(impl ToSocketAddrs + Display),
-    timeout: Duration,
-) -> Result<TcpStream, Error> {
-    let found = addr
-        .to_socket_addrs()
-        .map_err(|error| Error::NotFound { addr: addr.to_string(), error })?;
+pub(super) fn connect(addr: &impl ToServers, timeout: Duration) -> Result<Stream, Error> {
+    let found =
+        addr.to_servers().map_err(|error| Error::NotFound { addr: addr.to_string(), error })?;
     let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
     for one in found {
-        let connected = connect_to(one, timeout)
-            .and_then(|stream| set_timeout(&stream, timeout).map(|()| stream));
+        let connected = match one {
+            Server::Tcp(addr) => connect_to(addr, timeout).map(Socket::from),
+            Server::Unix(path) => connect_unix(&path, timeout),
+        };
+        let connected =
+            connected.map(Stream).and_then(|stream| stream.set_timeout(timeout).map(|()| stream));
         match connected {
             Ok(stream) => return Ok(stream),
             Err(error) => failure = error,
@@ -50,6 +130,19 @@ pub(crate) fn connect_to(addr: SocketAddr, timeout: Duration) -> io::Result<TcpS
     Ok(stream)
 }
 
+/// Connects to a Unix socket. If its backlog is full, Linux waits for as long as a write may take, and
+/// the other systems refuse.
+fn connect_unix(path: &Path, timeout: Duration) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_write_timeout(Some(at_least_a_moment(timeout)))?;
+    socket.connect(&SockAddr::unix(path)?).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
+        _ => error,
+    })?;
+    socket.set_write_timeout(None)?;
+    Ok(socket)
+}
+
 /// A connection that the peer has reset already has no peer address; the next read reports the reset.
 fn is_to_itself(stream: &TcpStream) -> bool {
     match (stream.local_addr(), stream.peer_addr()) {
@@ -67,6 +160,6 @@ pub(crate) fn is_exhausted(error: &io::Error) -> bool {
 }
 
 /// std refuses a timeout of zero.
-pub(super) fn at_least_a_moment(timeout: Duration) -> Duration {
+fn at_least_a_moment(timeout: Duration) -> Duration {
     timeout.max(Duration::from_millis(1))
 }

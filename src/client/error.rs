@@ -62,8 +62,18 @@ impl Error {
                 "this machine has no free local port or descriptor: close other connections, or try \
                  again in a minute"
             }
+            Error::Connect { addr, error } if addr.starts_with("unix:") => match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    "clients need write permission on the socket: ask its owner, or change its mode"
+                }
+                io::ErrorKind::InvalidInput => "choose a shorter path, or a relative one",
+                _ => "check the path, and start the server; ours is: campanile serve -e unix:PATH",
+            },
             Error::Connect { .. } => {
                 "check the address and the port, and start the server; ours is: campanile serve"
+            }
+            Error::ConnectTimedOut { addr, .. } if addr.starts_with("unix:") => {
+                "the server accepts no clients: restart it, or set a longer --timeout"
             }
             Error::ConnectTimedOut { .. } => {
                 "check the address and any firewall on the way, or set a longer --timeout"

@@ -19,9 +19,8 @@ mod error;
 mod flight;
 mod line;
 
-use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::Shutdown;
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,7 +28,8 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "testing")]
 pub(crate) use self::connect::connect_to;
 pub(crate) use self::connect::is_exhausted;
-use self::connect::{at_least_a_moment, connect};
+pub use self::connect::{Server, ToServers};
+use self::connect::{Stream, connect};
 pub use self::error::{Error, Mismatch};
 use self::flight::Flight;
 pub(crate) use self::line::one_line;
@@ -51,7 +51,7 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// # Errors
 /// If the server cannot be reached, sends nothing for the timeout or resets the connection; if its
 /// reply is empty, longer than 1,024 bytes, or not one line of printable ASCII.
-pub fn daytime(addr: impl ToSocketAddrs + Display, timeout: Duration) -> Result<String, Error> {
+pub fn daytime(addr: impl ToServers, timeout: Duration) -> Result<String, Error> {
     let stream = connect(&addr, timeout)?;
     let addr = addr.to_string();
     let mut line = Vec::new();
@@ -76,11 +76,7 @@ pub fn daytime(addr: impl ToSocketAddrs + Display, timeout: Duration) -> Result<
 /// # Errors
 /// If the server cannot be reached, sends nothing for the timeout or resets the connection; if its
 /// reply differs from the message in a byte or in length.
-pub fn echo(
-    addr: impl ToSocketAddrs + Display,
-    message: &[u8],
-    timeout: Duration,
-) -> Result<Vec<u8>, Error> {
+pub fn echo(addr: impl ToServers, message: &[u8], timeout: Duration) -> Result<Vec<u8>, Error> {
     let mut back = Vec::with_capacity(message.len());
     echo_stream(addr, io::Cursor::new(message.to_vec()), &mut back, timeout)?;
     Ok(back)
@@ -98,7 +94,7 @@ pub fn echo(
 /// # Errors
 /// As for [`echo`]; also if the input cannot be read or the output cannot be written.
 pub fn echo_stream(
-    addr: impl ToSocketAddrs + Display,
+    addr: impl ToServers,
     from: impl Read + Send + 'static,
     to: impl Write,
     timeout: Duration,
@@ -141,7 +137,7 @@ enum Failure {
     Socket(io::Error),
 }
 
-fn send(mut from: impl Read, mut to: &TcpStream, notes: &SyncSender<Note>, flight: &Flight) {
+fn send(mut from: impl Read, mut to: &Stream, notes: &SyncSender<Note>, flight: &Flight) {
     let mut buffer = vec![0; PIECE];
     let failure = loop {
         let piece = match from.read(&mut buffer) {
@@ -170,7 +166,7 @@ fn send(mut from: impl Read, mut to: &TcpStream, notes: &SyncSender<Note>, fligh
 }
 
 struct Receiver<'a, W> {
-    stream: &'a TcpStream,
+    stream: &'a Stream,
     addr: String,
     timeout: Duration,
     owed: Owed,
@@ -232,7 +228,7 @@ impl<W: Write> Receiver<'_, W> {
                 return Err(self.broken(ErrorKind::TimedOut.into()));
             }
         }
-        set_timeout(self.stream, rest).map_err(|error| self.broken(error))
+        self.stream.set_timeout(rest).map_err(|error| self.broken(error))
     }
 
     /// Handles the server's EOF, which must come after everything was returned.
@@ -314,10 +310,6 @@ impl Owed {
             }
         }
     }
-}
-
-fn set_timeout(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
-    stream.set_read_timeout(Some(at_least_a_moment(timeout)))
 }
 
 fn broken(addr: String, error: io::Error, timeout: Duration, received: u64) -> Error {

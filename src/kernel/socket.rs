@@ -9,7 +9,7 @@ use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, SockRef, Type};
 
 #[cfg(unix)]
-use self::unix::{UnixListener, UnixStream};
+use super::unix::{self, UnixListener};
 use crate::connection::Stream;
 use crate::limits::Limits;
 use crate::protocol::Address;
@@ -22,7 +22,7 @@ pub struct Socket(Inner);
 enum Inner {
     Tcp(TcpStream),
     #[cfg(unix)]
-    Unix(UnixStream),
+    Unix(mio::net::UnixStream),
 }
 
 /// A listening socket that never blocks. One on a Unix socket removes its path when it is dropped.
@@ -36,9 +36,9 @@ enum Listening {
     Unix(UnixListener),
 }
 
-/// Sets the options of a connection's socket. Connections inherit them from their listener, which
+/// Sets the options of a connection's socket. TCP connections inherit them from their listener, which
 /// saves the calls per connection.
-fn configure(socket: SockRef<'_>, is_tcp: bool, limits: &Limits) -> io::Result<()> {
+pub(super) fn configure(socket: SockRef<'_>, is_tcp: bool, limits: &Limits) -> io::Result<()> {
     if is_tcp {
         socket.set_tcp_nodelay(true)?;
     }
@@ -52,12 +52,10 @@ impl Passive {
             Address::Inet(addr) => Passive::adopt(bind_tcp(*addr, limits)?, limits),
             #[cfg(unix)]
             Address::Unix(path) => {
-                let listener = UnixListener::bind(path, backlog(limits))?;
-                configure(listener.as_ref(), false, limits)?;
-                Ok(Passive(Listening::Unix(listener)))
+                UnixListener::bind(path, limits).map(|listener| Passive(Listening::Unix(listener)))
             }
             #[cfg(not(unix))]
-            Address::Unix(_) => Err(ErrorKind::Unsupported.into()),
+            Address::Unix(path) => Err(unsupported(path)),
         }
     }
 
@@ -98,7 +96,15 @@ impl Passive {
     }
 }
 
-fn backlog(limits: &Limits) -> i32 {
+#[cfg(not(unix))]
+fn unsupported(path: &std::path::Path) -> io::Error {
+    let path = path.display();
+    let text =
+        format!("cannot use unix:{path}: this system has no Unix sockets; use a TCP address");
+    io::Error::new(ErrorKind::Unsupported, text)
+}
+
+pub(super) fn backlog(limits: &Limits) -> i32 {
     i32::try_from(limits.backlog).unwrap_or(i32::MAX)
 }
 
@@ -129,12 +135,10 @@ impl Socket {
             }
             #[cfg(unix)]
             Address::Unix(path) => {
-                let stream = UnixStream::connect(path)?;
-                configure(stream.as_ref(), false, limits)?;
-                Ok(Socket(Inner::Unix(stream)))
+                unix::connect(path, limits).map(|stream| Socket(Inner::Unix(stream)))
             }
             #[cfg(not(unix))]
-            Address::Unix(_) => Err(ErrorKind::Unsupported.into()),
+            Address::Unix(path) => Err(unsupported(path)),
         }
     }
 
@@ -148,7 +152,7 @@ impl Socket {
         match &mut self.0 {
             Inner::Tcp(stream) => stream,
             #[cfg(unix)]
-            Inner::Unix(stream) => stream.source(),
+            Inner::Unix(stream) => stream,
         }
     }
 
@@ -156,7 +160,7 @@ impl Socket {
         match &self.0 {
             Inner::Tcp(stream) => SockRef::from(stream),
             #[cfg(unix)]
-            Inner::Unix(stream) => stream.as_ref(),
+            Inner::Unix(stream) => SockRef::from(stream),
         }
     }
 }
@@ -180,7 +184,7 @@ impl Write for Socket {
         match &mut self.0 {
             Inner::Tcp(stream) => stream.write(bytes),
             #[cfg(unix)]
-            Inner::Unix(stream) => stream.write(bytes),
+            Inner::Unix(stream) => unix::write(stream, bytes),
         }
     }
 
@@ -194,14 +198,15 @@ impl Stream for Socket {
         match &self.0 {
             Inner::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
             #[cfg(unix)]
-            Inner::Unix(stream) => stream.shutdown_write(),
+            Inner::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
         }
     }
 
     fn abort(&mut self) {
         // ANCHOR: reset
         // With a linger time of zero, the drop that follows resets the connection (socket(7)). If
-        // this call fails, the drop closes it in order. A Unix socket has no reset.
+        // this call fails, the drop closes it in order. On a Unix socket it has no effect: the peer reads
+        // EOF (on Linux `ECONNRESET` if we leave bytes unread).
         let _ = self.as_ref().set_linger(Some(Duration::ZERO));
     }
 
@@ -241,7 +246,7 @@ impl Stream for Socket {
         match &self.0 {
             Inner::Tcp(stream) => stream.local_addr().map(Address::Inet),
             #[cfg(unix)]
-            Inner::Unix(stream) => Ok(stream.local_addr()),
+            Inner::Unix(stream) => Ok(unix::local_addr(stream)),
         }
     }
 }
@@ -250,141 +255,4 @@ impl Stream for Socket {
 fn is_same(one: Option<SocketAddr>, other: Option<SocketAddr>) -> bool {
     one.is_some()
         && one.map(|addr| (addr.ip(), addr.port())) == other.map(|addr| (addr.ip(), addr.port()))
-}
-
-#[cfg(unix)]
-mod unix {
-    //! Unix sockets, unix(7). A path stays when its server ends, so binding has rules of its own.
-
-    use std::fs;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    use std::io::Write;
-    use std::io::{self, ErrorKind, Read};
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    use std::path::Path;
-    use std::sync::Arc;
-
-    use mio::event::Source;
-    use socket2::{Domain, SockAddr, SockRef, Socket, Type};
-
-    use crate::protocol::Address;
-
-    #[derive(Debug)]
-    pub(super) struct UnixStream(mio::net::UnixStream);
-
-    #[derive(Debug)]
-    pub(super) struct UnixListener {
-        inner: mio::net::UnixListener,
-        path: Arc<Path>,
-        /// The device and inode of the path, which shows at the end whether it is still ours.
-        file: (u64, u64),
-    }
-
-    impl UnixListener {
-        /// Binds to `path`. Takes over a socket without a server; refuses any other file.
-        pub(super) fn bind(path: &Arc<Path>, backlog: i32) -> io::Result<UnixListener> {
-            remove_stale(path)?;
-            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            socket.bind(&SockAddr::unix(path)?)?;
-            socket.listen(backlog)?;
-            socket.set_nonblocking(true)?;
-            let file = fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))?;
-            let inner = std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(socket));
-            let inner = mio::net::UnixListener::from_std(inner);
-            Ok(UnixListener { inner, path: Arc::clone(path), file })
-        }
-
-        pub(super) fn accept(&self) -> io::Result<(UnixStream, Address)> {
-            let (stream, peer) = self.inner.accept()?;
-            Ok((UnixStream(stream), address(peer.as_pathname())))
-        }
-
-        pub(super) fn local_addr(&self) -> Address {
-            Address::Unix(Arc::clone(&self.path))
-        }
-
-        pub(super) fn as_ref(&self) -> SockRef<'_> {
-            SockRef::from(&self.inner)
-        }
-
-        pub(super) fn source(&mut self) -> &mut dyn Source {
-            &mut self.inner
-        }
-    }
-
-    impl Drop for UnixListener {
-        fn drop(&mut self) {
-            let file = fs::symlink_metadata(&self.path);
-            if file.is_ok_and(|file| (file.dev(), file.ino()) == self.file) {
-                // If it fails, the next server finds a stale socket and takes it over.
-                let _ = fs::remove_file(&self.path);
-            }
-        }
-    }
-
-    /// Removes a socket that no server listens on any more.
-    fn remove_stale(path: &Path) -> io::Result<()> {
-        let Ok(file) = fs::symlink_metadata(path) else {
-            return Ok(());
-        };
-        let refused = |text: &str| {
-            let path = path.display();
-            Err(io::Error::new(ErrorKind::AddrInUse, format!("cannot listen on {path}: {text}")))
-        };
-        if !file.file_type().is_socket() {
-            return refused("a file of another kind is there; remove it, or choose another path");
-        }
-        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // A server with a full backlog would block the connect.
-        probe.set_nonblocking(true)?;
-        match probe.connect(&SockAddr::unix(path)?) {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                refused("the socket there belongs to another user; choose another path")
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            _ => refused("a server listens there; stop it, or choose another path"),
-        }
-    }
-
-    fn address(path: Option<&Path>) -> Address {
-        path.unwrap_or(Path::new("")).into()
-    }
-
-    impl UnixStream {
-        pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
-            mio::net::UnixStream::connect(path).map(UnixStream)
-        }
-
-        pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.0.read(buffer)
-        }
-
-        /// std's write does not set `MSG_NOSIGNAL` in every version: SIGPIPE would end the process.
-        pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            return self
-                .0
-                .try_io(|| SockRef::from(&self.0).send_with_flags(bytes, libc::MSG_NOSIGNAL));
-            #[cfg(not(any(target_os = "linux", target_os = "android")))]
-            self.0.write(bytes)
-        }
-
-        pub(super) fn shutdown_write(&self) -> io::Result<()> {
-            self.0.shutdown(std::net::Shutdown::Write)
-        }
-
-        pub(super) fn local_addr(&self) -> Address {
-            let addr = self.0.local_addr().ok();
-            address(addr.as_ref().and_then(|addr| addr.as_pathname()))
-        }
-
-        pub(super) fn as_ref(&self) -> SockRef<'_> {
-            SockRef::from(&self.0)
-        }
-
-        pub(super) fn source(&mut self) -> &mut dyn Source {
-            &mut self.0
-        }
-    }
 }

@@ -5,13 +5,15 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
+use crate::protocol::Address;
+
 /// The processes that listen at an address, or why they are not known.
 #[derive(Debug)]
 pub(super) struct Memory(Result<Vec<u32>, &'static str>);
 
 impl Memory {
-    pub(super) fn of(addr: SocketAddr) -> Memory {
-        Memory(owners(addr))
+    pub(super) fn of(addr: &Address) -> Memory {
+        Memory(addr.inet().ok_or("the server listens on a Unix socket").and_then(owners))
     }
 
     /// Their resident memory, without the buffers of their sockets in the kernel.
@@ -130,7 +132,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn the_memory_of_our_own_process_is_not_measured() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let memory = Memory::of(listener.local_addr().unwrap());
+        let memory = Memory::of(&listener.local_addr().unwrap().into());
         assert_eq!(memory.resident(), Err("the server runs in the same process as the check"));
         assert!(resident(std::process::id()).unwrap() > 1 << 16);
     }

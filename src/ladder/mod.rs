@@ -33,9 +33,7 @@ mod report;
 mod rung;
 mod setup;
 
-use std::fmt::Display;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use self::client::{Conversation, End, TestClient};
@@ -45,6 +43,8 @@ pub use self::report::{Bound, Failure, Outcome, Report, RungReport};
 use self::rung::Climbed;
 pub use self::rung::{Rule, Rung};
 use self::setup::TestSetup;
+use crate::client::{Server, ToServers};
+use crate::protocol::Address;
 
 /// A ladder for one server: eight rungs for echo, six for daytime.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub struct Ladder {
     service: &'static str,
     rungs: &'static [Rung],
     addr: String,
-    found: io::Result<Vec<SocketAddr>>,
+    found: io::Result<Vec<Server>>,
     timeout: Duration,
     deadline: Option<Duration>,
     only: Option<usize>,
@@ -60,21 +60,17 @@ pub struct Ladder {
 
 impl Ladder {
     /// For an echo server (RFC 862).
-    pub fn echo(addr: impl ToSocketAddrs + Display) -> Ladder {
+    pub fn echo(addr: impl ToServers) -> Ladder {
         Ladder::new("echo", &echo::RUNGS, &addr)
     }
 
     /// For a daytime server (RFC 867).
-    pub fn daytime(addr: impl ToSocketAddrs + Display) -> Ladder {
+    pub fn daytime(addr: impl ToServers) -> Ladder {
         Ladder::new("daytime", &daytime::RUNGS, &addr)
     }
 
-    fn new(
-        service: &'static str,
-        rungs: &'static [Rung],
-        addr: &(impl ToSocketAddrs + Display),
-    ) -> Ladder {
-        let found = addr.to_socket_addrs().map(Iterator::collect);
+    fn new(service: &'static str, rungs: &'static [Rung], addr: &impl ToServers) -> Ladder {
+        let found = addr.to_servers();
         let (addr, timeout) = (addr.to_string(), Duration::from_secs(10));
         Ladder { service, rungs, addr, found, timeout, deadline: None, only: None }
     }
@@ -123,7 +119,12 @@ impl Ladder {
         let mut absence = "the name has no address".to_owned();
         let mut addresses = found.into_iter().peekable();
         while let Some(at) = addresses.next() {
-            let mut setup = TestSetup::new(at, self.timeout, deadline).map_err(Error::Loop)?;
+            let at: Address = match at {
+                Server::Tcp(addr) => addr.into(),
+                Server::Unix(path) => path.into(),
+            };
+            let mut setup =
+                TestSetup::new(at.clone(), self.timeout, deadline).map_err(Error::Loop)?;
             match self.climb_at(&mut setup, addresses.peek().is_none(), &mut watch) {
                 Ok(rungs) => return Ok(Report { service: self.service, addr, at, rungs }),
                 Err(RungError::Loop(error)) => return Err(Error::Loop(error)),

@@ -1,11 +1,11 @@
 //! The result of a climb.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::rung::{Rule, Rung};
 use super::setup::RUNG_BOUND;
+use crate::protocol::Address;
 
 /// The result of every rung. Displayed, it is a table of the rungs that the climb began, with a summary
 /// below it.
@@ -17,7 +17,7 @@ pub struct Report {
     /// The address as it was given.
     pub addr: String,
     /// The address that accepted the connection.
-    pub at: SocketAddr,
+    pub at: Address,
     /// The rungs to climb, the lowest first.
     pub rungs: Vec<RungReport>,
 }

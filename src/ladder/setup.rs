@@ -8,6 +8,7 @@ use super::client::{Closed, Conversation, End, TestClient};
 use super::error::RungError;
 use super::report::Bound;
 use crate::limits::Limits;
+use crate::protocol::Address;
 use crate::reactor::Reactor;
 
 /// Without any progress for this long, a client has sent all that the server takes.
@@ -26,7 +27,7 @@ pub(super) type Crowd = (Vec<TestClient>, Option<String>);
 #[derive(Debug)]
 pub(super) struct TestSetup {
     reactor: Reactor,
-    pub(super) addr: SocketAddr,
+    pub(super) addr: Address,
     pub(super) timeout: Duration,
     /// The end of the rung.
     until: Instant,
@@ -38,7 +39,7 @@ pub(super) struct TestSetup {
 
 impl TestSetup {
     pub(super) fn new(
-        addr: SocketAddr,
+        addr: Address,
         timeout: Duration,
         deadline: Option<(Instant, Duration)>,
     ) -> io::Result<TestSetup> {
@@ -75,10 +76,10 @@ impl TestSetup {
     fn start_client(&mut self, state: Conversation) -> io::Result<TestClient> {
         self.count += 1;
         let (mut client, protocol) = TestClient::new(state);
-        client.id = Some(self.reactor.connect(self.addr, protocol));
+        client.id = Some(self.reactor.connect(self.addr.clone(), protocol));
         let exhausted = client.state_mut().exhausted.take();
         match exhausted {
-            Some(error) if is_reachable(self.addr) => Err(error),
+            Some(error) if self.addr.inet().is_none_or(is_reachable) => Err(error),
             _ => Ok(client),
         }
     }

@@ -45,10 +45,15 @@ impl<K: Kernel> Reactor<K> {
     /// Binds a listener on an IP address or a Unix socket, with options of its own.
     ///
     /// A Unix socket without a server is taken over. If a server listens on it, or the path is a file
-    /// of another kind, the call fails. The path is removed when the listener closes.
+    /// of another kind, the call fails. The path is removed when the listener closes, unless another
+    /// file has replaced it. The umask sets the mode of the socket: clients need write permission.
+    /// [`Limits::max_per_peer`](crate::Limits::max_per_peer) does not apply to its connections, and a
+    /// reset reaches the peer as EOF.
     ///
     /// # Errors
-    /// Fails if the address cannot be bound, if the reactor shuts down, or after 65,534 listeners.
+    /// Fails if the address cannot be bound, if the reactor shuts down, or after 65,534 listeners. The
+    /// error of a Unix socket names the path and the next step; its kind is `AddrInUse` for a live
+    /// server and `AlreadyExists` for another file.
     ///
     /// ```
     /// # #[cfg(unix)] {

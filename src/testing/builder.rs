@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use super::fault::Fault;
 use super::faulty::Faulty;
@@ -14,7 +15,8 @@ use super::server::{TestKernel, TestServer};
 use crate::background::Background;
 use crate::kernel::Mio;
 use crate::limits::Limits;
-use crate::protocol::{Accepted, Protocol};
+use crate::listener::ListenOptions;
+use crate::protocol::{Accepted, Address, Protocol};
 use crate::reactor::Reactor;
 use crate::services::{Clock, Zone};
 use crate::services::{daytime, echo};
@@ -24,7 +26,7 @@ const TUTORIAL: i64 = 1_391_022_855;
 /// Ledgers that a server keeps.
 const KEPT: usize = 10_000;
 
-type Listen = Box<dyn FnOnce(&mut Reactor<TestKernel>) -> io::Result<SocketAddr> + Send>;
+type Listen = Box<dyn FnOnce(&mut Reactor<TestKernel>) -> io::Result<Address> + Send>;
 
 /// Makes a [`TestServer`]: see [`TestServer::builder`].
 #[must_use = "nothing is served before start()"]
@@ -109,7 +111,26 @@ impl Builder {
         name: impl Into<String>,
         make: impl FnMut(&Accepted) -> P + Send + 'static,
     ) -> Builder {
-        self.services.push((name.into(), Box::new(move |reactor| reactor.listen(ANY, make))));
+        self.services.push((name.into(), Box::new(|reactor| on_any_port(reactor, make))));
+        self
+    }
+
+    /// Serves a protocol of your own on a Unix socket. A client connects to its path with
+    /// `UnixStream::connect`.
+    ///
+    /// A `reset` needs TCP: here its client reads EOF. `refuse` removes the path, so its clients get
+    /// `ENOENT`.
+    pub fn service_at<P: Protocol>(
+        mut self,
+        name: impl Into<String>,
+        path: impl Into<PathBuf>,
+        make: impl FnMut(&Accepted) -> P + Send + 'static,
+    ) -> Builder {
+        let addr = Address::from(path.into());
+        let listen: Listen = Box::new(move |reactor| {
+            reactor.listen_with(addr.clone(), ListenOptions::default(), make).map(|_| addr)
+        });
+        self.services.push((name.into(), listen));
         self
     }
 
@@ -123,8 +144,8 @@ impl Builder {
         let plan = Plan::new(seed);
         let hand = is_manual.then(Hand::new);
         let mut listens: Vec<(String, Listen)> = vec![
-            ("daytime".into(), Box::new(move |reactor| reactor.listen(ANY, daytime(clock)))),
-            ("echo".into(), Box::new(|reactor| reactor.listen(ANY, echo()))),
+            ("daytime".into(), Box::new(move |reactor| on_any_port(reactor, daytime(clock)))),
+            ("echo".into(), Box::new(|reactor| on_any_port(reactor, echo()))),
         ];
         listens.extend(services);
         let names: Vec<String> = listens.iter().map(|(name, _)| name.clone()).collect();
@@ -160,4 +181,9 @@ impl Builder {
     }
 }
 
-const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+fn on_any_port<P: Protocol>(
+    reactor: &mut Reactor<TestKernel>,
+    make: impl FnMut(&Accepted) -> P + 'static,
+) -> io::Result<Address> {
+    reactor.listen((Ipv4Addr::LOCALHOST, 0), make).map(Address::from)
+}

@@ -17,6 +17,7 @@ use super::plan::Plan;
 use crate::background::Background;
 use crate::handle::Handle;
 use crate::kernel::Mio;
+use crate::protocol::Address;
 
 /// How long a test waits for the loop at most.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -62,7 +63,7 @@ pub struct TestServer {
     plan: Plan,
     book: Book,
     hand: Option<Hand>,
-    places: Vec<(String, SocketAddr)>,
+    places: Vec<(String, Address)>,
     expected: Mutex<Vec<Expectation>>,
 }
 
@@ -93,7 +94,7 @@ impl TestServer {
         plan: Plan,
         book: Book,
         hand: Option<Hand>,
-        places: Vec<(String, SocketAddr)>,
+        places: Vec<(String, Address)>,
     ) -> TestServer {
         let (handle, expected) = (background.handle().clone(), Mutex::default());
         TestServer { background: Some(background), handle, plan, book, hand, places, expected }
@@ -116,7 +117,7 @@ impl TestServer {
     #[track_caller]
     pub fn service(&self, name: &str) -> Service<'_> {
         match self.places.iter().find(|(found, _)| found == name) {
-            Some((name, addr)) => Service { server: self, name, addr: *addr },
+            Some((name, addr)) => Service { server: self, name, addr },
             None => panic!(
                 "no service is named {name:?}; this server has {}",
                 self.places.iter().map(|(name, _)| &**name).collect::<Vec<_>>().join(" and ")
@@ -247,24 +248,32 @@ impl Drop for TestServer {
 pub struct Service<'a> {
     server: &'a TestServer,
     name: &'a str,
-    addr: SocketAddr,
+    addr: &'a Address,
 }
 
 impl<'a> Service<'a> {
-    /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-
-    /// A client: a plain blocking socket that gives up after 30 seconds of silence.
+    /// Returns the address at which it listens.
     ///
     /// # Panics
-    /// If it cannot connect.
+    /// If it listens on a Unix socket.
+    #[track_caller]
+    pub fn addr(&self) -> SocketAddr {
+        let (name, addr) = (self.name, self.addr);
+        addr.inet().unwrap_or_else(|| {
+            panic!("{name} listens on {addr}: connect to its path with UnixStream::connect")
+        })
+    }
+
+    /// Returns a client: a plain blocking socket that gives up after 30 seconds of silence.
+    ///
+    /// # Panics
+    /// If it cannot connect, or if the service listens on a Unix socket.
     #[track_caller]
     pub fn connect(&self) -> TcpStream {
+        let addr = self.addr();
         let connect = || {
             // With a time-out it would ask for errors, and find a reset that came at once.
-            let stream = TcpStream::connect(self.addr)?;
+            let stream = TcpStream::connect(addr)?;
             stream.set_read_timeout(Some(DEADLINE))?;
             stream.set_write_timeout(Some(DEADLINE))?;
             std::io::Result::Ok(stream)

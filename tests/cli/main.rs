@@ -17,5 +17,6 @@ mod pipe;
 mod ready_file;
 mod schema;
 mod signals;
+mod unix;
 mod wrong_words;
 mod zones;

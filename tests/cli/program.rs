@@ -4,12 +4,13 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
+#[allow(unused_imports)]
+pub use crate::common::Folder;
 use crate::common::{DEADLINE, skip};
 
 /// The program, with an empty environment and no signal ignored.
@@ -163,7 +164,7 @@ impl Server {
         lines.push_str(std::str::from_utf8(stdout.buffer()).unwrap());
         let of = |service: &str| {
             let found = lines.lines().filter_map(|line| line.strip_prefix(service));
-            found.map(|addr| addr.trim().parse().unwrap()).collect()
+            found.filter_map(|addr| addr.trim().parse().ok()).collect()
         };
         let (daytime, echo) = (of("daytime "), of("echo "));
         let (stderr, reader) = (Arc::default(), None);
@@ -288,33 +289,6 @@ impl Drop for Talking {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-    }
-}
-
-/// A folder of its own, removed when dropped.
-pub struct Folder(PathBuf);
-
-impl Folder {
-    pub fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("campanile-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    pub fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    pub fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.0).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

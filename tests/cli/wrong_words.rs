@@ -9,7 +9,7 @@ const A_LENGTH: &str = "expected a duration such as 500ms, 2s or 5m";
 const NO_ADDRESS: &str =
     "the address is missing; use 127.0.0.1:9999 (loopback) or 0.0.0.0:9999 (all of IPv4)";
 const A_COUNT: &str = "expected a whole number, 1 or greater, such as 100";
-const A_PLACE: &str = "expected a port (9999), ip:port (127.0.0.1:9999), [ipv6]:port ([::1]:9999 or [fe80::1%eth0]:9999) or host:port (localhost:9999)";
+const A_PLACE: &str = "expected a port (9999), ip:port (127.0.0.1:9999), [ipv6]:port ([::1]:9999 or [fe80::1%eth0]:9999), host:port (localhost:9999) or unix:path (unix:/run/echo.sock)";
 
 #[test]
 fn a_value_of_serve_that_cannot_be_meant() {

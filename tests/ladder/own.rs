@@ -91,7 +91,7 @@ fn the_first_address_that_answers_is_climbed() {
     // A higher rung alone still tells an address without a server from a server that breaks its rule.
     for rung in [1, 2] {
         let report = Ladder::daytime(&both).only(rung).climb(|_| {}).unwrap();
-        assert_eq!((report.at, &*report.addr, report.is_well()), (addr, "two:1", true));
+        assert_eq!((&report.at, &*report.addr, report.is_well()), (&addr.into(), "two:1", true));
         let error = Ladder::daytime(unused).only(rung).climb(|_| {}).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot connect to {unused}: Connection refused"));
     }

@@ -214,3 +214,44 @@ fn a_server_may_be_shared_among_threads() {
     is_shared::<Service<'static>>();
     is_shared::<Guard<'static>>();
 }
+
+#[cfg(unix)]
+#[test]
+fn a_service_at_a_path_is_served_with_faults_and_ledgers() {
+    use std::os::unix::net::UnixStream;
+
+    use crate::common::Folder;
+
+    let folder = Folder::new("test-server");
+    let path = folder.join("own");
+    let server = TestServer::builder().service_at("own", &path, campanile::echo()).start();
+    let own = server.service("own");
+    for fault in ["corrupt", "reset after 2 bytes"] {
+        own.once(fault);
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(b"abcd").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut back = Vec::new();
+        client.read_to_end(&mut back).unwrap();
+        let ledger = own.ended();
+        assert_eq!(
+            (ledger.peer.to_string(), ledger.bytes_out),
+            ("unix:".into(), back.len() as u64)
+        );
+        let (corrupt, reset) = (fault == "corrupt", ledger.reason.contains("has no reset"));
+        assert_eq!(
+            (back == b"abcd", back.len(), reset),
+            (false, if corrupt { 4 } else { 2 }, !corrupt)
+        );
+    }
+    let guard = own.always("refuse");
+    assert!(!path.exists(), "refuse removes the path");
+    drop(guard);
+    let client = UnixStream::connect(&path);
+    assert!(client.is_ok(), "{client:?}");
+    let text = panic_of(|| drop(own.connect()));
+    let expected = format!("own listens on unix:{}: connect to its path", path.display());
+    assert!(text.starts_with(&expected), "{text}");
+    drop(server);
+    assert!(!path.exists());
+}

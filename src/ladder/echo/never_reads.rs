@@ -24,7 +24,7 @@ const DELUGE: u64 = 64 * MIB;
 const GROWTH: u64 = 16 * MIB;
 
 fn climb(setup: &mut TestSetup) -> Climbed {
-    let memory = Memory::of(setup.addr);
+    let memory = Memory::of(&setup.addr);
     let before = memory.resident();
     let client = setup.connect(Conversation::streaming(DELUGE, setup.count).paused())?;
     setup.fill(&client)?;

@@ -154,7 +154,10 @@ impl State {
             Ending::Reset { until, fault, begun, ends } => {
                 if until.has_come(now) || self.is_acknowledged(*ends, *begun) {
                     inner.abort();
-                    return Err(our_doing(fault));
+                    return Err(match self.around.peer {
+                        Some(_) => our_doing(fault),
+                        None => not_reset(fault),
+                    });
                 }
                 self.wait_for_acks();
                 Ok(())
@@ -317,6 +320,13 @@ impl Drop for State {
 /// The reason of a connection that a fault ends. It is no error.
 fn our_doing(fault: &Fault) -> io::Error {
     io::Error::new(ErrorKind::ConnectionAborted, format!("closed by fault: {fault}"))
+}
+
+/// The same for a reset on a Unix socket.
+fn not_reset(fault: &Fault) -> io::Error {
+    let text =
+        format!("closed by fault: {fault} (a Unix socket has no reset: the client reads EOF)");
+    io::Error::new(ErrorKind::ConnectionAborted, text)
 }
 
 impl<S: Stream> FaultyStream<S> {
