@@ -12,9 +12,7 @@ use campanile::services::Echo;
 use campanile::{Clock, ConnId, Limits, Outbox, Protocol, daytime, echo};
 use common::diary::Diary;
 use common::{TUTORIAL, TUTORIAL_LINE, pattern};
-use sim::fake::{World, serving, settle};
-
-const NOW: Option<Duration> = Some(Duration::ZERO);
+use sim::fake::{NOW, World, serving, settle};
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
