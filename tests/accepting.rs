@@ -6,19 +6,9 @@ mod sim;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use campanile::{Clock, Limits, Reactor, daytime, echo};
+use campanile::{Clock, Limits, Reactor, daytime};
 use common::{TUTORIAL, TUTORIAL_LINE};
-use sim::fake::{Client, Fake, World, settle, turns};
-
-const NOW: Option<Duration> = Some(Duration::ZERO);
-
-fn reactor(world: &World, limits: Limits) -> Reactor<Fake> {
-    let mut reactor = Reactor::with_kernel(world.kernel(), limits);
-    reactor.listen("127.0.0.1:0", daytime(Clock::fixed(TUTORIAL))).unwrap();
-    reactor.listen("127.0.0.1:0", echo()).unwrap();
-    reactor.turn(NOW).unwrap();
-    reactor
-}
+use sim::fake::{Client, Fake, NOW, World, both as reactor, serving, settle, turns};
 
 fn is_served(client: &Client) -> bool {
     client.received() == TUTORIAL_LINE
@@ -381,15 +371,12 @@ fn a_peer_with_too_many_connections_is_refused_and_no_other_peer() {
 #[test]
 fn a_factory_that_panics_loses_one_client() {
     let world = World::new();
-    let mut reactor = Reactor::with_kernel(world.kernel(), Limits::default());
     let mut count = 0;
-    reactor
-        .listen("127.0.0.1:0", move |_: &campanile::Accepted| {
-            count += 1;
-            assert_ne!(count, 2, "the second one is too much");
-            campanile::services::Echo
-        })
-        .unwrap();
+    let mut reactor = serving(&world, Limits::default(), move |_| {
+        count += 1;
+        assert_ne!(count, 2, "the second one is too much");
+        campanile::services::Echo
+    });
     let clients: Vec<_> = (0..3).map(|_| world.connect(0)).collect();
     settle(&mut reactor);
     assert!(!clients[0].is_gone() && clients[1].is_gone() && !clients[2].is_gone());

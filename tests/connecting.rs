@@ -8,9 +8,7 @@ use std::time::Duration;
 use campanile::services::Echo;
 use campanile::{Limits, Outbox, Protocol, Reactor};
 use common::diary::Diary;
-use sim::fake::{Fake, World};
-
-const NOW: Option<Duration> = Some(Duration::ZERO);
+use sim::fake::{Fake, NOW, World};
 
 struct Asker;
 impl Protocol for Asker {

@@ -5,7 +5,7 @@ mod common;
 mod sim;
 
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Instant;
 
@@ -23,19 +23,23 @@ const EDGES: bool = cfg!(all(target_os = "linux", not(mio_unsupported_force_poll
 /// Serves echo to `client`, which has a thread of its own, until it and its connections have ended;
 /// the steps that were taken, none of them against the rules.
 fn recorded(limits: Limits, client: impl FnOnce(SocketAddr) + Send + 'static) -> Vec<Step> {
-    let trace = Trace::new(Contract::new(false, EDGES), true);
-    let kernel = Traced::doubting(Mio::new(limits.events).unwrap(), &trace);
-    recorded_on(kernel, &trace, limits, client)
+    recorded_on(Traced::doubting, limits, bound(), client)
+}
+
+fn bound() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
 fn recorded_on(
-    kernel: Traced<Mio>,
-    trace: &SharedTrace,
+    kernel: fn(Mio, &SharedTrace) -> Traced<Mio>,
     limits: Limits,
+    listener: TcpListener,
     client: impl FnOnce(SocketAddr) + Send + 'static,
 ) -> Vec<Step> {
+    let trace = Trace::new(Contract::new(false, EDGES), true);
+    let kernel = kernel(Mio::new(limits.events).unwrap(), &trace);
     let mut reactor = Reactor::with_kernel(kernel, limits);
-    let addr = reactor.listen("127.0.0.1:0", echo()).unwrap();
+    let addr = reactor.listen_on(listener, echo()).unwrap();
     let handle = reactor.handle();
     let talking = thread::spawn(move || {
         client(addr);
@@ -154,10 +158,7 @@ fn a_reset_in_the_middle() {
 /// Sabotage: call an event plain that tells of an urgent byte.
 #[test]
 fn an_urgent_byte_between_others() {
-    let limits = Limits::default();
-    let trace = Trace::new(Contract::new(false, EDGES), true);
-    let kernel = Traced::new(Mio::new(limits.events).unwrap(), &trace);
-    recorded_on(kernel, &trace, limits, |addr| {
+    recorded_on(Traced::new, Limits::default(), bound(), |addr| {
         let mut client = connect(addr);
         for _ in 0..20 {
             client.write_all(b"before").unwrap();
@@ -170,8 +171,13 @@ fn an_urgent_byte_between_others() {
 
 #[test]
 fn many_clients_at_once_in_batches_of_three() {
-    let steps = recorded(Limits::default().events(3), |addr| {
-        let mut clients: Vec<TcpStream> = (0..40).map(|_| connect(addr)).collect();
+    // All clients are connected before the loop begins: its first turn registers many streams, so the
+    // next poll reports more than one batch.
+    let limits = Limits::default().events(3);
+    let listener = bound();
+    let addr = listener.local_addr().unwrap();
+    let mut clients: Vec<TcpStream> = (0..40).map(|_| connect(addr)).collect();
+    let steps = recorded_on(Traced::doubting, limits, listener, move |_| {
         for round in 1..20 {
             clients.iter_mut().for_each(|client| client.write_all(&pattern(round)).unwrap());
             for client in &mut clients {

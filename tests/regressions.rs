@@ -13,9 +13,7 @@ use campanile::{Clock, ConnId, Limits, Outbox, daytime, echo};
 use common::diary::Diary;
 use common::each::{Call, Each};
 use common::{TUTORIAL, TUTORIAL_LINE, pattern};
-use sim::fake::{World, serving, settle};
-
-const NOW: Option<Duration> = Some(Duration::ZERO);
+use sim::fake::{NOW, World, serving, settle};
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)

@@ -5,20 +5,11 @@ mod sim;
 
 use std::time::Duration;
 
-use campanile::{Clock, Limits, Reactor, daytime, echo};
-use common::{TUTORIAL, TUTORIAL_LINE};
-use sim::fake::{Fake, World};
+use campanile::Limits;
+use common::TUTORIAL_LINE;
+use sim::fake::{NOW, World, both as reactor};
 
-const NOW: Option<Duration> = Some(Duration::ZERO);
 const GRACE: Duration = Duration::from_secs(5);
-
-fn reactor(world: &World, limits: Limits) -> Reactor<Fake> {
-    let mut reactor = Reactor::with_kernel(world.kernel(), limits);
-    reactor.listen("127.0.0.1:0", daytime(Clock::fixed(TUTORIAL))).unwrap();
-    reactor.listen("127.0.0.1:0", echo()).unwrap();
-    reactor.turn(NOW).unwrap();
-    reactor
-}
 
 #[test]
 fn without_connections_it_ends_at_once() {

@@ -6,21 +6,10 @@ mod sim;
 use std::time::Duration;
 
 use campanile::services::Echo;
-use campanile::{
-    Accepted, Clock, ConnId, Limits, Outbox, Protocol, Reactor, daytime, echo, sys::Source,
-};
+use campanile::{ConnId, Limits, Outbox, Protocol, sys::Source};
 use common::diary::Diary;
-use common::{TUTORIAL, TUTORIAL_LINE, pattern};
-use sim::fake::{Fake, World, settle};
-
-const NOW: Option<Duration> = Some(Duration::ZERO);
-
-fn reactor(world: &World, limits: Limits) -> Reactor<Fake> {
-    let mut reactor = Reactor::with_kernel(world.kernel(), limits);
-    reactor.listen("127.0.0.1:0", daytime(Clock::fixed(TUTORIAL))).unwrap();
-    reactor.listen("127.0.0.1:0", echo()).unwrap();
-    reactor
-}
+use common::{TUTORIAL_LINE, pattern};
+use sim::fake::{NOW, World, both as reactor, serving, settle};
 
 /// Turns without sleeping until nothing is left to do at once.
 #[test]
@@ -298,10 +287,9 @@ fn ten_thousand_idle_connections_wake_the_loop_once_a_minute() {
 #[test]
 fn a_protocol_of_ones_own_hears_the_calls_in_their_order() {
     let world = World::new();
-    let mut reactor = Reactor::with_kernel(world.kernel(), Limits::default());
     let diary = Diary::default();
     let kept = diary.clone();
-    reactor.listen("127.0.0.1:0", move |_: &Accepted| kept.of(Echo)).unwrap();
+    let mut reactor = serving(&world, Limits::default(), move |_| kept.of(Echo));
     let client = world.connect(0);
     client.send(b"one");
     settle(&mut reactor);
@@ -345,15 +333,12 @@ fn a_failed_registration_drops_that_connection_only() {
 #[test]
 fn an_identity_kept_for_too_long_names_nobody() {
     let world = World::new();
-    let mut reactor = Reactor::with_kernel(world.kernel(), Limits::default());
     let ids = std::rc::Rc::new(std::cell::RefCell::new(Vec::<ConnId>::new()));
     let seen = ids.clone();
-    reactor
-        .listen("127.0.0.1:0", move |new: &Accepted| {
-            seen.borrow_mut().push(new.id);
-            Echo
-        })
-        .unwrap();
+    let mut reactor = serving(&world, Limits::default(), move |new| {
+        seen.borrow_mut().push(new.id);
+        Echo
+    });
     let handle = reactor.handle();
     for _ in 0..1000 {
         let client = world.connect(0);
@@ -396,9 +381,8 @@ fn a_callback_gets_the_time_of_the_turn() {
         }
     }
     let world = World::new();
-    let mut reactor = Reactor::with_kernel(world.kernel(), Limits::default());
     let began = std::time::Instant::now();
-    reactor.listen("127.0.0.1:0", move |_: &Accepted| Stopwatch(began)).unwrap();
+    let mut reactor = serving(&world, Limits::default(), move |_| Stopwatch(began));
     let client = world.connect(0);
     settle(&mut reactor);
     world.advance(Duration::from_secs(3));
@@ -424,9 +408,8 @@ impl Protocol for Caller {
 #[test]
 fn whoever_half_closes_goes_on_listening_and_is_not_called_lingering() {
     let (world, diary) = (World::new(), Diary::default());
-    let mut reactor = Reactor::with_kernel(world.kernel(), Limits::default());
     let kept = diary.clone();
-    reactor.listen("127.0.0.1:0", move |_: &Accepted| kept.of(Caller)).unwrap();
+    let mut reactor = serving(&world, Limits::default(), move |_| kept.of(Caller));
     let client = world.connect(0);
     settle(&mut reactor);
     assert_eq!((client.received(), client.saw_eof()), (b"question".to_vec(), true));
@@ -459,8 +442,7 @@ fn a_paused_peer_is_not_read_until_it_is_resumed() {
     }
     let world = World::new();
     let limits = Limits::default().read_buffer(10);
-    let mut reactor = Reactor::with_kernel(world.kernel(), limits);
-    reactor.listen("127.0.0.1:0", |_: &Accepted| Choosy(0)).unwrap();
+    let mut reactor = serving(&world, limits, |_| Choosy(0));
     let client = world.connect(0);
     client.send(&pattern(30));
     client.end();

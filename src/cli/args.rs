@@ -244,7 +244,7 @@ pub struct Client {
     #[arg(long, value_name = "T", default_value = "10s", value_parser = values::length)]
     pub timeout: Duration,
 
-    /// Fail after T in all [default: 60s; check, -m -: off]
+    /// Fail after T in total [default: 60s; off for check, -m -]
     #[arg(long, value_name = "T", value_parser = values::length_or_off)]
     pub deadline: Option<OrOff<Duration>>,
 

@@ -319,3 +319,18 @@ impl Peers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_forgotten_with_its_last_connection() {
+        let (mut peers, ip) = (Peers::default(), IpAddr::from([127, 0, 0, 1]));
+        assert!(peers.admit(1, ip, 2) && peers.admit(2, ip, 2));
+        peers.forget(1);
+        assert_eq!(peers.counts.get(&ip), Some(&1));
+        peers.forget(2);
+        assert!(peers.counts.is_empty() && peers.addresses.is_empty());
+    }
+}

@@ -1,7 +1,9 @@
 //! What is counted: turns, ends, errors, and calls of the kernel.
 
+use campanile::services::Echo;
 use campanile::{Limits, Outbox, Protocol, echo};
 
+use super::common::diary::Diary;
 use super::sim::fake::World;
 use super::{serving, turns};
 
@@ -66,4 +68,26 @@ fn a_message_that_fits_is_written_by_one_call_and_never_copied() {
     turns(&mut reactor, 2);
     assert_eq!(client.received(), [7; 64]);
     assert_eq!(world.take_calls(), ["read", "write", "read"]);
+}
+
+#[test]
+fn a_run_that_has_spent_its_write_budget_neither_reads_nor_calls_on_drain() {
+    for (high_water, letters) in [(10, "odrd"), (11, "od")] {
+        let (world, diary) = (World::new(), Diary::default());
+        let limits = Limits::default().leftover_budget(10).high_water(high_water);
+        let kept = diary.clone();
+        let mut reactor = serving(&world, limits, move |_| kept.of(Echo));
+        let client = world.connect(0);
+        client.make_room(0);
+        client.send(&[7; 10]);
+        turns(&mut reactor, 2);
+        client.make_room(usize::MAX);
+        client.send(b"more");
+        world.take_calls();
+        turns(&mut reactor, 1);
+        assert_eq!((world.take_calls(), &*diary.letters()), (vec!["write"], "od"));
+        turns(&mut reactor, 1);
+        assert_eq!(diary.letters(), letters);
+        assert_eq!(client.received().len(), 14);
+    }
 }

@@ -16,9 +16,7 @@ mod waking;
 
 use std::time::Duration;
 
-use sim::fake::{serving, turns};
-
-const NOW: Option<Duration> = Some(Duration::ZERO);
+use sim::fake::{NOW, serving, turns};
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)

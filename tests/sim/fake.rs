@@ -7,17 +7,27 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use campanile::{
-    Accepted, Limits, Protocol, Reactor,
-    sys::{Event, Kernel, Source},
-};
+use campanile::sys::{Event, Kernel, Source};
+use campanile::{Accepted, Clock, Limits, Protocol, Reactor, daytime, echo};
 
 use super::kernel::Sim;
 use super::socket::{Link, Service, Socket, Tape};
 use super::world::{self, Selector, Shared};
+use crate::common::TUTORIAL;
 
 /// The kernel of a world that a test plays.
 pub type Fake = Sim;
+
+/// A turn without sleep.
+pub const NOW: Option<Duration> = Some(Duration::ZERO);
+
+/// A reactor that has turned once, with daytime as listener 0 and echo as listener 1.
+pub fn both(world: &World, limits: Limits) -> Reactor<Fake> {
+    let mut reactor = serving(world, limits, daytime(Clock::fixed(TUTORIAL)));
+    reactor.listen("127.0.0.1:0", echo()).unwrap();
+    reactor.turn(NOW).unwrap();
+    reactor
+}
 
 /// A reactor that serves `make` and nothing else.
 pub fn serving<P: Protocol + 'static>(
@@ -32,15 +42,15 @@ pub fn serving<P: Protocol + 'static>(
 
 /// Turns without sleeping.
 pub fn turns(reactor: &mut Reactor<Fake>, count: usize) {
-    (0..count).for_each(|_| reactor.turn(Some(Duration::ZERO)).unwrap());
+    (0..count).for_each(|_| reactor.turn(NOW).unwrap());
 }
 
 /// Turns until nothing is left to do and no event comes.
 pub fn settle<K: Kernel>(reactor: &mut Reactor<K>) {
     for _ in 0..10_000 {
-        reactor.turn(Some(Duration::ZERO)).unwrap();
+        reactor.turn(NOW).unwrap();
         let is_silent = reactor.kernel().events().next().is_none();
-        if is_silent && reactor.timeout() != Some(Duration::ZERO) {
+        if is_silent && reactor.timeout() != NOW {
             return;
         }
     }

@@ -13,6 +13,7 @@ use campanile::{Accepted, ConnId, Reactor, sys::Kernel};
 
 use super::check;
 use super::contract::Contract;
+use super::fake::NOW;
 use super::faults::{ENDS, Faults};
 use super::kernel::{Bell, Sim};
 use super::plan::{Action, Dialled, Plan};
@@ -22,7 +23,6 @@ use super::traced::{SharedTrace, Trace, Traced};
 use super::witness::{Boom, Witness, boom};
 use super::world::{CHUNK, Selector, Shared, World, injection};
 
-const NOW: Option<Duration> = Some(Duration::ZERO);
 /// More turns than any of this needs: a byte a turn, and some for everybody.
 const MANY: usize = 50_000;
 

@@ -7,9 +7,7 @@ use campanile::testing::{Book, Effect, Entry, Fault, Faulty, Ledger, Logged, Pla
 use campanile::{Clock, Limits, Reactor, daytime, echo};
 
 use crate::common::{TUTORIAL, TUTORIAL_LINE, pattern};
-use crate::sim::fake::{Client, Fake, World, settle};
-
-const NOW: Option<Duration> = Some(Duration::ZERO);
+use crate::sim::fake::{Client, Fake, NOW, World, settle};
 
 struct Stage {
     world: World,
