@@ -20,7 +20,34 @@ impl<K: Kernel> Reactor<K> {
     /// bound address. Port 0 takes any free port.
     ///
     /// If a name has several addresses, the first one that can be bound is used. A listener on an IPv6
-    /// address accepts IPv6 connections only, so `0.0.0.0` and `[::]` can listen on the same port.
+    /// address accepts IPv6 connections only, so `0.0.0.0` and `[::]` can listen on the same port. For a
+    /// Unix socket, or to close the listener later, call [`listen_with`](Reactor::listen_with).
+    ///
+    /// A closure that is kept in a variable names the type of its argument, `|_: &Accepted|`. Otherwise
+    /// the compiler reports that it is "not general enough":
+    ///
+    /// ```
+    /// use std::{cell::Cell, rc::Rc};
+    /// use campanile::{Accepted, Outbox, Protocol, Reactor};
+    ///
+    /// /// Sends the total number of bytes that both listeners have received.
+    /// struct Total(Rc<Cell<usize>>);
+    ///
+    /// impl Protocol for Total {
+    ///     fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
+    ///         self.0.set(self.0.get() + data.len());
+    ///         out.send(format!("{}\n", self.0.get()).as_bytes());
+    ///     }
+    /// }
+    ///
+    /// let total = Rc::new(Cell::new(0));
+    /// let make = move |_: &Accepted| Total(Rc::clone(&total));
+    /// let mut reactor = Reactor::new()?;
+    /// let first = reactor.listen("127.0.0.1:0", make.clone())?;
+    /// let second = reactor.listen("127.0.0.1:0", make)?;
+    /// # assert_ne!(first, second);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Fails if the address cannot be resolved or bound, or if the reactor shuts down.
