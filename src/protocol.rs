@@ -6,9 +6,10 @@ mod requests;
 mod state;
 
 use std::any::Any;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{AddrParseError, IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::{fmt, io};
 
@@ -310,6 +311,18 @@ pub struct ListenerId(pub(crate) usize);
 /// assert_eq!((inet.to_string(), unix.to_string()), ("127.0.0.1:12345".into(), "unix:/run/echo.sock".into()));
 /// assert_eq!((inet.path(), unix.ip()), (None, None));
 /// ```
+///
+/// Text, for example from a configuration file, is parsed. It names no host, because the call does not
+/// ask a name server:
+///
+/// ```
+/// # use campanile::Address;
+/// let unix: Address = "unix:/run/echo.sock".parse()?;
+/// let inet: Address = "[::1]:7".parse()?;
+/// assert!(unix.path().is_some() && inet.inet().is_some());
+/// assert!("localhost:7".parse::<Address>().is_err());
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
@@ -366,6 +379,18 @@ impl From<&PathBuf> for Address {
 impl From<PathBuf> for Address {
     fn from(path: PathBuf) -> Address {
         Address::Unix(path.into())
+    }
+}
+
+/// Parses the form that `Display` writes.
+impl FromStr for Address {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Address, AddrParseError> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Ok(Path::new(path).into()),
+            None => text.parse().map(Address::Inet),
+        }
     }
 }
 

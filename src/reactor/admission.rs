@@ -69,7 +69,8 @@ impl<K: Kernel> Reactor<K> {
         Err(failure)
     }
 
-    /// Binds a listener on an IP address or a Unix socket, with options of its own.
+    /// Binds a listener on an IP address or a Unix socket, with options of its own. The address is a
+    /// `SocketAddr`, a `Path`, or text that was parsed as an [`Address`].
     ///
     /// A Unix socket without a server is taken over. If a server listens on it, or the path is a file
     /// of another kind, the call fails. The path is removed when the listener closes, unless another
