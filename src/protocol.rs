@@ -414,3 +414,20 @@ pub struct Accepted {
     /// The address of the listener, which can be the unspecified address.
     pub local: Address,
 }
+
+impl Accepted {
+    /// Creates the value that a listener on `local` would pass on, to unit-test a protocol's constructor.
+    ///
+    /// ```
+    /// # use campanile::{Accepted, Outbox};
+    /// # use std::net::SocketAddr;
+    /// let out = Outbox::new(std::time::Instant::now());
+    /// let (peer, local) = (SocketAddr::from(([192, 0, 2, 1], 50000)), SocketAddr::from(([0; 4], 7)));
+    /// let accepted = Accepted::new(out.id(), peer, local);
+    /// assert_eq!(accepted.peer.inet(), Some(peer));
+    /// ```
+    #[must_use]
+    pub fn new(id: ConnId, peer: impl Into<Address>, local: impl Into<Address>) -> Accepted {
+        Accepted { id, peer: peer.into(), local: local.into() }
+    }
+}

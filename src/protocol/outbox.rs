@@ -92,7 +92,21 @@ impl Outbox {
         self.max_send_queue = max_send_queue;
     }
 
-    /// Returns the id of this connection. In an outbox made by [`Outbox::new`] its number is 0.
+    /// Gives the connection the number `ordinal`, so that the connections of a unit test differ:
+    ///
+    /// ```
+    /// # use campanile::Outbox;
+    /// let now = std::time::Instant::now();
+    /// let (first, second) = (Outbox::new(now).with_ordinal(1), Outbox::new(now).with_ordinal(2));
+    /// assert_ne!(first.id(), second.id());
+    /// ```
+    pub fn with_ordinal(mut self, ordinal: u64) -> Outbox {
+        self.id.ordinal = ordinal;
+        self
+    }
+
+    /// Returns the id of this connection. In an outbox made by [`Outbox::new`] its number is 0, unless
+    /// [`with_ordinal`](Outbox::with_ordinal) was called.
     #[must_use]
     pub fn id(&self) -> ConnId {
         self.id
