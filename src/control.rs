@@ -107,7 +107,8 @@ impl Control<'_> {
     }
 
     /// Calls `what` with the protocol of a connection, as
-    /// [`Reactor::with`](crate::Reactor::with) does.
+    /// [`Reactor::with`](crate::Reactor::with) does. The closure names the type of the protocol,
+    /// `|counter: &mut Counter, out|`, or the call does: `with::<Counter, _>`.
     pub fn with<P: Protocol, R>(
         &mut self,
         id: ConnId,

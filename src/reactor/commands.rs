@@ -18,7 +18,9 @@ impl<K: Kernel> Reactor<K> {
     /// Calls `what` with a connection's protocol, if it is a `P`, and with its outbox. Returns `None`
     /// if it is of another type, or if the connection is gone, has closed or is still connecting.
     ///
-    /// A protocol that was given to the reactor in a box is found as well. If `what` panics, the
+    /// The closure names the type of the protocol, `|counter: &mut Counter, out|`, or the call does:
+    /// `with::<Counter, _>`. A protocol that was given to the reactor in a box is found as well. One that
+    /// is wrapped in a layer is not: name the type of the layer, and reach the protocol through it. If `what` panics, the
     /// connection is reset, as for a panic of its protocol.
     ///
     /// ```
