@@ -20,7 +20,8 @@ impl<K: Kernel> Reactor<K> {
 
     /// Returns how long an outer loop may sleep before it calls [`turn`](Reactor::turn), if the
     /// reactor's descriptor has no event; `None` means any time. Call it before every sleep, because
-    /// there is no event for work that is left over.
+    /// there is no event for work that is left over. [`as_fd`](Reactor#impl-AsFd-for-Reactor)
+    /// returns the descriptor.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         let now = self.cx.deadline(self.kernel.now()).saturating_sub(1).max(self.cx.millis);
@@ -100,6 +101,10 @@ impl<K: Kernel> Reactor<K> {
     }
 }
 
+/// The descriptor of the selector, for an outer loop. It can be read while the reactor has an event, so
+/// wait for readability, edge-triggered or level-triggered. A poller that reports a descriptor once, as
+/// that of the crate `polling` does, has to be armed again after each turn. Wait no longer than
+/// [`timeout`](Reactor::timeout), and then call `turn(Some(Duration::ZERO))`.
 #[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
 impl std::os::fd::AsFd for Reactor {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
