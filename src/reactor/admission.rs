@@ -57,7 +57,11 @@ impl<K: Kernel> Reactor<K> {
         make: impl FnMut(&Accepted) -> P + 'static,
     ) -> io::Result<SocketAddr> {
         let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
-        for addr in addr.to_socket_addrs()? {
+        let resolved = addr.to_socket_addrs().map_err(|error| {
+            let advice = "write HOST:PORT, or call `listen_with` for the path of a Unix socket";
+            io::Error::new(error.kind(), format!("cannot resolve the address: {error}; {advice}"))
+        })?;
+        for addr in resolved {
             match self.bind(&addr.into(), &ListenOptions::default()) {
                 Ok(listener) => {
                     let id = self.add_listener(listener, &ListenOptions::default(), boxed(make))?;

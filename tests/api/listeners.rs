@@ -116,3 +116,13 @@ fn an_address_is_free_again_when_its_listener_is_closed() {
     }
     clients.join().unwrap();
 }
+
+#[test]
+fn an_address_that_cannot_be_resolved_is_refused_with_the_next_step() {
+    let mut reactor = Reactor::new().unwrap();
+    let error = reactor.listen("/run/echo.sock", echo()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    let expected = "cannot resolve the address: invalid socket address; write HOST:PORT, or call \
+                    `listen_with` for the path of a Unix socket";
+    assert_eq!(error.to_string(), expected);
+}
