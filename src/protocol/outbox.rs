@@ -20,7 +20,6 @@ use crate::send_queue::SendQueue;
 ///
 /// It is neither `Send` nor `Sync`. The loop writes after each call, so bytes that are only queued
 /// here have not been sent.
-#[derive(Debug)]
 #[must_use]
 pub struct Outbox {
     pub(crate) now: Instant,
@@ -44,6 +43,23 @@ pub struct Outbox {
     pub(crate) has_requests: bool,
     pub(crate) timeouts: Option<Timeouts>,
     pub(crate) requests: Requests,
+}
+
+/// The queued bytes as text, cut after 64 of them: a failed assertion prints an outbox.
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let queued = self.queued();
+        let start = &queued[..queued.len().min(64)];
+        f.debug_struct("Outbox")
+            .field("id", &self.id)
+            .field("unsent", &self.unsent())
+            .field("queued", &format_args!("b\"{}\"", start.escape_ascii()))
+            .field("state", &self.state)
+            .field("aborted", &self.aborted)
+            .field("timer", &self.timer)
+            .field("requests", &self.requests)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Outbox {
@@ -502,5 +518,15 @@ mod tests {
         assert!(!out.is_congested());
         out.send(b"8");
         assert!(out.is_congested());
+    }
+
+    #[test]
+    fn debug_shows_the_first_queued_bytes_as_text() {
+        let mut out = Outbox::new(Instant::now());
+        out.send(b"OK\n");
+        let short = format!("{out:?}");
+        assert!(short.contains(r#"unsent: 3, queued: b"OK\n","#), "{short}");
+        out.send(&[b'x'; 100_000]);
+        assert!(format!("{out:?}").len() < 500);
     }
 }
