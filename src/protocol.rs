@@ -384,6 +384,8 @@ impl fmt::Display for Address {
 pub struct Accepted {
     /// The id of the connection, for a [`Handle`](crate::Handle).
     pub id: ConnId,
+    /// The listener that accepted it, for [`Handle::broadcast`](crate::Handle::broadcast).
+    pub listener: ListenerId,
     /// The address of the peer.
     pub peer: Address,
     /// The address of the listener, which can be the unspecified address.
