@@ -92,11 +92,11 @@ impl<K: Kernel> Faulty<K> {
         }
     }
 
-    fn add_listener(
+    fn wrap(
         &mut self,
         inner: K::Listener,
         key: usize,
-        limits: Limits,
+        limits: &Limits,
     ) -> io::Result<FaultyListener<K::Listener>> {
         let local = self.inner.local_addr(&inner)?;
         if key >= self.doors.len() {
@@ -106,7 +106,7 @@ impl<K: Kernel> Faulty<K> {
         self.doors[key] = Some(Doorway { service, wanted: Door::Open, is: Door::Open });
         // Whether its faults change with time is found out by the next poll.
         self.next_change = Some(self.turn.now.get());
-        Ok(FaultyListener { inner: Some(inner), key, local, limits })
+        Ok(FaultyListener { inner: Some(inner), key, local, limits: limits.clone() })
     }
 
     /// Asks the plan about each listener. One whose door must move gets an event: only while it is
@@ -174,7 +174,7 @@ impl<K: Kernel> Kernel for Faulty<K> {
     type Stream = FaultyStream<K::Stream>;
     type Listener = FaultyListener<K::Listener>;
 
-    forward! { waker watch observe }
+    forward! { waker watch observe wrapped_listeners }
 
     fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
         let outcome = if self.turn.waiting.borrow().is_empty() {
@@ -206,26 +206,6 @@ impl<K: Kernel> Kernel for Faulty<K> {
     fn now(&self) -> Instant {
         self.turn.now.set(self.inner.now());
         self.turn.now.get()
-    }
-
-    fn listen(
-        &mut self,
-        addr: &Address,
-        key: usize,
-        limits: &Limits,
-    ) -> io::Result<Self::Listener> {
-        let inner = self.inner.listen(addr, key, limits)?;
-        self.add_listener(inner, key, limits.clone())
-    }
-
-    fn adopt(
-        &mut self,
-        listener: std::net::TcpListener,
-        key: usize,
-        limits: &Limits,
-    ) -> io::Result<Self::Listener> {
-        let inner = self.inner.adopt(listener, key, limits)?;
-        self.add_listener(inner, key, limits.clone())
     }
 
     fn local_addr(&self, listener: &Self::Listener) -> io::Result<Address> {

@@ -37,6 +37,15 @@ impl<K: Kernel> Logged<K> {
         let now = Rc::new(Cell::new(began));
         Logged { inner, book: book.clone(), began, now, slots: Vec::new() }
     }
+
+    fn wrap(
+        &self,
+        inner: K::Listener,
+        _key: usize,
+        _limits: &Limits,
+    ) -> io::Result<LoggedListener<K::Listener>> {
+        Ok(LoggedListener { inner, service: self.book.service() })
+    }
 }
 
 /// A passive socket and the service it is for.
@@ -50,31 +59,11 @@ impl<K: Kernel> Kernel for Logged<K> {
     type Stream = LoggedStream<K::Stream>;
     type Listener = LoggedListener<K::Listener>;
 
-    forward! { poll events capacity waker watch phase }
+    forward! { poll events capacity waker watch phase wrapped_listeners }
 
     fn now(&self) -> Instant {
         self.now.set(self.inner.now());
         self.now.get()
-    }
-
-    fn listen(
-        &mut self,
-        addr: &Address,
-        key: usize,
-        limits: &Limits,
-    ) -> io::Result<Self::Listener> {
-        let inner = self.inner.listen(addr, key, limits)?;
-        Ok(LoggedListener { inner, service: self.book.service() })
-    }
-
-    fn adopt(
-        &mut self,
-        listener: std::net::TcpListener,
-        key: usize,
-        limits: &Limits,
-    ) -> io::Result<Self::Listener> {
-        let inner = self.inner.adopt(listener, key, limits)?;
-        Ok(LoggedListener { inner, service: self.book.service() })
     }
 
     fn local_addr(&self, listener: &Self::Listener) -> io::Result<Address> {
@@ -90,7 +79,9 @@ impl<K: Kernel> Kernel for Logged<K> {
         })?;
         let opened = self.now.get() - self.began;
         let page = self.book.open(service, peer.clone(), opened);
-        Ok((LoggedStream { inner, log: Some(self.log(page)) }, peer))
+        let (book, now) = (self.book.clone(), Rc::clone(&self.now));
+        let log = Some(Log { page, book, began: self.began, now });
+        Ok((LoggedStream { inner, log }, peer))
     }
 
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {
@@ -126,13 +117,6 @@ impl<K: Kernel> Kernel for Logged<K> {
             }
         }
         self.inner.observe(id, || view);
-    }
-}
-
-impl<K: Kernel> Logged<K> {
-    fn log(&self, page: Page) -> Log {
-        let (book, now) = (self.book.clone(), Rc::clone(&self.now));
-        Log { page, book, began: self.began, now }
     }
 }
 
