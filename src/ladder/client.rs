@@ -6,10 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::error::{no_connection, without_number};
-use crate::client::is_exhausted;
-use crate::client::repr;
-use crate::protocol::Outbox;
-use crate::protocol::{CloseReason, ConnId, Protocol};
+use crate::client::{is_exhausted, repr};
+use crate::protocol::{CloseReason, ConnId, Outbox, Protocol};
 
 /// Bytes per send.
 const PIECE: usize = 16 << 10;
