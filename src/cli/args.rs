@@ -284,48 +284,29 @@ pub struct Echo {
 #[command(after_help = CHECK_EXAMPLES)]
 pub enum Check {
     /// An echo server (RFC 862): eight rungs
-    Echo(CheckEcho),
+    #[command(after_help = CHECK_ECHO_RUNGS)]
+    Echo(CheckServer<12345, 8>),
     /// A daytime server (RFC 867): six rungs
-    Daytime(CheckDaytime),
+    #[command(after_help = CHECK_DAYTIME_RUNGS)]
+    Daytime(CheckServer<9999, 6>),
 }
 
-/// Flags of both ladders.
+/// A server at `PORT` unless an address is given, and a ladder with `RUNGS` rungs.
 #[derive(Debug, Args)]
-pub struct CheckFlags {
+pub struct CheckServer<const PORT: u16, const RUNGS: usize> {
+    /// PORT, IP:PORT, [IPV6]:PORT, HOST:PORT or unix:PATH
+    #[arg(value_name = "ADDR", default_value = format!("127.0.0.1:{PORT}"))]
+    #[arg(value_parser = address::server)]
+    pub addr: Place,
+
+    #[arg(long, value_name = "N", value_parser = values::rung::<RUNGS>)]
+    #[arg(help = format!("Climb this rung alone, from 1 to {RUNGS}"))]
+    pub rung: Option<usize>,
+
     /// Write the results to this file, as JUnit XML
     #[arg(long, value_name = "OUT")]
     pub junit: Option<PathBuf>,
 
     #[command(flatten)]
     pub client: Client,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = CHECK_ECHO_RUNGS)]
-pub struct CheckEcho {
-    /// PORT, IP:PORT, [IPV6]:PORT, HOST:PORT or unix:PATH
-    #[arg(value_name = "ADDR", default_value = "127.0.0.1:12345", value_parser = address::server)]
-    pub addr: Place,
-
-    /// Climb this rung alone, from 1 to 8
-    #[arg(long, value_name = "N", value_parser = values::rung::<8>)]
-    pub rung: Option<usize>,
-
-    #[command(flatten)]
-    pub flags: CheckFlags,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = CHECK_DAYTIME_RUNGS)]
-pub struct CheckDaytime {
-    /// PORT, IP:PORT, [IPV6]:PORT, HOST:PORT or unix:PATH
-    #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999", value_parser = address::server)]
-    pub addr: Place,
-
-    /// Climb this rung alone, from 1 to 6
-    #[arg(long, value_name = "N", value_parser = values::rung::<6>)]
-    pub rung: Option<usize>,
-
-    #[command(flatten)]
-    pub flags: CheckFlags,
 }
