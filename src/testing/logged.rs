@@ -136,15 +136,6 @@ struct Log {
 }
 
 impl Log {
-    fn note_write(&self, offered: usize, outcome: &io::Result<usize>) {
-        let mut ledger = lock(&self.page);
-        match outcome {
-            Ok(taken) => ledger.note_write(offered, *taken),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => ledger.blocked_writes += 1,
-            Err(_) => {}
-        }
-    }
-
     fn end(&self, reason: &str, is_peer_reset: bool) {
         let mut ledger = lock(&self.page);
         if ledger.closed.is_none() {
@@ -161,6 +152,20 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         self.end("dropped before it was served", false);
+    }
+}
+
+impl<S> LoggedStream<S> {
+    fn note_write(&self, offered: usize, outcome: io::Result<usize>) -> io::Result<usize> {
+        if let Some(log) = &self.log {
+            let mut ledger = lock(&log.page);
+            match &outcome {
+                Ok(taken) => ledger.note_write(offered, *taken),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => ledger.blocked_writes += 1,
+                Err(_) => {}
+            }
+        }
+        outcome
     }
 }
 
@@ -190,10 +195,7 @@ impl<S: Stream> Write for LoggedStream<S> {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let outcome = self.inner.write(bytes);
-        if let Some(log) = &self.log {
-            log.note_write(bytes.len(), &outcome);
-        }
-        outcome
+        self.note_write(bytes.len(), outcome)
     }
 }
 
@@ -217,10 +219,7 @@ impl<S: Stream> Stream for LoggedStream<S> {
 
     fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let outcome = self.inner.write_last(bytes);
-        if let Some(log) = &self.log {
-            log.note_write(bytes.len(), &outcome);
-        }
-        outcome
+        self.note_write(bytes.len(), outcome)
     }
 
     fn ended(&mut self, reason: &CloseReason) {

@@ -74,15 +74,6 @@ pub(super) struct State {
     around: Circumstances,
 }
 
-/// What to do with a call.
-enum Verdict {
-    /// The stream inside may have so many bytes of it.
-    Pass(usize),
-    Block,
-    Swallow,
-    Discard,
-}
-
 impl State {
     pub(super) fn new(faults: Vec<Fault>, around: Circumstances) -> Option<Box<State>> {
         if faults.is_empty() {
@@ -194,33 +185,6 @@ impl State {
         self.does(&Effect::HoldOpen) || self.does(&Effect::Stall)
     }
 
-    fn judge_write(&mut self, length: usize) -> Verdict {
-        match self.ending {
-            Ending::Reset { .. } => return Verdict::Block,
-            _ if self.is_shut => return Verdict::Swallow,
-            _ => {}
-        }
-        let (now, sent) = (self.progress.now, self.progress.sent);
-        let mut room = length as u64;
-        for act in &mut self.acts {
-            room = room.min(act.room(now, &mut self.random)).min(act.sent_before(sent));
-        }
-        if room == 0 { Verdict::Block } else { Verdict::Pass(room as usize) }
-    }
-
-    fn judge_read(&self, length: usize) -> Verdict {
-        match self.ending {
-            Ending::Reset { .. } => return Verdict::Block,
-            Ending::Close { .. } => return Verdict::Discard,
-            Ending::No if self.does(&Effect::Deaf) => return Verdict::Block,
-            Ending::No => {}
-        }
-        let received = self.progress.received;
-        let rooms = self.acts.iter().map(|act| act.received_before(received));
-        let room = rooms.fold(length as u64, u64::min);
-        Verdict::Pass(room as usize)
-    }
-
     /// The act that flips a bit of what passes now, and which bit.
     fn corrupting(&mut self, incoming: bool) -> Option<(&mut Act, u32)> {
         let act = self.acts.iter_mut().find(|act| act.is_corrupting(incoming))?;
@@ -230,12 +194,22 @@ impl State {
     fn write(&mut self, inner: &mut impl Stream, bytes: &[u8]) -> io::Result<usize> {
         self.begin(inner, true);
         self.end(inner)?;
-        let size = match self.judge_write(bytes.len()) {
-            Verdict::Pass(size) => size,
-            Verdict::Swallow => return Ok(bytes.len()),
-            Verdict::Block | Verdict::Discard => return Err(ErrorKind::WouldBlock.into()),
-        };
-        let offer = &bytes[..size];
+        if matches!(self.ending, Ending::Reset { .. }) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        if self.is_shut {
+            // Our half has ended, so these bytes are lost.
+            return Ok(bytes.len());
+        }
+        let (now, sent) = (self.progress.now, self.progress.sent);
+        let mut room = bytes.len() as u64;
+        for act in &mut self.acts {
+            room = room.min(act.room(now, &mut self.random)).min(act.sent_before(sent));
+        }
+        if room == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let offer = &bytes[..room as usize];
         let taken = match self.corrupting(false) {
             None => inner.write(offer)?,
             Some((act, bit)) => {
@@ -248,7 +222,6 @@ impl State {
         self.progress.sent += taken as u64;
         self.progress.writes += 1;
         self.wrote_in = self.around.turn.number.get();
-        let now = self.progress.now;
         for act in &mut self.acts {
             act.wrote(taken as u64, taken == bytes.len(), now);
         }
@@ -260,12 +233,16 @@ impl State {
     fn read(&mut self, inner: &mut impl Stream, buffer: &mut [u8]) -> io::Result<usize> {
         self.begin(inner, false);
         self.end(inner)?;
-        let size = match self.judge_read(buffer.len()) {
-            Verdict::Pass(size) => size,
-            Verdict::Discard => return self.discard(inner, buffer),
-            Verdict::Block | Verdict::Swallow => return Err(ErrorKind::WouldBlock.into()),
-        };
-        let count = inner.read(&mut buffer[..size])?;
+        match self.ending {
+            Ending::Close { .. } => return self.discard(inner, buffer),
+            Ending::Reset { .. } => return Err(ErrorKind::WouldBlock.into()),
+            Ending::No if self.does(&Effect::Deaf) => return Err(ErrorKind::WouldBlock.into()),
+            Ending::No => {}
+        }
+        let received = self.progress.received;
+        let rooms = self.acts.iter().map(|act| act.received_before(received));
+        let room = rooms.fold(buffer.len() as u64, u64::min);
+        let count = inner.read(&mut buffer[..room as usize])?;
         if count == 0 {
             self.progress.is_eof = true;
             self.begin(inner, false);
