@@ -44,7 +44,11 @@ fn climb<const PORT: u16, const RUNGS: usize>(
         failures.push(Failure::new(FAILED, what, advice));
     }
     failures.extend(match &outcome {
-        Ok(report) => why_not_well(report),
+        // A climb ends at a rung that is not reached, and goes on after one that cannot be tried: the
+        // last failure decides.
+        Ok(report) => {
+            report.rungs.iter().filter_map(|rung| why_not_reached(report, rung)).next_back()
+        }
         Err(error) => {
             let code = if matches!(error, Error::Loop(_)) { NOT_TRIED } else { FAILED };
             Some(Failure::new(code, error.to_string(), error.advice()))
@@ -123,12 +127,6 @@ pub fn word(error: &Error) -> &'static str {
         Error::Absent { .. } => "not-connected",
         _ => "failed",
     }
-}
-
-/// A climb ends at a rung that is not reached, and goes on after one that cannot be tried: the last
-/// failure decides.
-fn why_not_well(report: &Report) -> Option<Failure> {
-    report.rungs.iter().filter_map(|rung| why_not_reached(report, rung)).next_back()
 }
 
 fn why_not_reached(report: &Report, rung: &RungReport) -> Option<Failure> {

@@ -234,17 +234,24 @@ impl TestSetup {
 
     /// Waits until the server has returned everything that this client sent.
     pub(super) fn expect_echo(&mut self, client: &TestClient) -> Result<(), RungError> {
-        self.wait_until(&[client], self.timeout, || {
-            let state = client.state();
-            state.is_echoed() || state.is_over()
-        })?;
-        if client.state().is_echoed() { Ok(()) } else { Err(self.error_of(client)) }
+        self.expect(client, Conversation::is_echoed)
     }
 
     /// Waits for the server's EOF, before which nothing may be missing and nothing left over.
     pub(super) fn expect_eof(&mut self, client: &TestClient) -> Result<(), RungError> {
-        self.wait_until(&[client], self.timeout, || client.state().is_over())?;
-        if client.state().has_ended_well() { Ok(()) } else { Err(self.error_of(client)) }
+        self.expect(client, Conversation::has_ended_well)
+    }
+
+    /// Waits until `is_so`, or until the conversation is over without it.
+    pub(super) fn expect(
+        &mut self,
+        client: &TestClient,
+        is_so: impl Fn(&Conversation) -> bool,
+    ) -> Result<(), RungError> {
+        self.wait_until(&[client], self.timeout, || {
+            is_so(&client.state()) || client.state().is_over()
+        })?;
+        if is_so(&client.state()) { Ok(()) } else { Err(self.error_of(client)) }
     }
 
     /// Sends without reading, until everything is sent or the server takes no more.

@@ -186,9 +186,9 @@ impl State {
     }
 
     /// The act that flips a bit of what passes now, and which bit.
-    fn corrupting(&mut self, incoming: bool) -> Option<(&mut Act, u32)> {
+    fn corrupting(&mut self, incoming: bool) -> Option<(&mut Act, u8)> {
         let act = self.acts.iter_mut().find(|act| act.is_corrupting(incoming))?;
-        Some((act, (self.around.seed % 8) as u32))
+        Some((act, 1 << (self.around.seed % 8)))
     }
 
     fn write(&mut self, inner: &mut impl Stream, bytes: &[u8]) -> io::Result<usize> {
@@ -213,10 +213,10 @@ impl State {
         let taken = match self.corrupting(false) {
             None => inner.write(offer)?,
             Some((act, bit)) => {
-                let mut wrong = [offer[0]];
-                act.corrupt(&mut wrong, bit);
-                // Refused, it is to be wrong again the next time.
-                inner.write(&wrong).inspect_err(|_| act.undo())?
+                // If this is refused, the byte is wrong the next time.
+                let taken = inner.write(&[offer[0] ^ bit])?;
+                act.is_done = true;
+                taken
             }
         };
         self.progress.sent += taken as u64;
@@ -255,7 +255,8 @@ impl State {
             };
         }
         if let Some((act, bit)) = self.corrupting(true) {
-            act.corrupt(&mut buffer[..count], bit);
+            buffer[0] ^= bit;
+            act.is_done = true;
         }
         self.progress.received += count as u64;
         self.begin(inner, false);
