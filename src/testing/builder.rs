@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use super::fault::Fault;
 use super::faulty::Faulty;
@@ -168,7 +169,11 @@ impl Builder {
             listens.into_iter().map(bind).collect::<io::Result<Vec<_>>>()
         });
         match started {
-            Ok((background, places)) => TestServer::new(background, plan, book, hand, places),
+            Ok((background, places)) => {
+                let (handle, expected) = (background.handle().clone(), Mutex::default());
+                let background = Some(background);
+                TestServer { background, handle, plan, book, hand, places, expected }
+            }
             Err(error) => {
                 panic!("cannot start the test server: {error}; see ulimit -n and ulimit -u")
             }

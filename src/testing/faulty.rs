@@ -34,7 +34,7 @@ pub(super) struct Turn {
     number: Cell<u64>,
     /// Connections that wait for acknowledgements, by slab key: they are run every turn.
     waiting: RefCell<BTreeSet<usize>>,
-    unacked: Unacked,
+    unacked: RefCell<Unacked>,
 }
 
 /// A kernel that does what the one inside does, except where its [`Plan`] says otherwise.
@@ -80,7 +80,8 @@ impl<K: Kernel> Faulty<K> {
         plan.attach(inner.waker());
         let now = Cell::new(inner.now());
         let number = Cell::new(1);
-        let turn = Turn { now, number, waiting: RefCell::default(), unacked: Unacked::default() };
+        let (waiting, unacked) = (RefCell::default(), RefCell::default());
+        let turn = Turn { now, number, waiting, unacked };
         Faulty {
             inner,
             plan: plan.clone(),
@@ -242,7 +243,10 @@ impl<K: Kernel> Kernel for Faulty<K> {
     }
 
     fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()> {
-        stream.registered(key);
+        if let Some(state) = &mut stream.state {
+            state.key = Some(key);
+            state.wait_for_acks();
+        }
         self.inner.register(&mut stream.inner, key, writes)
     }
 

@@ -58,17 +58,17 @@ pub type TestKernel = Faulty<Logged<Timed<Mio>>>;
 #[doc(alias("MockWebServer", "WireMockServer", "MockServer", "toxiproxy", "Proxy"))]
 pub struct TestServer {
     /// `None` only while it is dropped.
-    background: Option<Background>,
-    handle: Handle,
-    plan: Plan,
-    book: Book,
-    hand: Option<Hand>,
-    places: Vec<(String, Address)>,
-    expected: Mutex<Vec<Expectation>>,
+    pub(super) background: Option<Background>,
+    pub(super) handle: Handle,
+    pub(super) plan: Plan,
+    pub(super) book: Book,
+    pub(super) hand: Option<Hand>,
+    pub(super) places: Vec<(String, Address)>,
+    pub(super) expected: Mutex<Vec<Expectation>>,
 }
 
 #[derive(Debug)]
-struct Expectation {
+pub(super) struct Expectation {
     service: String,
     least: u64,
     most: u64,
@@ -87,17 +87,6 @@ impl TestServer {
     /// A server with another clock, seed, limits, faults or services.
     pub fn builder() -> Builder {
         Builder::new()
-    }
-
-    pub(super) fn new(
-        background: Background,
-        plan: Plan,
-        book: Book,
-        hand: Option<Hand>,
-        places: Vec<(String, Address)>,
-    ) -> TestServer {
-        let (handle, expected) = (background.handle().clone(), Mutex::default());
-        TestServer { background: Some(background), handle, plan, book, hand, places, expected }
     }
 
     /// The echo service.

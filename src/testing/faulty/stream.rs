@@ -68,7 +68,7 @@ pub(super) struct State {
     /// Our half has ended: what is written is swallowed.
     is_shut: bool,
     discarded: usize,
-    key: Option<usize>,
+    pub(super) key: Option<usize>,
     /// The turn of the last write.
     wrote_in: u64,
     around: Circumstances,
@@ -163,14 +163,15 @@ impl State {
         match ends {
             Some((local, peer)) if self.progress.sent > 0 => {
                 let turns = Turns { now: turn.number.get(), wrote: self.wrote_in };
-                begun.elapsed() >= GRACE && turn.unacked.of(local, peer, turns) == Some(0)
+                begun.elapsed() >= GRACE
+                    && turn.unacked.borrow_mut().of(local, peer, turns) == Some(0)
             }
             _ => true,
         }
     }
 
     /// Has the connection run every turn: no event tells of an acknowledgement.
-    fn wait_for_acks(&self) {
+    pub(super) fn wait_for_acks(&self) {
         if let (Some(key), Ending::Reset { .. }) = (self.key, &self.ending) {
             self.around.turn.waiting.borrow_mut().insert(key);
         }
@@ -305,15 +306,6 @@ fn not_reset(fault: &Fault) -> io::Error {
     let text =
         format!("closed by fault: {fault} (a Unix socket has no reset: the client reads EOF)");
     io::Error::new(ErrorKind::ConnectionAborted, text)
-}
-
-impl<S: Stream> FaultyStream<S> {
-    pub(super) fn registered(&mut self, key: usize) {
-        if let Some(state) = &mut self.state {
-            state.key = Some(key);
-            state.wait_for_acks();
-        }
-    }
 }
 
 impl<S: Stream> Read for FaultyStream<S> {
