@@ -241,7 +241,7 @@ def check_budgets():
         if path.relative_to(ROOT / "tests").parts[0] not in ("bench", "fuzz", "tools")
     ]
     for folder, paths, most in [
-        ("src", (ROOT / "src").rglob("*.rs"), 10_000), ("tests", tests, 15_000),
+        ("src", (ROOT / "src").rglob("*.rs"), 10_700), ("tests", tests, 17_000),
     ]:
         count = sum(
             count_code(Source(path).text if folder == "src" else path.read_text()) for path in paths

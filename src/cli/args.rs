@@ -13,99 +13,9 @@ use super::address::{self, Place};
 use super::lab;
 use super::values::{self, FrozenTime, OrOff, ZoneChoice};
 
-const EXAMPLES: &str = "\
-Examples:
-  campanile serve                          both services on loopback
-  campanile echo -m 'Hello, world'         send it, compare what comes back
-  campanile help serve                     every flag of a command";
-
-const SERVE_EXAMPLES: &str = "\
-Examples:
-  campanile serve                                   loopback, 9999 and 12345
-  campanile serve -d 0.0.0.0:13 -e off              daytime, on all of IPv4
-  campanile serve -d 0 -e 0 --ready-file ready.txt  free ports, named in a file
-  campanile serve -d off -e unix:/run/echo.sock     a Unix socket
-  campanile serve --clock 2014-01-29T19:14:15Z --zone utc
-  campanile serve --fault 'echo 10%: reset after 5 bytes' --seed 7
-
-ADDR is PORT (on loopback), IP:PORT, [IPV6]:PORT, [IPV6%INTERFACE]:PORT,
-HOST:PORT (every address of the name), unix:PATH or off. Port 0 takes any free
-port. A Unix socket without a server is taken over, and PATH is removed at the
-end. The umask sets its mode: clients need write permission. --max-per-peer does
-not apply to its clients, and a reset reaches them as EOF.
-T is a duration such as 500ms, 2s or 5m. --idle and --lifetime also take off.
-SPEC is SERVICE [every|once|#N|#N..M|P%]: EFFECT [WHEN]. A ; separates several.
-WHEN is after N [in], after T, at eof or at write N. Default: at once.
-
-Effects:
-  delay T[+-T]  hold each answer back         stall      stop writing
-  slice N[/T]   write N bytes, then wait T    deaf       stop reading
-  rate N/s      write no faster than that     hold-open  ignore the client's FIN
-  short N       write at most N at a time     shut       end our half early
-  corrupt       flip one bit                  close      close early, with FIN
-  refuse        close the listener            reset      close early, with RST
-  never-accept  leave clients in the backlog
-
---json prints these events: listening, accepted, closed (with all that happened
-on the connection), accept_error, fault, wrong_fault, lost (events that stdout
-had no room for) and stopped. The sources describe their fields in
-tests/schema/events.json.
-
-Every flag can be set in the environment: --ready-file by CAMPANILE_READY_FILE.
-An empty value counts as unset. Without -v and -q, RUST_LOG sets the log level.";
-
-const DAYTIME_EXAMPLES: &str = "\
-Examples:
-  campanile daytime
-  campanile daytime time.example.org:13 --timeout 3s
-  campanile daytime unix:/run/daytime.sock";
-
-const ECHO_EXAMPLES: &str = "\
-Examples:
-  campanile echo localhost:12345 -m 'Hello, world'
-  head -c 8M /dev/urandom | campanile echo -m - | wc -c";
-
-const CHECK_EXAMPLES: &str = "\
-Examples:
-  campanile check echo localhost:7777   any server, or a proxy in front of one
-  campanile check daytime 13
-  campanile check echo --rung 1 7777    rung 1 alone, as the first exercise
-  campanile check echo --junit echo.xml 7777
-
-A rung is a small conversation that checks one rule. The rungs are run in order,
-up to the first that the server does not reach. Each prints a line when it is
-done. The line of a rung that is not reached shows what the client sent, what it
-received, which rule the server broke, why that rule matters and its source.
-
---json prints these events: rung (one each), then checked or check_failed. The
-sources describe their fields in tests/schema/events.json.
-
-Exit codes:
-  0    every rung reached; with --rung, that rung
-  1    cannot connect, or cannot write the results
-  3    a rung not reached
-  4    a rung not tried: this machine has too few local ports or descriptors
-  124  a rung took ten times --timeout, or the whole check took --deadline";
-
-const CHECK_ECHO_RUNGS: &str = "\
-Rungs:
-  1 one client        4 1 MiB            7 a client that never reads
-  2 the next client   5 a slow reader    8 resets, urgent data, 1,000 idle
-  3 two at once       6 half-close
-
-'campanile check --help' lists the exit codes.";
-
-const CHECK_DAYTIME_RUNGS: &str = "\
-Rungs:
-  1 a client that sends nothing    4 100 clients at once
-  2 one line, then EOF             5 resets
-  3 a client that sends first      6 a client that never closes
-
-'campanile check --help' lists the exit codes.";
-
 /// Tells the time (RFC 867) and gives back the echo (RFC 862)
 #[derive(Debug, Parser)]
-#[command(name = "campanile", version, after_help = EXAMPLES)]
+#[command(name = "campanile", version, after_help = include_str!("help/campanile.txt"))]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
@@ -147,7 +57,7 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = SERVE_EXAMPLES)]
+#[command(after_help = include_str!("help/serve.txt"))]
 pub struct Serve {
     /// Serve daytime at these addresses
     #[arg(short, long, value_name = "ADDR", num_args = 1.., value_delimiter = ',')]
@@ -254,7 +164,7 @@ pub struct Client {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = DAYTIME_EXAMPLES)]
+#[command(after_help = include_str!("help/daytime.txt"))]
 pub struct Daytime {
     /// PORT, IP:PORT, [IPV6]:PORT, HOST:PORT or unix:PATH
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999", value_parser = address::server)]
@@ -265,7 +175,7 @@ pub struct Daytime {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = ECHO_EXAMPLES)]
+#[command(after_help = include_str!("help/echo.txt"))]
 pub struct Echo {
     /// PORT, IP:PORT, [IPV6]:PORT, HOST:PORT or unix:PATH
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:12345", value_parser = address::server)]
@@ -281,51 +191,32 @@ pub struct Echo {
 }
 
 #[derive(Debug, Subcommand)]
-#[command(after_help = CHECK_EXAMPLES)]
+#[command(after_help = include_str!("help/check.txt"))]
 pub enum Check {
     /// An echo server (RFC 862): eight rungs
-    Echo(CheckEcho),
+    #[command(after_help = include_str!("help/check_echo.txt"))]
+    Echo(CheckServer<12345, 8>),
     /// A daytime server (RFC 867): six rungs
-    Daytime(CheckDaytime),
+    #[command(after_help = include_str!("help/check_daytime.txt"))]
+    Daytime(CheckServer<9999, 6>),
 }
 
-/// Flags of both ladders.
+/// A server at `PORT` unless an address is given, and a ladder with `RUNGS` rungs.
 #[derive(Debug, Args)]
-pub struct CheckFlags {
+pub struct CheckServer<const PORT: u16, const RUNGS: usize> {
+    /// PORT, IP:PORT, [IPV6]:PORT, HOST:PORT or unix:PATH
+    #[arg(value_name = "ADDR", default_value = format!("127.0.0.1:{PORT}"))]
+    #[arg(value_parser = address::server)]
+    pub addr: Place,
+
+    #[arg(long, value_name = "N", value_parser = values::rung::<RUNGS>)]
+    #[arg(help = format!("Climb this rung alone, from 1 to {RUNGS}"))]
+    pub rung: Option<usize>,
+
     /// Write the results to this file, as JUnit XML
     #[arg(long, value_name = "OUT")]
     pub junit: Option<PathBuf>,
 
     #[command(flatten)]
     pub client: Client,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = CHECK_ECHO_RUNGS)]
-pub struct CheckEcho {
-    /// PORT, IP:PORT, [IPV6]:PORT, HOST:PORT or unix:PATH
-    #[arg(value_name = "ADDR", default_value = "127.0.0.1:12345", value_parser = address::server)]
-    pub addr: Place,
-
-    /// Climb this rung alone, from 1 to 8
-    #[arg(long, value_name = "N", value_parser = values::rung::<8>)]
-    pub rung: Option<usize>,
-
-    #[command(flatten)]
-    pub flags: CheckFlags,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = CHECK_DAYTIME_RUNGS)]
-pub struct CheckDaytime {
-    /// PORT, IP:PORT, [IPV6]:PORT, HOST:PORT or unix:PATH
-    #[arg(value_name = "ADDR", default_value = "127.0.0.1:9999", value_parser = address::server)]
-    pub addr: Place,
-
-    /// Climb this rung alone, from 1 to 6
-    #[arg(long, value_name = "N", value_parser = values::rung::<6>)]
-    pub rung: Option<usize>,
-
-    #[command(flatten)]
-    pub flags: CheckFlags,
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use campanile::ladder::{Bound, Error, Ladder, Outcome, Report, RungReport};
 
 use super::address::Place;
-use super::args::{Check, CheckDaytime, CheckEcho, CheckFlags};
+use super::args::{Check, CheckServer};
 use super::failure::{DIFFERS, FAILED, Failure, NOT_TRIED, TIMED_OUT, longer};
 use super::json::Object;
 use super::stdio::{print, print_error};
@@ -16,28 +16,22 @@ use super::{files, junit};
 
 pub fn check(args: &Check) -> ExitCode {
     match args {
-        Check::Echo(CheckEcho { addr, rung, flags }) => {
-            climb("echo", addr, Ladder::echo(addr), *rung, flags)
-        }
-        Check::Daytime(CheckDaytime { addr, rung, flags }) => {
-            climb("daytime", addr, Ladder::daytime(addr), *rung, flags)
-        }
+        Check::Echo(args) => climb("echo", Ladder::echo(&args.addr), args),
+        Check::Daytime(args) => climb("daytime", Ladder::daytime(&args.addr), args),
     }
 }
 
-fn climb(
+fn climb<const PORT: u16, const RUNGS: usize>(
     service: &str,
-    addr: &Place,
     mut ladder: Ladder,
-    rung: Option<usize>,
-    CheckFlags { junit, client }: &CheckFlags,
+    CheckServer { addr, rung, junit, client }: &CheckServer<PORT, RUNGS>,
 ) -> ExitCode {
     // The last rung uses a thousand descriptors.
     let _ = files::raise_limit();
     let OrOff(deadline) = client.deadline.unwrap_or(OrOff(None));
     ladder = ladder.timeout(client.timeout).deadline(deadline);
     if let Some(rung) = rung {
-        ladder = ladder.only(rung);
+        ladder = ladder.only(*rung);
     }
     let (is_terminal, is_json) = (io::stderr().is_terminal(), client.json);
     let mut output = Output { service, addr, is_terminal, is_json, result: Ok(()) };
@@ -50,7 +44,11 @@ fn climb(
         failures.push(Failure::new(FAILED, what, advice));
     }
     failures.extend(match &outcome {
-        Ok(report) => why_not_well(report),
+        // A climb ends at a rung that is not reached, and goes on after one that cannot be tried: the
+        // last failure decides.
+        Ok(report) => {
+            report.rungs.iter().filter_map(|rung| why_not_reached(report, rung)).next_back()
+        }
         Err(error) => {
             let code = if matches!(error, Error::Loop(_)) { NOT_TRIED } else { FAILED };
             Some(Failure::new(code, error.to_string(), error.advice()))
@@ -129,12 +127,6 @@ pub fn word(error: &Error) -> &'static str {
         Error::Absent { .. } => "not-connected",
         _ => "failed",
     }
-}
-
-/// A climb ends at a rung that is not reached, and goes on after one that cannot be tried: the last
-/// failure decides.
-fn why_not_well(report: &Report) -> Option<Failure> {
-    report.rungs.iter().filter_map(|rung| why_not_reached(report, rung)).next_back()
 }
 
 fn why_not_reached(report: &Report, rung: &RungReport) -> Option<Failure> {

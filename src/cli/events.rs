@@ -1,7 +1,5 @@
 //! The events of `serve --json`: one JSON object a line. Keys are only ever added.
 
-use std::time::Duration;
-
 use campanile::testing::{Entry, Ledger, Side};
 
 use super::json::{Object, list, string};
@@ -69,9 +67,9 @@ fn closed(ledger: &Ledger) -> String {
         .raw("bytes_in", ledger.bytes_in)
         .raw("bytes_out", ledger.bytes_out)
         .text("reason", &ledger.reason)
-        .raw("opened_us", micros(ledger.opened))
-        .raw("closed_us", micros(ledger.closed.unwrap_or(ledger.opened)))
-        .raw("unread_us", micros(ledger.unread))
+        .raw("opened_us", ledger.opened.as_micros())
+        .raw("closed_us", ledger.closed.unwrap_or(ledger.opened).as_micros())
+        .raw("unread_us", ledger.unread.as_micros())
         .raw("writes", ledger.writes)
         .raw("write_sizes", list(&sizes))
         .raw("short_writes", ledger.short_writes)
@@ -89,11 +87,6 @@ fn side(side: Option<Side>) -> &'static str {
         Some(Side::We) => "\"we\"",
         Some(Side::Peer) => "\"peer\"",
     }
-}
-
-/// Microseconds since the loop began.
-fn micros(time: Duration) -> u128 {
-    time.as_micros()
 }
 
 #[cfg(test)]

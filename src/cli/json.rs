@@ -26,14 +26,9 @@ impl Object {
         self.raw(key, string(value.as_bytes()))
     }
 
-    pub fn end(mut self) -> String {
-        self.0.push('}');
-        self.0
-    }
-
     /// Ends the object, as a line of its own.
     pub fn line(self) -> String {
-        self.end() + "\n"
+        self.0 + "}\n"
     }
 }
 

@@ -109,11 +109,9 @@ impl Lab {
 
     /// Obeys a line; the event that answers it.
     fn answer(&self, line: Result<String, WrongLine>) -> String {
-        match line {
-            Ok(line) => match self.obey(&line) {
-                Ok(fault) => events::fault(&fault.to_string()),
-                Err(error) => events::wrong_fault(&line, &error),
-            },
+        let obey = |text: String| self.obey(&text).map_err(|error| WrongLine { text, error });
+        match line.and_then(obey) {
+            Ok(fault) => events::fault(&fault.to_string()),
             Err(WrongLine { text, error }) => events::wrong_fault(&text, &error),
         }
     }

@@ -2,9 +2,9 @@
 //! them is full, closed or not read, neither the loop nor the other one waits. A thread starts with
 //! the first line for its stream, so the quiet program has none.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -70,10 +70,7 @@ const PIPE_BUF: usize = 512;
 
 /// The way to stdout and stderr. Never blocks, never fails.
 #[derive(Debug, Clone)]
-pub struct Output {
-    stdout: Arc<Channel>,
-    stderr: Arc<Channel>,
-}
+pub struct Output([Arc<Channel>; 2]);
 
 impl Output {
     /// With `is_json`, every line of stdout is an event, and lost events are reported as one.
@@ -85,20 +82,18 @@ impl Output {
                 "warning: {count} lines are missing here: stderr was full or not read in time\n"
             ),
         };
-        Output {
-            stdout: Channel::new(Sink::Stdout, if is_json { events::lost } else { no_note }),
-            stderr: Channel::new(Sink::Stderr, log_line),
-        }
+        let stdout = Channel::new(Sink::Stdout, if is_json { events::lost } else { no_note });
+        Output([stdout, Channel::new(Sink::Stderr, log_line)])
     }
 
     /// Queues whole lines. If the queue is full, they are dropped and counted.
     pub fn say(&self, sink: Sink, lines: String) {
-        self.channel(sink).say(lines);
+        self.0[sink as usize].say(lines);
     }
 
     /// The same, but starts no thread if the lines can be written without a wait.
     pub fn say_first(&self, sink: Sink, lines: String) {
-        let channel = self.channel(sink);
+        let channel = &self.0[sink as usize];
         if !channel.write_at_once(&mut channel.lock(), &lines) {
             channel.say(lines);
         }
@@ -108,20 +103,10 @@ impl Output {
     /// must not hold up the end.
     pub fn finish(&self, patience: Duration) {
         let began = Instant::now();
-        for channel in [&self.stdout, &self.stderr] {
-            // The writer reports what is lost with the next entry, so here is a last one.
-            channel.lock().push(Entry::default());
-            channel.changed.notify_all();
-        }
-        for channel in [&self.stdout, &self.stderr] {
-            channel.wait(patience.saturating_sub(began.elapsed()));
-        }
-    }
-
-    fn channel(&self, sink: Sink) -> &Arc<Channel> {
-        match sink {
-            Sink::Stdout => &self.stdout,
-            Sink::Stderr => &self.stderr,
+        let end = |channel: &Arc<Channel>| Some(channel.lock().writer.take()?.done);
+        for done in self.0.each_ref().map(end).into_iter().flatten() {
+            // Whether that was in time makes no difference: the program ends now.
+            let _ = done.recv_timeout(patience.saturating_sub(began.elapsed()));
         }
     }
 }
@@ -133,22 +118,27 @@ struct Channel {
     /// The line that reports how many lines are missing where it stands.
     note: fn(u64) -> String,
     state: Mutex<State>,
-    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    has_writer: bool,
-    is_writing: bool,
-    queue: VecDeque<Entry>,
+    writer: Option<Writer>,
     /// Lines that were dropped since the last entry was queued.
     dropped: u64,
     /// Moves to the writer when that starts.
     tail: Tail,
 }
 
+/// A thread that writes what is queued. It ends when `entries` is dropped and all are written.
+#[derive(Debug)]
+struct Writer {
+    entries: SyncSender<Entry>,
+    /// Disconnected when the thread ends.
+    done: Receiver<()>,
+}
+
 /// Whole lines, and how many were dropped before them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Entry {
     dropped: u64,
     lines: String,
@@ -165,20 +155,23 @@ struct Tail {
 
 impl Channel {
     fn new(sink: Sink, note: fn(u64) -> String) -> Arc<Channel> {
-        Arc::new(Channel { sink, note, state: Mutex::default(), changed: Condvar::new() })
+        Arc::new(Channel { sink, note, state: Mutex::default() })
     }
 
     fn say(self: &Arc<Self>, lines: String) {
-        let mut state = self.lock();
-        if !state.has_writer {
+        let state = &mut *self.lock();
+        if state.writer.is_none() {
             // The writer waits for the lock before it does anything.
-            state.has_writer = self.start_writer().is_ok();
+            state.writer = self.start_writer().ok();
         }
-        if state.has_writer {
-            state.push(Entry { dropped: 0, lines });
-            drop(state);
-            self.changed.notify_all();
-        } else if !self.write_at_once(&mut state, &lines) {
+        if let Some(writer) = &state.writer {
+            let entry = Entry { dropped: std::mem::take(&mut state.dropped), lines };
+            if let Err(TrySendError::Full(entry) | TrySendError::Disconnected(entry)) =
+                writer.entries.try_send(entry)
+            {
+                state.dropped = entry.dropped + count(entry.lines.as_bytes());
+            }
+        } else if !self.write_at_once(state, &lines) {
             // Without a thread the lines are lost: the loop must not wait.
             state.tail.lost += count(lines.as_bytes());
         }
@@ -187,70 +180,44 @@ impl Channel {
     /// Writes the lines if no writer is there and the write takes no wait; false if not.
     fn write_at_once(&self, state: &mut State, lines: &str) -> bool {
         let length = state.tail.head(self.note).len() + lines.len();
-        let writes = !state.has_writer && self.sink.takes(length);
+        let writes = state.writer.is_none() && self.sink.takes(length);
         if writes {
             state.tail.write(lines, self.note, self.sink);
         }
         writes
     }
 
-    fn start_writer(self: &Arc<Self>) -> io::Result<()> {
+    fn start_writer(self: &Arc<Self>) -> io::Result<Writer> {
+        let (entries, queue) = mpsc::sync_channel(CAPACITY);
+        let (alive, done) = mpsc::sync_channel(0);
         let channel = Arc::clone(self);
-        let write_for_ever = move || {
+        let write = move || {
             let mut tail = std::mem::take(&mut channel.lock().tail);
-            loop {
-                let Entry { dropped, lines } = channel.next();
+            while let Some(Entry { dropped, lines }) = channel.next(&queue) {
                 tail.lost += dropped;
                 tail.write(&lines, channel.note, channel.sink);
             }
+            // What is lost is reported with the next lines; here are none any more.
+            tail.write("", channel.note, channel.sink);
+            drop(alive);
         };
-        thread::Builder::new().name(self.sink.name().into()).spawn(write_for_ever).map(drop)
+        thread::Builder::new().name(self.sink.name().into()).spawn(write)?;
+        Ok(Writer { entries, done })
     }
 
     /// Waits for the next entry. If none follows lines that were dropped, an empty one does.
-    fn next(&self) -> Entry {
+    fn next(&self, queue: &Receiver<Entry>) -> Option<Entry> {
         let mut state = self.lock();
-        state.is_writing = false;
-        self.changed.notify_all();
-        loop {
-            if let Some(entry) = state.pop() {
-                state.is_writing = true;
-                return entry;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        if let Ok(entry) = queue.try_recv() {
+            return Some(entry);
         }
-    }
-
-    /// Waits until everything is written, but no longer than `patience`.
-    fn wait(&self, patience: Duration) {
-        let is_busy = |state: &mut State| state.has_writer && !state.is_idle();
-        // Whether that was in time makes no difference: the program ends now.
-        let _ = self.changed.wait_timeout_while(self.lock(), patience, is_busy);
+        let dropped = std::mem::take(&mut state.dropped);
+        drop(state);
+        if dropped > 0 { Some(Entry { dropped, lines: String::new() }) } else { queue.recv().ok() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn push(&mut self, mut entry: Entry) {
-        if self.queue.len() >= CAPACITY {
-            self.dropped += entry.dropped + count(entry.lines.as_bytes());
-        } else {
-            entry.dropped += std::mem::take(&mut self.dropped);
-            self.queue.push_back(entry);
-        }
-    }
-
-    fn pop(&mut self) -> Option<Entry> {
-        let dropped = if self.queue.is_empty() { std::mem::take(&mut self.dropped) } else { 0 };
-        let note = (dropped > 0).then(|| Entry { dropped, lines: String::new() });
-        self.queue.pop_front().or(note)
-    }
-
-    fn is_idle(&self) -> bool {
-        !self.is_writing && self.queue.is_empty() && self.dropped == 0
     }
 }
 
@@ -303,18 +270,21 @@ mod tests {
 
     #[test]
     fn lines_that_a_full_queue_drops_are_counted_where_they_are_missing() {
-        let channel = Channel::new(Sink::Stderr, note);
+        let output = Output([Sink::Stdout, Sink::Stderr].map(|sink| Channel::new(sink, note)));
+        let channel = &output.0[1];
         // The writer that the queue believes in never takes anything out of it.
-        channel.lock().has_writer = true;
+        let ((entries, queue), (_alive, done)) =
+            (mpsc::sync_channel(CAPACITY), mpsc::sync_channel(0));
+        channel.lock().writer = Some(Writer { entries, done });
         for number in 0..CAPACITY + 3 {
             channel.say(format!("{number}\n"));
         }
-        assert_eq!(channel.next().lines, "0\n");
+        assert_eq!(channel.next(&queue).unwrap().lines, "0\n");
         channel.say("after\nthat\n".into());
         channel.say("too much\nat once\n".into());
         let (mut tail, mut text) = (Tail::default(), Vec::new());
         for _ in 0..CAPACITY + 1 {
-            let entry = channel.next();
+            let entry = channel.next(&queue).unwrap();
             tail.lost += entry.dropped;
             tail.write(&entry.lines, note, &mut text);
         }
@@ -322,7 +292,7 @@ mod tests {
         expected.push_str("<lost 3>\nafter\nthat\n<lost 2>\n");
         assert_eq!(String::from_utf8(text).unwrap(), expected);
         // The last entry is still being written: this returns all the same.
-        channel.wait(Duration::from_millis(1));
+        output.finish(Duration::from_millis(1));
     }
 
     /// A disk with room for so many more bytes.

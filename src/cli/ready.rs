@@ -28,7 +28,12 @@ impl ReadyFile {
             _ => replace(path, &lines)
                 .map(|written| Some(ReadyFile { path: path.to_owned(), lines, written })),
         };
-        written.map_err(|error| failure(path, &error))
+        written.map_err(|error| {
+            let what = format!("cannot write the ready file {}: {error}", path.display());
+            let advice =
+                "name a file in a folder that exists and that you can write to: --ready-file ./ready.txt";
+            Failure::new(FAILED, what, advice)
+        })
     }
 
     fn is_ours(&self) -> io::Result<bool> {
@@ -99,12 +104,4 @@ fn is_fifo(found: FileType) -> bool {
 #[cfg(not(unix))]
 fn is_fifo(_: FileType) -> bool {
     false
-}
-
-fn failure(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(
-        FAILED,
-        format!("cannot write the ready file {}: {error}", path.display()),
-        "name a file in a folder that exists and that you can write to: --ready-file ./ready.txt",
-    )
 }

@@ -6,10 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::error::{no_connection, without_number};
-use crate::client::is_exhausted;
-use crate::client::repr;
-use crate::protocol::Outbox;
-use crate::protocol::{CloseReason, ConnId, Protocol};
+use crate::client::{is_exhausted, repr};
+use crate::protocol::{CloseReason, ConnId, Outbox, Protocol};
 
 /// Bytes per send.
 const PIECE: usize = 16 << 10;
@@ -203,11 +201,14 @@ impl Conversation {
         if self.wrong.is_some() {
             return;
         }
-        let right = if self.compares { self.count_matching(data) } else { data.len() };
+        let is_same = |(found, expected): &(&u8, u8)| *found == expected;
+        let right = match self.compares {
+            true => data.iter().zip(self.expected()).take_while(is_same).count(),
+            false => data.len(),
+        };
         if right < data.len() {
             let found = &data[right..(right + SHOWN).min(data.len())];
-            let positions = right..right + found.len();
-            let expected: Vec<u8> = positions.map_while(|ahead| self.expected(ahead)).collect();
+            let expected: Vec<u8> = self.expected().skip(right).take(found.len()).collect();
             self.wrong = Some(if expected.is_empty() {
                 format!("{}, which was never sent", repr(found))
             } else {
@@ -222,33 +223,14 @@ impl Conversation {
         }
     }
 
-    /// Counts the bytes of the reply up to the first that is not the expected one.
-    fn count_matching(&self, data: &[u8]) -> usize {
-        let mut right = 0;
-        while right < data.len() {
-            let position = self.received + right as u64;
-            let at = (position % self.text.len().max(1) as u64) as usize;
-            let left = usize::try_from(self.queued - position).unwrap_or(usize::MAX);
-            let expected = &self.text[at..][..(self.text.len() - at).min(left)];
-            let found = &data[right..][..expected.len().min(data.len() - right)];
-            if found.is_empty() || found != &expected[..found.len()] {
-                return right + found.iter().zip(expected).take_while(|(a, b)| a == b).count();
-            }
-            right += found.len();
-        }
-        right
-    }
-
-    /// The byte expected after `ahead` more, if there is one.
-    fn expected(&self, ahead: usize) -> Option<u8> {
-        let at = self.received + ahead as u64;
-        (at < self.queued).then(|| self.text[(at % self.text.len() as u64) as usize])
+    /// The bytes that were sent and have not come back.
+    fn expected(&self) -> impl Iterator<Item = u8> {
+        let at = (self.received % self.text.len().max(1) as u64) as usize;
+        let left = usize::try_from(self.queued - self.received).unwrap_or(usize::MAX);
+        self.text[at..].iter().chain(self.text.iter().cycle()).take(left).copied()
     }
 
     fn act(&mut self, out: &mut Outbox) {
-        if self.end == End::Reset && self.queued == self.total {
-            return out.abort();
-        }
         if self.is_paused {
             out.pause();
         } else {

@@ -110,10 +110,7 @@ impl Ladder {
     pub fn climb(mut self, mut watch: impl FnMut(&RungReport)) -> Result<Report, Error> {
         let addr = self.addr.clone();
         let found = std::mem::replace(&mut self.found, Ok(Vec::new()));
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => return Err(Error::NotFound { addr, error }),
-        };
+        let found = found.map_err(|error| Error::NotFound { addr: addr.clone(), error })?;
         let bound = self.deadline;
         let deadline = bound.and_then(|bound| Some((Instant::now().checked_add(bound)?, bound)));
         let mut absence = "the name has no address".to_owned();

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
+use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
 use super::client::{Closed, Conversation, End, TestClient};
@@ -87,7 +88,7 @@ impl TestSetup {
     /// Connects a client.
     pub(super) fn connect(&mut self, state: Conversation) -> Result<TestClient, RungError> {
         let client = self.start_client(state).map_err(|error| RungError::exhausted(&error))?;
-        self.wait_until(&[&client], self.timeout, || {
+        self.wait_until(from_ref(&client), self.timeout, || {
             let state = client.state();
             state.is_open || state.closed.is_some()
         })?;
@@ -153,9 +154,8 @@ impl TestSetup {
     /// the first that is not.
     fn expect_answers(&mut self, batch: &[TestClient]) -> Result<(), (usize, RungError)> {
         let is_well = |client: &TestClient| client.state().is_open && client.state().is_echoed();
-        let all: Vec<_> = batch.iter().collect();
-        self.wait_until(&all, self.timeout, || {
-            all.iter().all(|client| is_well(client) || client.state().is_over())
+        self.wait_until(batch, self.timeout, || {
+            batch.iter().all(|client| is_well(client) || client.state().is_over())
         })
         .map_err(|error| (0, error))?;
         match batch.iter().position(|client| !is_well(client)) {
@@ -177,9 +177,8 @@ impl TestSetup {
 
     /// Waits until the connections of these clients are closed.
     pub(super) fn wait_until_closed(&mut self, clients: &[TestClient]) -> Result<(), RungError> {
-        let all: Vec<_> = clients.iter().collect();
         let is_closed = || clients.iter().all(|client| client.state().closed.is_some());
-        self.wait_until(&all, self.timeout, is_closed).map(drop)
+        self.wait_until(clients, self.timeout, is_closed)
     }
 
     /// Changes what a client does.
@@ -192,34 +191,32 @@ impl TestSetup {
     }
 
     /// Turns the loop until `is_so`, or until these connections make no progress for `silence`, or until
-    /// the bound of the rung. Returns whether `is_so`.
-    pub(super) fn wait_until(
+    /// the bound of the rung.
+    fn wait_until(
         &mut self,
-        clients: &[&TestClient],
+        clients: &[TestClient],
         silence: Duration,
         mut is_so: impl FnMut() -> bool,
-    ) -> Result<bool, RungError> {
+    ) -> Result<(), RungError> {
         let progress = || clients.iter().map(|client| client.state().progress()).sum::<u64>();
         let (mut seen, mut deadline) = (progress(), Instant::now() + silence);
-        loop {
-            if is_so() {
-                return Ok(true);
-            }
+        while !is_so() {
             let now = Instant::now();
             if progress() != seen {
                 (seen, deadline) = (progress(), now + silence);
             }
             let left = deadline.min(self.until).saturating_duration_since(now);
             if left.is_zero() {
-                return Ok(false);
+                break;
             }
             self.reactor.turn(Some(left)).map_err(RungError::Loop)?;
         }
+        Ok(())
     }
 
     /// Turns the loop for this long, so that bytes arrive and the server reacts.
     pub(super) fn pause(&mut self, client: &TestClient, time: Duration) -> Result<(), RungError> {
-        self.wait_until(&[client], time, || false).map(drop)
+        self.wait_until(from_ref(client), time, || false)
     }
 
     /// Describes why this client did not get what it waited for.
@@ -234,26 +231,32 @@ impl TestSetup {
 
     /// Waits until the server has returned everything that this client sent.
     pub(super) fn expect_echo(&mut self, client: &TestClient) -> Result<(), RungError> {
-        self.wait_until(&[client], self.timeout, || {
-            let state = client.state();
-            state.is_echoed() || state.is_over()
-        })?;
-        if client.state().is_echoed() { Ok(()) } else { Err(self.error_of(client)) }
+        self.expect(client, Conversation::is_echoed)
     }
 
     /// Waits for the server's EOF, before which nothing may be missing and nothing left over.
     pub(super) fn expect_eof(&mut self, client: &TestClient) -> Result<(), RungError> {
-        self.wait_until(&[client], self.timeout, || client.state().is_over())?;
-        if client.state().has_ended_well() { Ok(()) } else { Err(self.error_of(client)) }
+        self.expect(client, Conversation::has_ended_well)
+    }
+
+    /// Waits until `is_so`, or until the conversation is over without it.
+    pub(super) fn expect(
+        &mut self,
+        client: &TestClient,
+        is_so: impl Fn(&Conversation) -> bool,
+    ) -> Result<(), RungError> {
+        self.wait_until(from_ref(client), self.timeout, || {
+            is_so(&client.state()) || client.state().is_over()
+        })?;
+        if is_so(&client.state()) { Ok(()) } else { Err(self.error_of(client)) }
     }
 
     /// Sends without reading, until everything is sent or the server takes no more.
     pub(super) fn fill(&mut self, client: &TestClient) -> Result<(), RungError> {
-        self.wait_until(&[client], STILL.min(self.timeout), || {
+        self.wait_until(from_ref(client), STILL.min(self.timeout), || {
             let state = client.state();
             state.queued == state.total || state.closed.is_some()
         })
-        .map(drop)
     }
 
     /// Closes a conversation, and gives the server time to close its side.
@@ -263,7 +266,7 @@ impl TestSetup {
             state.stop_sending();
             state.end = End::Close;
         });
-        self.wait_until(&[client], STILL, || client.state().closed.is_some()).map(drop)
+        self.wait_until(from_ref(client), STILL, || client.state().closed.is_some())
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::ConnId;
+use super::{ConnId, ListenerId};
 
 /// One end of a connection.
 ///
@@ -116,6 +116,8 @@ impl fmt::Display for Address {
 pub struct Accepted {
     /// The id of the connection, for a [`Handle`](crate::Handle).
     pub id: ConnId,
+    /// The listener that accepted it, for [`Handle::broadcast`](crate::Handle::broadcast).
+    pub listener: ListenerId,
     /// The address of the peer.
     pub peer: Address,
     /// The address of the listener, which can be the unspecified address.
@@ -124,6 +126,7 @@ pub struct Accepted {
 
 impl Accepted {
     /// Creates the value that a listener on `local` would pass on, to unit-test a protocol's constructor.
+    /// `listener` is the id of the reactor's first listener.
     ///
     /// ```
     /// # use campanile::{Accepted, Outbox};
@@ -135,6 +138,6 @@ impl Accepted {
     /// ```
     #[must_use]
     pub fn new(id: ConnId, peer: impl Into<Address>, local: impl Into<Address>) -> Accepted {
-        Accepted { id, peer: peer.into(), local: local.into() }
+        Accepted { id, listener: ListenerId(0), peer: peer.into(), local: local.into() }
     }
 }

@@ -281,12 +281,13 @@ impl<K: Kernel> Reactor<K> {
             }
         }
         let id = self.next_id(key);
-        let accepted = Accepted { id, peer, local: listener.local.clone() };
+        let from = ListenerId(listener_key);
+        let accepted = Accepted { id, listener: from, peer, local: listener.local.clone() };
         let factory = &mut listener.factory;
         match catch_unwind(AssertUnwindSafe(|| factory(&accepted))) {
             Ok(protocol) => {
                 self.stats.accepted += 1;
-                let origin = Origin::listener(ListenerId(listener_key));
+                let origin = Origin::listener(from);
                 self.cx.select_bounds(origin);
                 let mut connection = Connection::new(stream, protocol, &self.cx);
                 connection.origin = origin;

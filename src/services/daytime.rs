@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::Datelike;
 
 use super::Clock;
-use crate::protocol::Outbox;
-use crate::protocol::{Accepted, Protocol};
+use crate::protocol::{Accepted, Outbox, Protocol};
 
 /// Sends one line in the format of `ctime(3)`, with CR LF, and closes the connection.
 ///

@@ -1,7 +1,6 @@
 //! Echo (RFC 862): the server sends back every byte.
 
-use crate::protocol::Outbox;
-use crate::protocol::{Accepted, Protocol};
+use crate::protocol::{Accepted, Outbox, Protocol};
 
 /// Sends back every byte, in order. After the peer's EOF it sends the rest and closes.
 ///

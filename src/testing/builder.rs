@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use super::fault::Fault;
 use super::faulty::Faulty;
@@ -11,15 +12,14 @@ use super::ledger::Book;
 use super::logged::Logged;
 use super::manual::{Hand, Timed};
 use super::plan::Plan;
-use super::server::{TestKernel, TestServer};
+use super::server::{TestKernel, TestServer, or_panic};
 use crate::background::Background;
 use crate::kernel::Mio;
 use crate::limits::Limits;
 use crate::listener::ListenOptions;
 use crate::protocol::{Accepted, Address, Protocol};
 use crate::reactor::Reactor;
-use crate::services::{Clock, Zone};
-use crate::services::{daytime, echo};
+use crate::services::{Clock, Zone, daytime, echo};
 
 /// The second of the tutorial that the two services come from: Wed Jan 29 19:14:15 2014.
 const TUTORIAL: i64 = 1_391_022_855;
@@ -100,8 +100,7 @@ impl Builder {
     /// # Panics
     /// If the text is no fault.
     pub fn fault<F: TryInto<Fault, Error: fmt::Display>>(mut self, fault: F) -> Builder {
-        self.faults
-            .push(fault.try_into().unwrap_or_else(|error| panic!("cannot add the fault: {error}")));
+        self.faults.push(or_panic(fault.try_into()));
         self
     }
 
@@ -148,13 +147,10 @@ impl Builder {
             ("echo".into(), Box::new(|reactor| on_any_port(reactor, echo()))),
         ];
         listens.extend(services);
-        let names: Vec<String> = listens.iter().map(|(name, _)| name.clone()).collect();
-        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        let names: Vec<&str> = listens.iter().map(|(name, _)| &**name).collect();
         for fault in faults {
-            let checked = fault.check_service(&names).map_err(|error| error.to_string());
-            if let Err(error) = checked.and_then(|()| plan.add(fault).map(drop)) {
-                panic!("cannot add the fault: {error}");
-            }
+            or_panic(fault.check_service(&names));
+            or_panic(plan.add(fault));
         }
         let make = {
             let (plan, book, hand) = (plan.clone(), book.clone(), hand.clone());
@@ -173,7 +169,11 @@ impl Builder {
             listens.into_iter().map(bind).collect::<io::Result<Vec<_>>>()
         });
         match started {
-            Ok((background, places)) => TestServer::new(background, plan, book, hand, places),
+            Ok((background, places)) => {
+                let (handle, expected) = (background.handle().clone(), Mutex::default());
+                let background = Some(background);
+                TestServer { background, handle, plan, book, hand, places, expected }
+            }
             Err(error) => {
                 panic!("cannot start the test server: {error}; see ulimit -n and ulimit -u")
             }

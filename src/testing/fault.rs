@@ -1,6 +1,7 @@
 //! The fault language: what to do wrong, to whom and when, as data and as text.
 
 use std::fmt;
+use std::mem::discriminant;
 use std::time::Duration;
 
 /// What to do wrong, to whom and when: `echo once: reset after 5 bytes`.
@@ -175,48 +176,39 @@ impl Fault {
 
     /// What cannot be meant, if anything.
     pub(super) fn objection(&self) -> Option<(Part, &'static str)> {
-        let is_zero = match self.effect {
-            Effect::Slice { size, .. } | Effect::Short { size } => size == 0,
-            Effect::Rate { per_second } => per_second == 0,
-            _ => false,
-        };
-        if is_zero {
-            return Some((Part::Effect, "nothing would ever be written: use `stall`"));
-        }
-        if let Effect::Delay { time, jitter } = self.effect {
-            if jitter > time {
-                return Some((
-                    Part::Effect,
-                    "the jitter is longer than the delay: use at most the same",
-                ));
+        let who = self.whom.as_ref().map(|whom| &whom.who);
+        Some(match (&self.effect, &self.when, who) {
+            (Effect::Slice { size: 0, .. } | Effect::Short { size: 0 }, ..)
+            | (Effect::Rate { per_second: 0 }, ..) => {
+                (Part::Effect, "nothing would ever be written: use `stall`")
             }
-        }
-        if self.when == When::Write(0) {
-            return Some((Part::When, "writes are counted from 1"));
-        }
-        if self.effect == Effect::Deaf && self.when == When::Eof {
-            return Some((
-                Part::When,
-                "nothing is left to read at the client's EOF: use another moment",
-            ));
-        }
-        if self.is_of_listener() && !matches!(self.when, When::Accept | When::Time(_)) {
-            return Some((Part::When, "a listener sends and receives no bytes: use `after T`"));
-        }
-        match self.whom.as_ref()?.who {
-            Who::Numbers { first: 0, .. } => Some((Part::Who, "connections are counted from 1")),
-            Who::Numbers { first, last } if first > last => {
-                Some((Part::Who, "the first number is greater than the last"))
+            (Effect::Delay { time, jitter }, ..) if jitter > time => {
+                (Part::Effect, "the jitter is longer than the delay: use at most the same")
             }
-            Who::Chance { millionths: 1_000_001.. } => {
-                Some((Part::Who, "the percentage is greater than 100%"))
+            (_, When::Write(0), _) => (Part::When, "writes are counted from 1"),
+            (Effect::Deaf, When::Eof, _) => {
+                (Part::When, "nothing is left to read at the client's EOF: use another moment")
             }
-            Who::Once | Who::Chance { .. } if self.is_of_listener() => Some((
+            (_, When::Sent(_) | When::Received(_) | When::Eof | When::Write(_), _)
+                if self.is_of_listener() =>
+            {
+                (Part::When, "a listener sends and receives no bytes: use `after T`")
+            }
+            (.., Some(Who::Numbers { first: 0, .. })) => {
+                (Part::Who, "connections are counted from 1")
+            }
+            (.., Some(Who::Numbers { first, last })) if first > last => {
+                (Part::Who, "the first number is greater than the last")
+            }
+            (.., Some(Who::Chance { millionths: 1_000_001.. })) => {
+                (Part::Who, "the percentage is greater than 100%")
+            }
+            (.., Some(Who::Once | Who::Chance { .. })) if self.is_of_listener() => (
                 Part::Who,
                 "this effect holds for all clients: use `every`, or `#N` to begin at connection N",
-            )),
-            _ => None,
-        }
+            ),
+            _ => return None,
+        })
     }
 
     /// Whether it is done to the listener and not to a connection.
@@ -255,22 +247,16 @@ impl fmt::Display for Who {
 
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_this = |effect| discriminant(effect) == discriminant(self);
+        let name = EFFECTS.iter().find(|(_, effect)| is_this(effect)).map(|(name, _)| *name);
+        f.write_str(name.unwrap_or_default())?;
         match *self {
-            Effect::Delay { time, jitter: Duration::ZERO } => write!(f, "delay {}", Time(time)),
-            Effect::Delay { time, jitter } => write!(f, "delay {}+-{}", Time(time), Time(jitter)),
-            Effect::Slice { size, gap: GAP } => write!(f, "slice {size}"),
-            Effect::Slice { size, gap } => write!(f, "slice {size}/{}", Time(gap)),
-            Effect::Rate { per_second } => write!(f, "rate {}/s", Size(per_second)),
-            Effect::Short { size } => write!(f, "short {size}"),
-            Effect::Stall => f.write_str("stall"),
-            Effect::Deaf => f.write_str("deaf"),
-            Effect::Corrupt => f.write_str("corrupt"),
-            Effect::HoldOpen => f.write_str("hold-open"),
-            Effect::Shut => f.write_str("shut"),
-            Effect::Close => f.write_str("close"),
-            Effect::Reset => f.write_str("reset"),
-            Effect::Refuse => f.write_str("refuse"),
-            Effect::NeverAccept => f.write_str("never-accept"),
+            Effect::Delay { time, jitter: Duration::ZERO } => write!(f, " {}", Time(time)),
+            Effect::Delay { time, jitter } => write!(f, " {}+-{}", Time(time), Time(jitter)),
+            Effect::Slice { size, gap: GAP } | Effect::Short { size } => write!(f, " {size}"),
+            Effect::Slice { size, gap } => write!(f, " {size}/{}", Time(gap)),
+            Effect::Rate { per_second } => write!(f, " {}/s", Size(per_second)),
+            _ => Ok(()),
         }
     }
 }
@@ -288,6 +274,23 @@ impl fmt::Display for When {
         }
     }
 }
+
+/// The name of each effect. The values of the first four are examples; [`GAP`] is the default.
+pub(super) const EFFECTS: [(&str, Effect); 13] = [
+    ("delay", Effect::Delay { time: Duration::ZERO, jitter: Duration::ZERO }),
+    ("slice", Effect::Slice { size: 1, gap: GAP }),
+    ("rate", Effect::Rate { per_second: 1 }),
+    ("short", Effect::Short { size: 1 }),
+    ("stall", Effect::Stall),
+    ("deaf", Effect::Deaf),
+    ("corrupt", Effect::Corrupt),
+    ("hold-open", Effect::HoldOpen),
+    ("shut", Effect::Shut),
+    ("close", Effect::Close),
+    ("reset", Effect::Reset),
+    ("refuse", Effect::Refuse),
+    ("never-accept", Effect::NeverAccept),
+];
 
 /// The pause of `slice` where none is said.
 pub(super) const GAP: Duration = Duration::from_millis(1);

@@ -34,7 +34,7 @@ pub(super) struct Turn {
     number: Cell<u64>,
     /// Connections that wait for acknowledgements, by slab key: they are run every turn.
     waiting: RefCell<BTreeSet<usize>>,
-    unacked: Unacked,
+    unacked: RefCell<Unacked>,
 }
 
 /// A kernel that does what the one inside does, except where its [`Plan`] says otherwise.
@@ -80,7 +80,8 @@ impl<K: Kernel> Faulty<K> {
         plan.attach(inner.waker());
         let now = Cell::new(inner.now());
         let number = Cell::new(1);
-        let turn = Turn { now, number, waiting: RefCell::default(), unacked: Unacked::default() };
+        let (waiting, unacked) = (RefCell::default(), RefCell::default());
+        let turn = Turn { now, number, waiting, unacked };
         Faulty {
             inner,
             plan: plan.clone(),
@@ -92,11 +93,11 @@ impl<K: Kernel> Faulty<K> {
         }
     }
 
-    fn add_listener(
+    fn wrap(
         &mut self,
         inner: K::Listener,
         key: usize,
-        limits: Limits,
+        limits: &Limits,
     ) -> io::Result<FaultyListener<K::Listener>> {
         let local = self.inner.local_addr(&inner)?;
         if key >= self.doors.len() {
@@ -106,7 +107,7 @@ impl<K: Kernel> Faulty<K> {
         self.doors[key] = Some(Doorway { service, wanted: Door::Open, is: Door::Open });
         // Whether its faults change with time is found out by the next poll.
         self.next_change = Some(self.turn.now.get());
-        Ok(FaultyListener { inner: Some(inner), key, local, limits })
+        Ok(FaultyListener { inner: Some(inner), key, local, limits: limits.clone() })
     }
 
     /// Asks the plan about each listener. One whose door must move gets an event: only while it is
@@ -174,7 +175,7 @@ impl<K: Kernel> Kernel for Faulty<K> {
     type Stream = FaultyStream<K::Stream>;
     type Listener = FaultyListener<K::Listener>;
 
-    forward! { waker watch observe }
+    forward! { waker watch observe wrapped_listeners }
 
     fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
         let outcome = if self.turn.waiting.borrow().is_empty() {
@@ -206,26 +207,6 @@ impl<K: Kernel> Kernel for Faulty<K> {
     fn now(&self) -> Instant {
         self.turn.now.set(self.inner.now());
         self.turn.now.get()
-    }
-
-    fn listen(
-        &mut self,
-        addr: &Address,
-        key: usize,
-        limits: &Limits,
-    ) -> io::Result<Self::Listener> {
-        let inner = self.inner.listen(addr, key, limits)?;
-        self.add_listener(inner, key, limits.clone())
-    }
-
-    fn adopt(
-        &mut self,
-        listener: std::net::TcpListener,
-        key: usize,
-        limits: &Limits,
-    ) -> io::Result<Self::Listener> {
-        let inner = self.inner.adopt(listener, key, limits)?;
-        self.add_listener(inner, key, limits.clone())
     }
 
     fn local_addr(&self, listener: &Self::Listener) -> io::Result<Address> {
@@ -262,7 +243,10 @@ impl<K: Kernel> Kernel for Faulty<K> {
     }
 
     fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()> {
-        stream.registered(key);
+        if let Some(state) = &mut stream.state {
+            state.key = Some(key);
+            state.wait_for_acks();
+        }
         self.inner.register(&mut stream.inner, key, writes)
     }
 

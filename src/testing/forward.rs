@@ -21,6 +21,19 @@ macro_rules! forward {
         -> std::io::Result<Self::Listener> { self.inner.listen(addr, key, limits) } };
     (@adopt) => { fn adopt(&mut self, from: std::net::TcpListener, key: usize, limits: &Limits)
         -> std::io::Result<Self::Listener> { self.inner.adopt(from, key, limits) } };
+    // The listeners of the kernel inside, wrapped by `wrap`.
+    (@wrapped_listeners) => {
+        fn listen(&mut self, addr: &Address, key: usize, limits: &Limits)
+            -> std::io::Result<Self::Listener> {
+            let inner = self.inner.listen(addr, key, limits)?;
+            self.wrap(inner, key, limits)
+        }
+        fn adopt(&mut self, from: std::net::TcpListener, key: usize, limits: &Limits)
+            -> std::io::Result<Self::Listener> {
+            let inner = self.inner.adopt(from, key, limits)?;
+            self.wrap(inner, key, limits)
+        }
+    };
     // `local_addr` of a kernel; a stream has one, too.
     (@listener_addr) => { fn local_addr(&self, of: &Self::Listener) -> std::io::Result<Address> {
         self.inner.local_addr(of)

@@ -37,6 +37,15 @@ impl<K: Kernel> Logged<K> {
         let now = Rc::new(Cell::new(began));
         Logged { inner, book: book.clone(), began, now, slots: Vec::new() }
     }
+
+    fn wrap(
+        &self,
+        inner: K::Listener,
+        _key: usize,
+        _limits: &Limits,
+    ) -> io::Result<LoggedListener<K::Listener>> {
+        Ok(LoggedListener { inner, service: self.book.service() })
+    }
 }
 
 /// A passive socket and the service it is for.
@@ -50,31 +59,11 @@ impl<K: Kernel> Kernel for Logged<K> {
     type Stream = LoggedStream<K::Stream>;
     type Listener = LoggedListener<K::Listener>;
 
-    forward! { poll events capacity waker watch phase }
+    forward! { poll events capacity waker watch phase wrapped_listeners }
 
     fn now(&self) -> Instant {
         self.now.set(self.inner.now());
         self.now.get()
-    }
-
-    fn listen(
-        &mut self,
-        addr: &Address,
-        key: usize,
-        limits: &Limits,
-    ) -> io::Result<Self::Listener> {
-        let inner = self.inner.listen(addr, key, limits)?;
-        Ok(LoggedListener { inner, service: self.book.service() })
-    }
-
-    fn adopt(
-        &mut self,
-        listener: std::net::TcpListener,
-        key: usize,
-        limits: &Limits,
-    ) -> io::Result<Self::Listener> {
-        let inner = self.inner.adopt(listener, key, limits)?;
-        Ok(LoggedListener { inner, service: self.book.service() })
     }
 
     fn local_addr(&self, listener: &Self::Listener) -> io::Result<Address> {
@@ -90,7 +79,9 @@ impl<K: Kernel> Kernel for Logged<K> {
         })?;
         let opened = self.now.get() - self.began;
         let page = self.book.open(service, peer.clone(), opened);
-        Ok((LoggedStream { inner, log: Some(self.log(page)) }, peer))
+        let (book, now) = (self.book.clone(), Rc::clone(&self.now));
+        let log = Some(Log { page, book, began: self.began, now });
+        Ok((LoggedStream { inner, log }, peer))
     }
 
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {
@@ -129,13 +120,6 @@ impl<K: Kernel> Kernel for Logged<K> {
     }
 }
 
-impl<K: Kernel> Logged<K> {
-    fn log(&self, page: Page) -> Log {
-        let (book, now) = (self.book.clone(), Rc::clone(&self.now));
-        Log { page, book, began: self.began, now }
-    }
-}
-
 /// A stream whose ledger is kept.
 #[derive(Debug)]
 pub struct LoggedStream<S> {
@@ -152,15 +136,6 @@ struct Log {
 }
 
 impl Log {
-    fn note_write(&self, offered: usize, outcome: &io::Result<usize>) {
-        let mut ledger = lock(&self.page);
-        match outcome {
-            Ok(taken) => ledger.note_write(offered, *taken),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => ledger.blocked_writes += 1,
-            Err(_) => {}
-        }
-    }
-
     fn end(&self, reason: &str, is_peer_reset: bool) {
         let mut ledger = lock(&self.page);
         if ledger.closed.is_none() {
@@ -177,6 +152,20 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         self.end("dropped before it was served", false);
+    }
+}
+
+impl<S> LoggedStream<S> {
+    fn note_write(&self, offered: usize, outcome: io::Result<usize>) -> io::Result<usize> {
+        if let Some(log) = &self.log {
+            let mut ledger = lock(&log.page);
+            match &outcome {
+                Ok(taken) => ledger.note_write(offered, *taken),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => ledger.blocked_writes += 1,
+                Err(_) => {}
+            }
+        }
+        outcome
     }
 }
 
@@ -206,10 +195,7 @@ impl<S: Stream> Write for LoggedStream<S> {
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let outcome = self.inner.write(bytes);
-        if let Some(log) = &self.log {
-            log.note_write(bytes.len(), &outcome);
-        }
-        outcome
+        self.note_write(bytes.len(), outcome)
     }
 }
 
@@ -233,10 +219,7 @@ impl<S: Stream> Stream for LoggedStream<S> {
 
     fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let outcome = self.inner.write_last(bytes);
-        if let Some(log) = &self.log {
-            log.note_write(bytes.len(), &outcome);
-        }
-        outcome
+        self.note_write(bytes.len(), outcome)
     }
 
     fn ended(&mut self, reason: &CloseReason) {

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::plan::wake;
 use crate::connection::Snapshot;
 use crate::kernel::{Event, Kernel, Phase, Wake};
 use crate::limits::Limits;
@@ -57,9 +58,7 @@ impl Hand {
         state.wanted = wanted;
         let waker = state.waker.clone();
         drop(state);
-        if let Some(Err(error)) = waker.map(|waker| waker.wake()) {
-            log::error!("cannot wake the loop: {error}; it continues with its next event");
-        }
+        wake(waker);
         let is_moving = |state: &mut State| state.rested_at < wanted && !state.is_over;
         let waited = self.0.rested.wait_timeout_while(self.lock(), patience, is_moving);
         match waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {

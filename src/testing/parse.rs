@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::fault::{Effect, Fault, GAP, Part, SIZES, TIMES, When, Who, Whom};
+use super::fault::{EFFECTS, Effect, Fault, Part, SIZES, TIMES, When, Who, Whom};
 
 /// Why a text is not a fault: the column, and what was expected there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,8 @@ impl FromStr for Fault {
     type Err = FaultError;
 
     fn from_str(text: &str) -> Result<Fault, FaultError> {
-        Parser { tokens: tokens(text)?, end: text.chars().count() + 1, at: 0 }.fault()
+        let end = Token { column: text.chars().count() + 1, text: "" };
+        Parser { tokens: tokens(text)?, end, at: 0 }.fault()
     }
 }
 
@@ -62,22 +63,6 @@ impl Fault {
     }
 }
 
-const EFFECTS: [&str; 13] = [
-    "delay",
-    "slice",
-    "rate",
-    "short",
-    "stall",
-    "deaf",
-    "corrupt",
-    "hold-open",
-    "shut",
-    "close",
-    "reset",
-    "refuse",
-    "never-accept",
-];
-
 #[derive(Debug, Clone, Copy)]
 struct Token<'a> {
     column: usize,
@@ -87,6 +72,14 @@ struct Token<'a> {
 impl Token<'_> {
     fn is_number(&self) -> bool {
         self.text.starts_with(|c: char| c.is_ascii_digit())
+    }
+
+    fn error(&self, what: impl Into<String>) -> FaultError {
+        FaultError { column: self.column, what: what.into() }
+    }
+
+    fn unknown(&self, what: &str, known: &[&str]) -> FaultError {
+        self.error(unknown(self.text, what, known))
     }
 }
 
@@ -105,7 +98,8 @@ fn tokens(text: &str) -> Result<Vec<Token<'_>>, FaultError> {
         } else if "#%:/".contains(first) {
             1
         } else {
-            return Err(FaultError { column, what: format!("unexpected `{first}`") });
+            let unexpected = Token { column, text: rest };
+            return Err(unexpected.error(format!("unexpected `{first}`")));
         };
         let (token, after) = rest.split_at(length);
         if !first.is_whitespace() {
@@ -133,135 +127,98 @@ fn number_length(text: &str) -> usize {
 
 struct Parser<'a> {
     tokens: Vec<Token<'a>>,
-    /// The column after the text.
-    end: usize,
+    /// Behind the last token, without text.
+    end: Token<'a>,
     at: usize,
 }
 
 impl<'a> Parser<'a> {
     fn fault(mut self) -> Result<Fault, FaultError> {
-        let mut whom = None;
-        let who_at = self.column() + 1;
-        if self.tokens.iter().any(|token| token.text == ":") {
-            whom = Some(self.whom()?);
-        }
-        let effect_at = self.column();
+        let is_addressed = self.tokens.iter().any(|token| token.text == ":");
+        let whom = if is_addressed { Some(self.whom()?) } else { None };
+        let effect_at = self.peek();
         let effect = self.effect()?;
-        let when_at = self.column();
+        let when_at = self.peek();
         let when = self.when()?;
-        if let Some(token) = self.peek() {
-            return Err(self.wrong(format!("unexpected `{}` after the fault", token.text)));
+        let rest = self.peek();
+        if !rest.text.is_empty() {
+            return Err(rest.error(format!("unexpected `{}` after the fault", rest.text)));
         }
         let fault = Fault { whom, effect, when };
-        match fault.objection() {
-            None => Ok(fault),
-            Some((part, what)) => {
-                let column = match part {
-                    Part::Who => self.tokens.get(1).map_or(who_at, |token| token.column),
-                    Part::Effect => effect_at,
-                    Part::When => when_at,
-                };
-                Err(FaultError { column, what: what.into() })
-            }
-        }
+        let Some((part, what)) = fault.objection() else { return Ok(fault) };
+        let wrong = match part {
+            // The first token is the service.
+            Part::Who => *self.tokens.get(1).unwrap_or(&self.end),
+            Part::Effect => effect_at,
+            Part::When => when_at,
+        };
+        Err(wrong.error(what))
     }
 
     fn whom(&mut self) -> Result<Whom, FaultError> {
-        let service = self.word("a service, such as echo")?.to_owned();
-        let who = match self.peek() {
-            Some(token) if token.text == ":" => Who::Every,
-            Some(token) if token.text == "#" => {
-                self.at += 1;
-                let first = self.count()?;
-                let last = if self.take("..") { self.count()? } else { first };
-                Who::Numbers { first, last }
-            }
-            Some(token) if token.is_number() => self.chance()?,
-            _ => {
-                let column = self.column();
-                match self.word("every, once, #3, #3..5 or 10%")? {
-                    "every" => Who::Every,
-                    "once" => Who::Once,
-                    other => {
-                        let what = unknown(other, "choice of connections", &["every", "once"]);
-                        return Err(FaultError { column, what });
-                    }
-                }
-            }
+        let service = self.word("a service, such as echo")?.text.to_owned();
+        let who = if self.peek().text == ":" {
+            Who::Every
+        } else if self.take("#") {
+            let first = self.count()?;
+            let last = if self.take("..") { self.count()? } else { first };
+            Who::Numbers { first, last }
+        } else if self.peek().is_number() {
+            self.chance()?
+        } else {
+            let known = [("every", Who::Every), ("once", Who::Once)];
+            self.one_of("every, once, #3, #3..5 or 10%", "choice of connections", &known)?
         };
-        if self.take(":") { Ok(Whom { service, who }) } else { Err(self.expected("a `:`")) }
+        self.expect(":", "a `:`")?;
+        Ok(Whom { service, who })
     }
 
     fn chance(&mut self) -> Result<Who, FaultError> {
-        let token = self.next("a number")?;
-        let (whole, part) = token.text.split_once('.').unwrap_or((token.text, ""));
+        let number = self.next("a number")?;
+        self.expect("%", "a `%`")?;
+        let (whole, part) = number.text.split_once('.').unwrap_or((number.text, ""));
         let millionths = format!("{whole}{part:0<4}").parse().ok().filter(|_| part.len() <= 4);
-        let error = FaultError {
-            column: token.column,
-            what: format!("`{}` is not a percentage with at most four decimals", token.text),
-        };
-        if !self.take("%") {
-            return Err(self.expected("a `%`"));
-        }
-        Ok(Who::Chance { millionths: millionths.ok_or(error)? })
+        let millionths = millionths.ok_or_else(|| {
+            let text = number.text;
+            number.error(format!("`{text}` is not a percentage with at most four decimals"))
+        })?;
+        Ok(Who::Chance { millionths })
     }
 
     fn effect(&mut self) -> Result<Effect, FaultError> {
-        let column = self.column();
-        let effect = match self.word("an effect, such as reset")? {
-            "delay" => {
+        Ok(match self.one_of("an effect, such as reset", "effect", &EFFECTS)? {
+            Effect::Delay { .. } => {
                 let time = self.time()?;
-                let jitter = self.take("+-") || self.take("±");
-                let jitter = if jitter { self.time()? } else { Duration::ZERO };
+                let has_jitter = self.take("+-") || self.take("±");
+                let jitter = if has_jitter { self.time()? } else { Duration::ZERO };
                 Effect::Delay { time, jitter }
             }
-            "slice" => {
+            Effect::Slice { gap, .. } => {
                 let size = self.count()?;
-                let gap = if self.take("/") { self.time()? } else { GAP };
+                let gap = if self.take("/") { self.time()? } else { gap };
                 Effect::Slice { size, gap }
             }
-            "rate" => {
+            Effect::Rate { .. } => {
                 let per_second = self.size()?;
-                if !self.take("/") {
-                    return Err(self.expected("`/s`"));
-                }
-                if !self.take("s") {
-                    return Err(self.expected("`s`"));
-                }
+                self.expect("/", "`/s`")?;
+                self.expect("s", "`s`")?;
                 Effect::Rate { per_second }
             }
-            "short" => Effect::Short { size: self.count()? },
-            "stall" => Effect::Stall,
-            "deaf" => Effect::Deaf,
-            "corrupt" => Effect::Corrupt,
-            "hold-open" => Effect::HoldOpen,
-            "shut" => Effect::Shut,
-            "close" => Effect::Close,
-            "reset" => Effect::Reset,
-            "refuse" => Effect::Refuse,
-            "never-accept" => Effect::NeverAccept,
-            other => {
-                return Err(FaultError { column, what: unknown(other, "effect", &EFFECTS) });
-            }
-        };
-        Ok(effect)
+            Effect::Short { .. } => Effect::Short { size: self.count()? },
+            without_value => without_value,
+        })
     }
 
     fn when(&mut self) -> Result<When, FaultError> {
-        let column = self.column();
-        let Some(token) = self.peek() else { return Ok(When::Accept) };
+        let Some(&word) = self.tokens.get(self.at) else { return Ok(When::Accept) };
         self.at += 1;
-        match token.text {
+        match word.text {
             "at" => {
-                let column = self.column();
-                match self.word("accept, eof or write")? {
-                    "accept" => Ok(When::Accept),
-                    "eof" => Ok(When::Eof),
-                    "write" => self.count().map(When::Write),
-                    other => {
-                        let what = unknown(other, "moment", &["accept", "eof", "write"]);
-                        Err(FaultError { column, what })
-                    }
+                let known =
+                    [("accept", When::Accept), ("eof", When::Eof), ("write", When::Write(1))];
+                match self.one_of("accept, eof or write", "moment", &known)? {
+                    When::Write(_) => self.count().map(When::Write),
+                    moment => Ok(moment),
                 }
             }
             "after" => match self.tokens.get(self.at + 1) {
@@ -273,99 +230,93 @@ impl<'a> Parser<'a> {
                     Ok(if self.take("in") { When::Received(size) } else { When::Sent(size) })
                 }
             },
-            other => Err(FaultError { column, what: unknown(other, "trigger", &["after", "at"]) }),
+            _ => Err(word.unknown("trigger", &["after", "at"])),
         }
     }
 
+    /// A size in bytes.
     fn size(&mut self) -> Result<u64, FaultError> {
-        let (column, number) = (self.column(), self.count()?);
-        let unit = match self.peek() {
-            Some(token) if !["in", "/"].contains(&token.text) => {
-                let known = SIZES.iter().find(|(name, _)| *name == token.text);
-                let (_, unit) = known.ok_or_else(|| {
-                    let names: Vec<_> = SIZES.iter().map(|(name, _)| *name).collect();
-                    let names = names.into_iter().chain(TIMES.map(|(name, _)| name));
-                    self.wrong(unknown(token.text, "unit", &names.collect::<Vec<_>>()))
-                })?;
-                self.at += 1;
-                *unit
-            }
-            _ => 1,
-        };
-        let what = "the number is too large".to_owned();
-        number.checked_mul(unit).ok_or(FaultError { column, what })
+        let (number_at, number, unit) = (self.peek(), self.count()?, self.peek());
+        let mut factor = 1;
+        if !["", "in", "/"].contains(&unit.text) {
+            let known = SIZES.iter().find(|(name, _)| *name == unit.text);
+            let times = TIMES.iter().map(|(name, _)| *name);
+            let names: Vec<_> = SIZES.iter().map(|(name, _)| *name).chain(times).collect();
+            (_, factor) = *known.ok_or_else(|| unit.unknown("unit", &names))?;
+            self.at += 1;
+        }
+        number.checked_mul(factor).ok_or_else(|| number_at.error("the number is too large"))
     }
 
     fn time(&mut self) -> Result<Duration, FaultError> {
-        let (column, number) = (self.column(), self.number()?);
-        let (unit_at, unit) = (self.column(), self.word("a unit: ns, us, ms, s, m or h")?);
-        let names = TIMES.map(|(name, _)| name);
-        let known = TIMES.iter().find(|(name, _)| *name == unit);
-        let (_, nanos) =
-            known.ok_or(FaultError { column: unit_at, what: unknown(unit, "unit", &names) })?;
-        let nanos = number.checked_mul(*nanos);
-        let seconds = nanos.and_then(|nanos| u64::try_from(nanos / 1_000_000_000).ok());
-        match (seconds, nanos) {
-            (Some(seconds), Some(nanos)) => {
-                Ok(Duration::new(seconds, (nanos % 1_000_000_000) as u32))
-            }
-            _ => Err(FaultError { column, what: "the duration is too long".into() }),
-        }
+        let (number_at, number) = (self.peek(), self.number()?);
+        let unit = self.one_of("a unit: ns, us, ms, s, m or h", "unit", &TIMES)?;
+        let time = number.checked_mul(unit).and_then(|nanos| {
+            let seconds = u64::try_from(nanos / 1_000_000_000).ok()?;
+            Some(Duration::new(seconds, (nanos % 1_000_000_000) as u32))
+        });
+        time.ok_or_else(|| number_at.error("the duration is too long"))
     }
 
     fn count(&mut self) -> Result<u64, FaultError> {
-        let (column, number) = (self.column(), self.number()?);
-        let what = "the number is too large".into();
-        u64::try_from(number).map_err(|_| FaultError { column, what })
+        let (number_at, number) = (self.peek(), self.number()?);
+        u64::try_from(number).map_err(|_| number_at.error("the number is too large"))
     }
 
     fn number(&mut self) -> Result<u128, FaultError> {
         let token = self.next("a whole number")?;
-        token.text.parse().map_err(|_| FaultError {
-            column: token.column,
-            what: format!("`{}` is not a whole number", token.text),
+        let wrong = |_| token.error(format!("`{}` is not a whole number", token.text));
+        token.text.parse().map_err(wrong)
+    }
+
+    /// Takes a word of this table, and returns the value beside it.
+    fn one_of<T: Clone>(
+        &mut self,
+        expected: &str,
+        what: &str,
+        table: &[(&str, T)],
+    ) -> Result<T, FaultError> {
+        let word = self.word(expected)?;
+        let found = table.iter().find(|(name, _)| *name == word.text);
+        found.map(|(_, value)| value.clone()).ok_or_else(|| {
+            let names: Vec<_> = table.iter().map(|(name, _)| *name).collect();
+            word.unknown(what, &names)
         })
     }
 
-    fn word(&mut self, what: &str) -> Result<&'a str, FaultError> {
-        match self.peek() {
-            Some(token) if token.text.starts_with(is_of_word) && !token.is_number() => {
-                self.at += 1;
-                Ok(token.text)
-            }
-            _ => Err(self.expected(what)),
-        }
+    fn word(&mut self, expected: &str) -> Result<Token<'a>, FaultError> {
+        let token = self.peek();
+        let is_word = token.text.starts_with(is_of_word) && !token.is_number();
+        if is_word { self.next(expected) } else { Err(self.expected(expected)) }
     }
 
-    fn next(&mut self, what: &str) -> Result<Token<'a>, FaultError> {
-        let token = self.peek().ok_or_else(|| self.expected(what))?;
+    fn next(&mut self, expected: &str) -> Result<Token<'a>, FaultError> {
+        let token = self.tokens.get(self.at).copied();
         self.at += 1;
-        Ok(token)
+        token.ok_or_else(|| self.expected(expected))
     }
 
+    fn expect(&mut self, text: &str, expected: &str) -> Result<(), FaultError> {
+        if self.take(text) { Ok(()) } else { Err(self.expected(expected)) }
+    }
+
+    /// Takes the next token if it is this one.
     fn take(&mut self, text: &str) -> bool {
-        let is_there = self.peek().is_some_and(|token| token.text == text);
-        self.at += usize::from(is_there);
-        is_there
+        let is_next = self.peek().text == text;
+        self.at += usize::from(is_next);
+        is_next
     }
 
-    fn peek(&self) -> Option<Token<'a>> {
-        self.tokens.get(self.at).copied()
+    fn peek(&self) -> Token<'a> {
+        self.tokens.get(self.at).copied().unwrap_or(self.end)
     }
 
-    fn column(&self) -> usize {
-        self.peek().map_or(self.end, |token| token.column)
-    }
-
-    fn wrong(&self, what: String) -> FaultError {
-        FaultError { column: self.column(), what }
-    }
-
-    fn expected(&self, what: &str) -> FaultError {
-        match self.peek() {
-            Some(token) => self.wrong(format!("expected {what}, not `{}`", token.text)),
-            None => self.wrong(format!("expected {what}, but the text ends")),
-        }
+    fn expected(&self, expected: &str) -> FaultError {
+        let token = self.peek();
+        token.error(match token.text {
+            "" => format!("expected {expected}, but the text ends"),
+            text => format!("expected {expected}, not `{text}`"),
+        })
     }
 }
 

@@ -204,13 +204,18 @@ impl Plan {
         state.changes += 1;
         let waker = state.waker.clone();
         drop(state);
-        if let Some(Err(error)) = waker.map(|waker| waker.wake()) {
-            log::error!("cannot wake the loop: {error}; it continues with its next event");
-        }
+        wake(waker);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes the loop, if there is one already.
+pub(super) fn wake(waker: Option<Arc<dyn Wake>>) {
+    if let Some(Err(error)) = waker.map(|waker| waker.wake()) {
+        log::error!("cannot wake the loop: {error}; it continues with its next event");
     }
 }
 

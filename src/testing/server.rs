@@ -58,17 +58,17 @@ pub type TestKernel = Faulty<Logged<Timed<Mio>>>;
 #[doc(alias("MockWebServer", "WireMockServer", "MockServer", "toxiproxy", "Proxy"))]
 pub struct TestServer {
     /// `None` only while it is dropped.
-    background: Option<Background>,
-    handle: Handle,
-    plan: Plan,
-    book: Book,
-    hand: Option<Hand>,
-    places: Vec<(String, Address)>,
-    expected: Mutex<Vec<Expectation>>,
+    pub(super) background: Option<Background>,
+    pub(super) handle: Handle,
+    pub(super) plan: Plan,
+    pub(super) book: Book,
+    pub(super) hand: Option<Hand>,
+    pub(super) places: Vec<(String, Address)>,
+    pub(super) expected: Mutex<Vec<Expectation>>,
 }
 
 #[derive(Debug)]
-struct Expectation {
+pub(super) struct Expectation {
     service: String,
     least: u64,
     most: u64,
@@ -87,17 +87,6 @@ impl TestServer {
     /// A server with another clock, seed, limits, faults or services.
     pub fn builder() -> Builder {
         Builder::new()
-    }
-
-    pub(super) fn new(
-        background: Background,
-        plan: Plan,
-        book: Book,
-        hand: Option<Hand>,
-        places: Vec<(String, Address)>,
-    ) -> TestServer {
-        let (handle, expected) = (background.handle().clone(), Mutex::default());
-        TestServer { background: Some(background), handle, plan, book, hand, places, expected }
     }
 
     /// The echo service.
@@ -120,7 +109,7 @@ impl TestServer {
             Some((name, addr)) => Service { server: self, name, addr },
             None => panic!(
                 "no service is named {name:?}; this server has {}",
-                self.places.iter().map(|(name, _)| &**name).collect::<Vec<_>>().join(" and ")
+                self.names().join(" and ")
             ),
         }
     }
@@ -137,12 +126,8 @@ impl TestServer {
     /// If the text is no fault, or for nobody here.
     #[track_caller]
     pub fn fault<F: TryInto<Fault, Error: fmt::Display>>(&self, fault: F) {
-        let fault =
-            fault.try_into().unwrap_or_else(|error| panic!("cannot add the fault: {error}"));
-        let names: Vec<&str> = self.places.iter().map(|(name, _)| &**name).collect();
-        if let Err(error) = fault.check_service(&names) {
-            panic!("cannot add the fault: {error}");
-        }
+        let fault = or_panic(fault.try_into());
+        or_panic(fault.check_service(&self.names()));
         self.add(fault);
     }
 
@@ -175,11 +160,14 @@ impl TestServer {
         self.book.ended()
     }
 
+    fn names(&self) -> Vec<&str> {
+        self.places.iter().map(|(name, _)| &**name).collect()
+    }
+
     #[track_caller]
     fn add(&self, fault: Fault) -> u64 {
         let is_of_listener = fault.is_of_listener();
-        let id =
-            self.plan.add(fault).unwrap_or_else(|error| panic!("cannot add the fault: {error}"));
+        let id = or_panic(self.plan.add(fault));
         if is_of_listener {
             self.settle();
         }
@@ -243,6 +231,12 @@ impl Drop for TestServer {
     }
 }
 
+/// The fault, or whatever else adding it has returned.
+#[track_caller]
+pub(super) fn or_panic<T>(outcome: Result<T, impl fmt::Display>) -> T {
+    outcome.unwrap_or_else(|error| panic!("cannot add the fault: {error}"))
+}
+
 /// One service of a [`TestServer`].
 #[derive(Debug, Clone, Copy)]
 pub struct Service<'a> {
@@ -303,8 +297,7 @@ impl<'a> Service<'a> {
 
     #[track_caller]
     fn add<F: TryInto<Fault, Error: fmt::Display>>(&self, fault: F, who: Who) -> u64 {
-        let fault: Fault =
-            fault.try_into().unwrap_or_else(|error| panic!("cannot add the fault: {error}"));
+        let fault: Fault = or_panic(fault.try_into());
         assert!(fault.whom.is_none(), "`{fault}` names a service; add it with TestServer::fault");
         self.server.add(fault.of(self.name, who))
     }

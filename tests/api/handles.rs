@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 
 use campanile::services::Echo;
 use campanile::{Handle, Limits, ListenOptions, Outbox, Protocol, Reactor, SendError, echo};
@@ -93,12 +94,18 @@ fn a_broadcast_for_one_listener_reaches_its_open_connections_and_no_others() {
     let world = World::new();
     let mut reactor = serving(&world, Limits::default(), echo());
     let options = ListenOptions::default();
-    let second = reactor.listen_with(nowhere(), options, |_| Echo).unwrap();
+    let (told, tells) = channel();
+    let second = reactor.listen_with(nowhere(), options, move |accepted| {
+        told.send(accepted.listener).unwrap();
+        Echo
+    });
+    let second = second.unwrap();
     let [first, ours, closed] = [0, 1, 1].map(|listener| world.connect(listener));
     let far = world.expect_connect();
     reactor.connect(nowhere(), Echo);
     far.establish();
     settle(&mut reactor);
+    assert_eq!(tells.try_iter().collect::<Vec<_>>(), [second; 2]);
     closed.end();
     settle(&mut reactor);
     reactor.handle().broadcast(second, *b"news").unwrap();

@@ -112,7 +112,7 @@ impl Pair {
         pair
     }
 
-    fn to_server(&mut self) {
+    fn carry_to_server(&mut self) {
         let mut bytes = Vec::new();
         while self.client.wants_write() {
             self.client.write_tls(&mut bytes).unwrap();
@@ -122,7 +122,7 @@ impl Pair {
         }
     }
 
-    fn to_client(&mut self) {
+    fn carry_to_client(&mut self) {
         let bytes = self.out.queued().to_vec();
         if self.out.drain(bytes.len()) {
             self.server.on_drain(&mut self.out);
@@ -137,14 +137,14 @@ impl Pair {
     /// Passes bytes on until both sides are silent.
     fn exchange(&mut self) {
         while self.client.wants_write() || self.out.unsent() > 0 {
-            self.to_server();
-            self.to_client();
+            self.carry_to_server();
+            self.carry_to_client();
         }
     }
 
     fn send(&mut self, bytes: &[u8]) {
         self.client.writer().write_all(bytes).unwrap();
-        self.to_server();
+        self.carry_to_server();
     }
 
     fn take_calls(&mut self) -> Vec<String> {
@@ -157,10 +157,10 @@ fn data_and_eof_are_held_while_the_protocol_is_paused() {
     let mut pair = Pair::new(64 << 10, true);
     // With the last message of the handshake come data and close_notify.
     pair.client.writer().write_all(b"early").unwrap();
-    pair.to_server();
-    pair.to_client();
+    pair.carry_to_server();
+    pair.carry_to_client();
     pair.client.send_close_notify();
-    pair.to_server();
+    pair.carry_to_server();
     assert_eq!(pair.take_calls(), ["open"]);
     assert!(pair.out.is_paused());
     pair.server.on_wake(&mut pair.out);
@@ -225,7 +225,7 @@ fn half_close_sends_close_notify_and_data_still_arrives() {
     assert!(pair.is_closed);
     pair.send(b"more");
     pair.client.send_close_notify();
-    pair.to_server();
+    pair.carry_to_server();
     pair.server.on_eof(&mut pair.out);
     assert_eq!(pair.take_calls(), ["data half-close", "data more", "eof"]);
     assert_eq!(pair.out.unsent(), 0, "nothing follows our close_notify");

@@ -17,11 +17,6 @@ pub(super) const RUNG: Rung = Rung {
 
 fn climb(setup: &mut TestSetup) -> Climbed {
     let client = setup.connect(Conversation::receiving(b""))?;
-    setup.wait_until(&[&client], setup.timeout, || {
-        client.state().received > 0 || client.state().is_over()
-    })?;
-    if client.state().received == 0 {
-        return Err(setup.error_of(&client));
-    }
+    setup.expect(&client, |state| state.received > 0)?;
     setup.close(&client).map(|()| None)
 }

@@ -42,13 +42,9 @@ pub(super) fn exchange(setup: &TestSetup) -> Result<bool, RungError> {
     let mut reply = Vec::new();
     let talked = talk(stream, setup, &mut reply);
     talked.map(|()| true).map_err(|error| {
-        let received = match (reply.as_slice(), error.kind()) {
-            (b"", _) => "nothing".into(),
-            (_, ErrorKind::InvalidData) => format!("{}: {error}", repr(&reply)),
-            _ => repr(&reply),
-        };
+        let received = if reply.is_empty() { "nothing".into() } else { repr(&reply) };
         let received = match error.kind() {
-            ErrorKind::InvalidData => received,
+            ErrorKind::InvalidData => format!("{received}: {error}"),
             ErrorKind::WouldBlock | ErrorKind::TimedOut if setup.time_left() < TICK => {
                 return RungError::TimedOut { sent: SENT.into(), received };
             }

@@ -38,7 +38,7 @@ pub(super) struct Act {
     /// Holds bytes back until then. `delay` keeps one that has come until everything is written.
     resume: Option<Deadline>,
     /// `corrupt` is done.
-    is_done: bool,
+    pub(super) is_done: bool,
 }
 
 impl Act {
@@ -122,19 +122,6 @@ impl Act {
             }
             _ => {}
         }
-    }
-
-    /// Flips a bit of the first byte, once.
-    pub(super) fn corrupt(&mut self, bytes: &mut [u8], bit: u32) {
-        if let Some(byte) = bytes.first_mut() {
-            *byte ^= 1 << bit;
-            self.is_done = true;
-        }
-    }
-
-    /// What it flipped was not taken.
-    pub(super) fn undo(&mut self) {
-        self.is_done = false;
     }
 
     /// Whether it is about to flip a bit of what we read, or else of what we write.

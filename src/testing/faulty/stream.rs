@@ -68,19 +68,10 @@ pub(super) struct State {
     /// Our half has ended: what is written is swallowed.
     is_shut: bool,
     discarded: usize,
-    key: Option<usize>,
+    pub(super) key: Option<usize>,
     /// The turn of the last write.
     wrote_in: u64,
     around: Circumstances,
-}
-
-/// What to do with a call.
-enum Verdict {
-    /// The stream inside may have so many bytes of it.
-    Pass(usize),
-    Block,
-    Swallow,
-    Discard,
 }
 
 impl State {
@@ -172,14 +163,15 @@ impl State {
         match ends {
             Some((local, peer)) if self.progress.sent > 0 => {
                 let turns = Turns { now: turn.number.get(), wrote: self.wrote_in };
-                begun.elapsed() >= GRACE && turn.unacked.of(local, peer, turns) == Some(0)
+                begun.elapsed() >= GRACE
+                    && turn.unacked.borrow_mut().of(local, peer, turns) == Some(0)
             }
             _ => true,
         }
     }
 
     /// Has the connection run every turn: no event tells of an acknowledgement.
-    fn wait_for_acks(&self) {
+    pub(super) fn wait_for_acks(&self) {
         if let (Some(key), Ending::Reset { .. }) = (self.key, &self.ending) {
             self.around.turn.waiting.borrow_mut().insert(key);
         }
@@ -194,61 +186,43 @@ impl State {
         self.does(&Effect::HoldOpen) || self.does(&Effect::Stall)
     }
 
-    fn judge_write(&mut self, length: usize) -> Verdict {
-        match self.ending {
-            Ending::Reset { .. } => return Verdict::Block,
-            _ if self.is_shut => return Verdict::Swallow,
-            _ => {}
-        }
-        let (now, sent) = (self.progress.now, self.progress.sent);
-        let mut room = length as u64;
-        for act in &mut self.acts {
-            room = room.min(act.room(now, &mut self.random)).min(act.sent_before(sent));
-        }
-        if room == 0 { Verdict::Block } else { Verdict::Pass(room as usize) }
-    }
-
-    fn judge_read(&self, length: usize) -> Verdict {
-        match self.ending {
-            Ending::Reset { .. } => return Verdict::Block,
-            Ending::Close { .. } => return Verdict::Discard,
-            Ending::No if self.does(&Effect::Deaf) => return Verdict::Block,
-            Ending::No => {}
-        }
-        let received = self.progress.received;
-        let rooms = self.acts.iter().map(|act| act.received_before(received));
-        let room = rooms.fold(length as u64, u64::min);
-        Verdict::Pass(room as usize)
-    }
-
     /// The act that flips a bit of what passes now, and which bit.
-    fn corrupting(&mut self, incoming: bool) -> Option<(&mut Act, u32)> {
+    fn corrupting(&mut self, incoming: bool) -> Option<(&mut Act, u8)> {
         let act = self.acts.iter_mut().find(|act| act.is_corrupting(incoming))?;
-        Some((act, (self.around.seed % 8) as u32))
+        Some((act, 1 << (self.around.seed % 8)))
     }
 
     fn write(&mut self, inner: &mut impl Stream, bytes: &[u8]) -> io::Result<usize> {
         self.begin(inner, true);
         self.end(inner)?;
-        let size = match self.judge_write(bytes.len()) {
-            Verdict::Pass(size) => size,
-            Verdict::Swallow => return Ok(bytes.len()),
-            Verdict::Block | Verdict::Discard => return Err(ErrorKind::WouldBlock.into()),
-        };
-        let offer = &bytes[..size];
+        if matches!(self.ending, Ending::Reset { .. }) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        if self.is_shut {
+            // Our half has ended, so these bytes are lost.
+            return Ok(bytes.len());
+        }
+        let (now, sent) = (self.progress.now, self.progress.sent);
+        let mut room = bytes.len() as u64;
+        for act in &mut self.acts {
+            room = room.min(act.room(now, &mut self.random)).min(act.sent_before(sent));
+        }
+        if room == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let offer = &bytes[..room as usize];
         let taken = match self.corrupting(false) {
             None => inner.write(offer)?,
             Some((act, bit)) => {
-                let mut wrong = [offer[0]];
-                act.corrupt(&mut wrong, bit);
-                // Refused, it is to be wrong again the next time.
-                inner.write(&wrong).inspect_err(|_| act.undo())?
+                // If this is refused, the byte is wrong the next time.
+                let taken = inner.write(&[offer[0] ^ bit])?;
+                act.is_done = true;
+                taken
             }
         };
         self.progress.sent += taken as u64;
         self.progress.writes += 1;
         self.wrote_in = self.around.turn.number.get();
-        let now = self.progress.now;
         for act in &mut self.acts {
             act.wrote(taken as u64, taken == bytes.len(), now);
         }
@@ -260,12 +234,16 @@ impl State {
     fn read(&mut self, inner: &mut impl Stream, buffer: &mut [u8]) -> io::Result<usize> {
         self.begin(inner, false);
         self.end(inner)?;
-        let size = match self.judge_read(buffer.len()) {
-            Verdict::Pass(size) => size,
-            Verdict::Discard => return self.discard(inner, buffer),
-            Verdict::Block | Verdict::Swallow => return Err(ErrorKind::WouldBlock.into()),
-        };
-        let count = inner.read(&mut buffer[..size])?;
+        match self.ending {
+            Ending::Close { .. } => return self.discard(inner, buffer),
+            Ending::Reset { .. } => return Err(ErrorKind::WouldBlock.into()),
+            Ending::No if self.does(&Effect::Deaf) => return Err(ErrorKind::WouldBlock.into()),
+            Ending::No => {}
+        }
+        let received = self.progress.received;
+        let rooms = self.acts.iter().map(|act| act.received_before(received));
+        let room = rooms.fold(buffer.len() as u64, u64::min);
+        let count = inner.read(&mut buffer[..room as usize])?;
         if count == 0 {
             self.progress.is_eof = true;
             self.begin(inner, false);
@@ -278,7 +256,8 @@ impl State {
             };
         }
         if let Some((act, bit)) = self.corrupting(true) {
-            act.corrupt(&mut buffer[..count], bit);
+            buffer[0] ^= bit;
+            act.is_done = true;
         }
         self.progress.received += count as u64;
         self.begin(inner, false);
@@ -327,15 +306,6 @@ fn not_reset(fault: &Fault) -> io::Error {
     let text =
         format!("closed by fault: {fault} (a Unix socket has no reset: the client reads EOF)");
     io::Error::new(ErrorKind::ConnectionAborted, text)
-}
-
-impl<S: Stream> FaultyStream<S> {
-    pub(super) fn registered(&mut self, key: usize) {
-        if let Some(state) = &mut self.state {
-            state.key = Some(key);
-            state.wait_for_acks();
-        }
-    }
 }
 
 impl<S: Stream> Read for FaultyStream<S> {

@@ -1,6 +1,5 @@
 //! How many bytes a peer has not acknowledged yet, as the kernel counts them.
 
-use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -14,10 +13,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Asks the kernel about one connection; where it refuses, searches the tables of all connections.
 #[derive(Debug)]
-pub(super) struct Unacked(RefCell<Sources>);
-
-#[derive(Debug)]
-struct Sources {
+pub(super) struct Unacked {
     open: fn() -> io::Result<SockDiag>,
     diag: Option<SockDiag>,
     opened_at: Option<Instant>,
@@ -49,19 +45,16 @@ impl Default for Unacked {
 
 impl Unacked {
     fn new(open: fn() -> io::Result<SockDiag>, read: fn() -> io::Result<String>) -> Unacked {
-        Unacked(RefCell::new(Sources { open, diag: None, opened_at: None, read, tables: None }))
+        Unacked { open, diag: None, opened_at: None, read, tables: None }
     }
 
     /// Returns how many bytes, with a FIN as one, `peer` has not acknowledged: 0 if the connection
     /// is gone, or if this system never tells; `None` if it cannot be told yet.
-    pub(super) fn of(&self, local: SocketAddr, peer: SocketAddr, turns: Turns) -> Option<u64> {
-        let mut sources = self.0.borrow_mut();
-        let asked = sources.diag().and_then(|diag| diag.unacknowledged(local, peer).ok());
-        asked.or_else(|| sources.search(local, peer, turns))
+    pub(super) fn of(&mut self, local: SocketAddr, peer: SocketAddr, turns: Turns) -> Option<u64> {
+        let asked = self.diag().and_then(|diag| diag.unacknowledged(local, peer).ok());
+        asked.or_else(|| self.search(local, peer, turns))
     }
-}
 
-impl Sources {
     fn diag(&mut self) -> Option<&mut SockDiag> {
         if self.diag.is_none() && is_due(self.opened_at) {
             self.opened_at = Some(Instant::now());
@@ -147,7 +140,7 @@ impl SockDiag {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::rc::Rc;
@@ -240,7 +233,7 @@ mod tests {
             let mut client = TcpStream::connect(to).unwrap();
             let (mut stream, peer) = listener.accept().unwrap();
             let local = stream.local_addr().unwrap();
-            let diag = only_diag();
+            let mut diag = only_diag();
             assert_eq!(diag.of(local, peer, LATER), Some(0), "{to}: nothing was written");
             // More than the client's buffer takes.
             stream.set_nonblocking(true).unwrap();
@@ -267,7 +260,7 @@ mod tests {
         let (stream, peer) = listener.accept().unwrap();
         let (near, far) = (stream.local_addr().unwrap(), client.local_addr().unwrap());
         let nowhere = SocketAddr::new(near.ip(), 1);
-        let diag = only_diag();
+        let mut diag = only_diag();
         assert_eq!(diag.of(nowhere, peer, LATER), None);
         assert_eq!(diag.of(near, far, LATER), Some(0));
         assert_eq!(diag.of(nowhere, peer, LATER), Some(0));
@@ -278,10 +271,10 @@ mod tests {
         let (listener, to) = listeners().remove(0);
         let _client = TcpStream::connect(to).unwrap();
         let (stream, peer) = listener.accept().unwrap();
-        let (local, tables) = (stream.local_addr().unwrap(), only_tables());
+        let (local, mut tables) = (stream.local_addr().unwrap(), only_tables());
         assert_eq!(tables.of(local, peer, Turns { now: 1, wrote: 1 }), None);
         eventually("the tables are read anew", || tables.of(local, peer, LATER) == Some(0));
-        let none = Unacked::new(refused, unreadable);
+        let mut none = Unacked::new(refused, unreadable);
         assert_eq!(none.of(local, peer, LATER), None, "no descriptor is left");
     }
 
@@ -292,7 +285,7 @@ mod tests {
         let (plan, book) = (Plan::new(0), Book::new(10));
         plan.add("echo: reset after 1MiB".parse().unwrap()).unwrap();
         let mut kernel = Faulty::new(Mio::new(64).unwrap(), &plan, &book);
-        Rc::get_mut(&mut kernel.turn).unwrap().unacked = unacked;
+        Rc::get_mut(&mut kernel.turn).unwrap().unacked = RefCell::new(unacked);
         let limits = Limits::default().linger_timeout(Duration::from_secs(30));
         let mut reactor = Reactor::with_kernel(kernel, limits);
         book.serving("echo");
