@@ -166,7 +166,6 @@ impl Socket {
 }
 
 impl Read for Socket {
-    #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {
             Inner::Tcp(stream) => stream.read(buffer),
@@ -179,7 +178,6 @@ impl Read for Socket {
 impl Write for Socket {
     /// std sends with `MSG_NOSIGNAL`, which prevents SIGPIPE whatever its disposition is. A vectored
     /// write would not prevent it.
-    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.0 {
             Inner::Tcp(stream) => stream.write(bytes),
