@@ -351,6 +351,7 @@ impl Outbox {
         self.aborted = false;
         self.overflowed = false;
         self.has_requests = false;
+        self.timeouts = None;
         self.borrowed.1 = 0;
     }
 
@@ -509,6 +510,17 @@ mod tests {
         out.half_close();
         assert!(out.is_closed() && !out.is_paused());
         assert_eq!(out.state.output, Output::Flushing);
+    }
+
+    #[test]
+    fn a_call_begins_without_the_requests_of_a_call_that_aborted_or_panicked() {
+        let mut out = Outbox::new(Instant::now());
+        out.set_idle_timeout(None);
+        out.send(&[0; (1 << 20) + 1]);
+        out.abort();
+        out.begin_call(&mut SendQueue::default(), State::default(), None);
+        assert_eq!((out.aborted, out.overflowed, out.has_requests), (false, false, false));
+        assert_eq!(out.timeouts, None);
     }
 
     #[test]
