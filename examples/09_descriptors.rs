@@ -71,7 +71,7 @@ fn serve(mut poll: Poll, mut listener: Listener, conversations: usize) -> io::Re
     Ok(slots)
 }
 
-/// Accepts until `WouldBlock` or until no descriptor is left; returns true for the latter.
+/// Accepts until `WouldBlock`, or until no descriptor is left. Returns true if none is left.
 fn accept(listener: &Listener, poll: &Poll, to: &mut Slab<Connection>) -> io::Result<bool> {
     loop {
         match listener.accept() {

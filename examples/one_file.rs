@@ -177,8 +177,8 @@ impl Server {
         events.iter().any(|event| event.token().0 < FIRST)
     }
 
-    /// Makes connections runnable whose deadline has come; `is_over` checks it, after the IO. The slot
-    /// can be empty by now, or have another owner.
+    /// Makes each connection with a due deadline runnable; `is_over` checks the deadline, after the IO.
+    /// The slot can be empty by now, or have another owner.
     fn fire_timers(&mut self) {
         let due = self.lingering.partition_point(|(until, _)| *until <= Instant::now());
         self.runnable.extend(self.lingering.drain(..due).map(|(_, key)| key));

@@ -45,15 +45,11 @@ impl Handle {
     /// Fails if the mailbox is full or the reactor is gone. The error holds the bytes.
     ///
     /// ```
-    /// # use campanile::{Background, Limits, echo};
-    /// # let (server, _) = Background::start(Limits::default(), |reactor| {
-    /// #     let addr = reactor.listen("127.0.0.1:0", echo())?;
-    /// #     Ok(reactor.connect(addr, campanile::services::Echo))
-    /// # })?;
-    /// # let id = server.handle().clone();
-    /// # let handle = id;
-    /// # server.shutdown(std::time::Duration::ZERO)?;
-    /// # let id = campanile::Outbox::new(std::time::Instant::now()).id();
+    /// # use campanile::{Outbox, Reactor};
+    /// let reactor = Reactor::new()?;
+    /// let handle = reactor.handle();
+    /// drop(reactor);
+    /// # let id = Outbox::new(std::time::Instant::now()).id();
     /// // The reactor is gone; the bytes are not.
     /// let error = handle.send(id, b"late").unwrap_err();
     /// assert_eq!(error.into_inner(), b"late");

@@ -61,10 +61,11 @@ impl<K: Kernel> Reactor<K> {
             let advice = "write HOST:PORT, or call `listen_with` for the path of a Unix socket";
             io::Error::new(error.kind(), format!("cannot resolve the address: {error}; {advice}"))
         })?;
+        let options = ListenOptions::default();
         for addr in resolved {
-            match self.bind(&addr.into(), &ListenOptions::default()) {
+            match self.bind(&addr.into(), &options) {
                 Ok(listener) => {
-                    let id = self.add_listener(listener, &ListenOptions::default(), boxed(make))?;
+                    let id = self.add_listener(listener, &options, boxed(make))?;
                     return self.inet_addr(id);
                 }
                 Err(error) => failure = error,

@@ -19,9 +19,9 @@ impl<K: Kernel> Reactor<K> {
     /// if it is of another type, or if the connection is gone, has closed or is still connecting.
     ///
     /// The closure names the type of the protocol, `|counter: &mut Counter, out|`, or the call does:
-    /// `with::<Counter, _>`. A protocol that was given to the reactor in a box is found as well. One that
-    /// is wrapped in a layer is not: name the type of the layer, and reach the protocol through it. If `what` panics, the
-    /// connection is reset, as for a panic of its protocol.
+    /// `with::<Counter, _>`. A protocol that was given to the reactor in a box is found as well. One
+    /// that is wrapped in a layer is not: name the type of the layer, and reach the protocol through
+    /// it. If `what` panics, the connection is reset, as for a panic of its protocol.
     ///
     /// ```
     /// use campanile::{ConnId, Outbox, Protocol, Reactor};

@@ -35,7 +35,7 @@ pub use certificate::configs;
 /// How long a handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A protocol whose bytes are encrypted.
+/// Wraps a protocol and encrypts its bytes.
 #[derive(Debug)]
 pub struct Tls<P> {
     connection: Connection,

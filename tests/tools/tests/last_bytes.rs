@@ -70,7 +70,7 @@ fn the_lines_of_the_page_tell_a_good_echo_from_a_proxy_that_loses_bytes() {
     proxy.join().expect("no panic").expect("the proxy ends without an error");
 }
 
-/// The names in the first column of the tables whose first column has this title.
+/// Returns, for each table with this title above its first column, the names in that column.
 fn rows(title: &str) -> Vec<BTreeSet<&'static str>> {
     let head = format!("| {title} |");
     let tables = PAGE.split("\n\n").filter(|text| text.starts_with(&head));
