@@ -111,11 +111,13 @@ fn turn_until_finished<K: Kernel>(
     while !reactor.is_finished() {
         let mut timeout = None;
         if let (Some(signal), false) = (signals.latest(), is_armed) {
-            if first_seen.is_none() {
+            let is_first = first_seen.is_none();
+            // Before anything else: until then, a duplicate of the first signal ends the process.
+            timeout = signals.merge(first_seen.get_or_insert_with(Instant::now).elapsed());
+            if is_first {
                 log::debug!("received signal {signal}; open connections have {grace:?} to finish");
                 reactor.handle().shutdown(grace);
             }
-            timeout = signals.merge(first_seen.get_or_insert_with(Instant::now).elapsed());
             if timeout.is_none() {
                 log::debug!("another signal ends the program at once");
                 is_armed = true;
