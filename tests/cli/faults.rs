@@ -251,40 +251,6 @@ fn python_sees_every_effect() {
     assert_eq!(ended.stdout.lines().last(), Some("13 effects seen"));
 }
 
-/// The helpers of `examples/clients`, where their language is present.
-#[test]
-fn helpers_for_other_languages_work_and_are_short() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/clients");
-    for (file, probe, command) in [
-        (
-            "campanile_fixture.py",
-            "python3 -m pytest --version",
-            "python3 -m pytest -q -p no:cacheprovider test_naive.py",
-        ),
-        ("campanile_test.go", "go version", "go test campanile_test.go naive_test.go"),
-        ("campanile.mjs", "node --version", "node --test naive.test.mjs"),
-    ] {
-        let path = std::path::Path::new(folder).join(file);
-        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
-        assert!(lines <= 15, "{file} has {lines} lines");
-        let shell = |text: &str| {
-            let mut shell = Command::new("sh");
-            let program = campanile().get_program().to_owned();
-            let bin = std::path::Path::new(&program).parent().unwrap();
-            let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-            shell.args(["-c", text]).current_dir(folder).env("PATH", path);
-            shell.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null());
-            run(&mut shell)
-        };
-        if shell(probe).code != Some(0) {
-            skip(format!("`{probe}` fails, so {file} is not tried"));
-            continue;
-        }
-        let ended = shell(command);
-        assert_eq!(ended.code, Some(0), "{file}: {}{}", ended.stdout, ended.stderr);
-    }
-}
-
 #[test]
 fn a_linger_timeout_without_an_end_lasts_until_the_client_ends() {
     for fault in ["echo: close after 3 bytes", "echo: shut after 3 bytes"] {
