@@ -52,7 +52,8 @@ impl Server for Api<'_> {
         fault.check_service(&["daytime", "echo"]).map_err(|error| error.to_string())?;
         let text = fault.to_string();
         let whom = fault.whom.clone().expect("a service");
-        let service = self.server.service(&whom.service);
+        let server: &TestServer = self.server;
+        let service = server.service(&whom.service);
         let mut nameless = fault.clone();
         nameless.whom = None;
         match whom.who {
@@ -60,7 +61,7 @@ impl Server for Api<'_> {
                 let name = if name.is_empty() { spec } else { name };
                 self.guards.insert(name.to_owned(), service.always(nameless));
             }
-            Who::Once => service.once(nameless),
+            Who::Once => _ = service.once(nameless),
             _ => self.server.fault(fault),
         }
         Ok(text)

@@ -211,6 +211,8 @@ class Campanile:
 
     def table(self) -> str:
         """Returns what happened, and what is open now, as text."""
+        # The answer comes after everything that has happened before it.
+        open_now = self._open_now()
         with self._changed:
             log = list(self._log)
         rows = [f"{at:9.3f} s  {row}" for at, event in log if (row := _row(event))]
@@ -218,7 +220,7 @@ class Campanile:
         if len(rows) > ROWS:
             lines.append(f"  ({len(rows) - ROWS} earlier events)")
         lines += rows[-ROWS:] or ["  (no connection so far)"]
-        lines += [f"  open now:  {_ledger(event)}" for event in self._open_now()]
+        lines += [f"  open now:  {_ledger(event)}" for event in open_now]
         return "\n".join(lines)
 
     def stop(self) -> None:
@@ -301,8 +303,9 @@ class Campanile:
 
     def _answer(self, command: str, *kinds: str, id: int | None = None) -> Event:
         def matches(event: Event) -> bool:
-            is_answer = event["event"] in kinds and (id is None or event["id"] == id)
-            return is_answer or event["event"] == "wrong_fault"
+            if event["event"] in kinds:
+                return id is None or bool(event["id"] == id)
+            return bool(event["event"] == "wrong_fault")
 
         event = self._next(f"answer to `{command}`", matches, PATIENCE)
         if event["event"] == "wrong_fault":
@@ -311,7 +314,7 @@ class Campanile:
 
     def _remove(self, fault: Fault) -> None:
         def is_end(event: Event) -> bool:
-            return event["event"] == "fault_ended" and event["id"] == fault.id
+            return bool(event["event"] == "fault_ended" and event["id"] == fault.id)
 
         with self._commands:
             # It ends once: by this call, by `clear`, or by its `for T`.
@@ -383,7 +386,7 @@ def _row(event: Event) -> str:
     if kind in ("fault", "fault_ended"):
         return f"{kind.replace('_', ' ')}: {event['fault']}"
     rest = {name: value for name, value in event.items() if name not in ("v", "event")}
-    return kind + "".join(f", {name} {value}" for name, value in rest.items())
+    return str(kind) + "".join(f", {name} {value}" for name, value in rest.items())
 
 
 def _ledger(event: Event) -> str:
