@@ -173,7 +173,8 @@ impl Pipe {
 
 impl Server for Pipe {
     fn addr(&mut self, service: &str) -> SocketAddr {
-        let is_wanted = |event: &Value| event["event"] == "listening" && event["service"] == service;
+        let is_wanted =
+            |event: &Value| event["event"] == "listening" && event["service"] == service;
         let event = self.next(is_wanted);
         let addr = text(&event["addr"]).parse().unwrap();
         self.unread.push(event);
@@ -240,12 +241,7 @@ fn agrees(row: &Value, step: &Value, verb: &str) -> bool {
     keys.all(|(key, value)| row[key] == *value)
 }
 
-fn take(
-    server: &mut dyn Server,
-    clients: &mut HashMap<String, Client>,
-    step: &Value,
-    verb: &str,
-) {
+fn take(server: &mut dyn Server, clients: &mut HashMap<String, Client>, step: &Value, verb: &str) {
     let value = &step[verb];
     if let Some((client, peer)) = value.as_str().and_then(|name| clients.get_mut(name)) {
         match (verb, client) {

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Dict, NamedTuple, Sequence
+from typing import Any, Callable, Dict, Iterable, NamedTuple, Sequence
 
 __tracebackhide__ = True
 
@@ -133,9 +133,10 @@ class Campanile:
         )
         self._commands = threading.Lock()
         self._changed = threading.Condition()
-        # Guarded by `_changed`: what happened, what no call has taken yet, and whether stdout ended.
+        # Guarded by `_changed`: what happened and when, the places in that list of what no call has
+        # taken yet, in order, and whether stdout has ended.
         self._log: list[tuple[float, Event]] = []
-        self._unread: list[Event] = []
+        self._unread: dict[int, None] = {}
         self._is_over = False
         self._services: dict[str, Service] = {}
         self._reader = threading.Thread(target=self._read, name="campanile events", daemon=True)
@@ -265,7 +266,7 @@ class Campanile:
         for line in self._process.stdout:
             event: Event = json.loads(line)
             with self._changed:
-                self._unread.append(event)
+                self._unread[len(self._log)] = None
                 self._log.append((time.monotonic() - self._began, event))
                 self._changed.notify_all()
         with self._changed:
@@ -273,15 +274,20 @@ class Campanile:
             self._changed.notify_all()
 
     def _next(self, wanted: str, matches: Callable[[Event], bool], within: float) -> Event:
-        def find() -> int | None:
-            return next((at for at, event in enumerate(self._unread) if matches(event)), None)
-
+        deadline = time.monotonic() + within
         with self._changed:
-            self._changed.wait_for(lambda: find() is not None or self._is_over, within)
-            found = find()
-            if found is not None:
-                return self._unread.pop(found)
-            is_over = self._is_over
+            places: Iterable[int] = list(self._unread)
+            while True:
+                for at in places:
+                    if at in self._unread and matches(self._log[at][1]):
+                        del self._unread[at]
+                        return self._log[at][1]
+                seen, is_over = len(self._log), self._is_over
+                if is_over or not self._changed.wait_for(
+                    lambda: len(self._log) > seen or self._is_over, deadline - time.monotonic()
+                ):
+                    break
+                places = range(seen, len(self._log))
         if is_over:
             raise ServerError(f"waited for {wanted}, but {self._ended()}\n{self.table()}")
         raise NoEvent(f"no {wanted} within {within:g} s{_hint()}\n{self.table()}")
