@@ -120,7 +120,7 @@ struct Pipe {
 impl Pipe {
     fn start(options: &Value) -> Pipe {
         let mut command = campanile();
-        command.args(["serve", "--pipe", "-q", "--grace=0s", "--clock=2014-01-29T19:14:15Z"]);
+        command.args(["serve", "--pipe", "-q", "--clock=2014-01-29T19:14:15Z"]);
         command.arg("--zone=utc").stdin(Stdio::piped()).stdout(Stdio::piped());
         for (name, value) in options.as_object().expect("options") {
             let flag = format!("--{}", name.replace('_', "-"));
@@ -273,12 +273,12 @@ fn take(server: &mut dyn Server, clients: &mut HashMap<String, Client>, step: &V
         "connect" => {
             let addr = server.addr(text(&step["to"]));
             if let Some(fails) = step.get("fails") {
-                let failed = TcpStream::connect_timeout(&addr, Duration::from_millis(300));
-                let kind = failed.map(|_| ()).map_err(|error| error.kind());
-                let expected = match text(fails) {
-                    "refused" => ErrorKind::ConnectionRefused,
-                    _ => ErrorKind::TimedOut,
+                let (expected, timeout) = match text(fails) {
+                    "refused" => (ErrorKind::ConnectionRefused, DEADLINE),
+                    _ => (ErrorKind::TimedOut, Duration::from_millis(300)),
                 };
+                let failed = TcpStream::connect_timeout(&addr, timeout);
+                let kind = failed.map(|_| ()).map_err(|error| error.kind());
                 assert_eq!(kind, Err(expected), "{step}");
             } else {
                 let client = connect(addr);
@@ -388,7 +388,9 @@ fn test_client(folder: &str, probe: &str, tests: &str) {
         let mut shell = Command::new("sh");
         shell.args(["-c", text]).current_dir(&folder).stdin(Stdio::null());
         shell.env("CAMPANILE_PROGRAM", campanile().get_program());
-        shell.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONPATH", "src");
+        shell.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONPATH", folder.join("src"));
+        // A package that is installed is not loaded a second time.
+        shell.env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1");
         run(shell.env("PYTEST_PLUGINS", "campanile.plugin"))
     };
     if shell(probe).code != Some(0) {

@@ -9,7 +9,7 @@ Run \`cargo install --path .\` in a checkout of campanile, or set CAMPANILE_PROG
 /** Starts a server. Each option is a flag of `campanile serve`: `{ manualTime: true, faults: [], args: [] }`. */
 export async function campanile({ faults = [], args = [], ...options } = {}) {
   const words = ["serve", "--pipe", "--quiet"];
-  for (const [name, value] of Object.entries({ grace: "0s", ...options })) {
+  for (const [name, value] of Object.entries(options)) {
     const flag = "--" + name.replace(/[A-Z_]/g, (c) => "-" + c.toLowerCase().replace("_", ""));
     if (value === true) words.push(flag);
     else if (value !== false) words.push(`${flag}=${value}`);

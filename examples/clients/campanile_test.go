@@ -48,7 +48,7 @@ func Campanile(t testing.TB, args ...string) *Server {
 	if program == "" {
 		program = "campanile"
 	}
-	command := exec.Command(program, append([]string{"serve", "--pipe", "--quiet", "--grace=0s"}, args...)...)
+	command := exec.Command(program, append([]string{"serve", "--pipe", "--quiet"}, args...)...)
 	command.Stderr = os.Stderr
 	stdin, _ := command.StdinPipe()
 	stdout, _ := command.StdoutPipe()

@@ -8,14 +8,19 @@ import { campanile } from "./campanile.mjs";
 const DEADLINE = 30000;
 const { situations } = JSON.parse(readFileSync(new URL("contract.json", import.meta.url)));
 
-/** A client that reads on request: bytes, then "eof" or "reset"; null if nothing is there in time. */
+/** A client that keeps what it receives: bytes, then "eof" or "reset"; null while it is open. */
 class Client {
   constructor(addr) {
     this.bytes = Buffer.alloc(0);
     this.by = null;
     this.socket = connect({ ...addr, allowHalfOpen: true });
-    this.socket.on("data", (piece) => { this.bytes = Buffer.concat([this.bytes, piece]); });
-    this.socket.on("end", () => { this.by ??= "eof"; });
+    this.socket.on("data", (piece) => {
+      this.bytes = Buffer.concat([this.bytes, piece]);
+      this.isFresh = true;
+      setImmediate(() => { this.isFresh = false; });
+    });
+    // If bytes and a reset are both there when libuv looks, it reports the bytes and then an end.
+    this.socket.on("end", () => { this.by ??= this.isFresh ? "eof or reset" : "eof"; });
     this.socket.on("error", (error) => { this.by ??= error.code === "ECONNRESET" ? "reset" : error.code; });
     this.opened = new Promise((done) => this.socket.once("connect", () => done(null)).once("error", (e) => done(e.code)));
   }
@@ -41,7 +46,7 @@ const verbs = {
   advance: (run, step) => run.server.advance(step.advance),
   async connect(run, { connect: name, to, fails }) {
     const client = new Client(run.server[to]);
-    const patience = new Promise((done) => setTimeout(done, fails ? 300 : DEADLINE, "ETIMEDOUT").unref());
+    const patience = new Promise((done) => setTimeout(done, fails === "timeout" ? 300 : DEADLINE, "ETIMEDOUT").unref());
     const error = await Promise.race([client.opened, patience]);
     if (error) client.socket.destroy();
     assert.equal(error, { refused: "ECONNREFUSED", timeout: "ETIMEDOUT" }[fails] ?? null);
@@ -60,7 +65,8 @@ const verbs = {
   async end(run, { end, by }) {
     const client = run.clients[end];
     await client.until(by, () => client.by);
-    assert.deepEqual([client.bytes.toString(), client.by], ["", by]);
+    assert.equal(client.bytes.toString(), "");
+    assert.ok(client.by.split(" or ").includes(by), client.by);
   },
   async silent(run, { silent }) {
     // What is there already is read in the next round of the loop.

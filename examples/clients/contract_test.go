@@ -136,7 +136,7 @@ func (r *run) take(s step) error {
 
 func (r *run) connect(s step) error {
 	patience := deadline
-	if s.fails != "" {
+	if s.fails == "timeout" {
 		patience = 300 * time.Millisecond
 	}
 	addr := map[string]string{"echo": r.server.Echo, "daytime": r.server.Daytime}[s.to]

@@ -65,7 +65,7 @@ class Situation:
         if fails:
             expected = {"refused": ConnectionRefusedError, "timeout": TimeoutError}[fails]
             with pytest.raises(expected):
-                socket.create_connection(addr, timeout=0.3).close()
+                socket.create_connection(addr, 0.3 if fails == "timeout" else DEADLINE).close()
             return
         client = self.clients[name] = socket.create_connection(addr, DEADLINE)
         self.peers[name] = "%s:%d" % client.getsockname()

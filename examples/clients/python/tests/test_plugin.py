@@ -35,6 +35,11 @@ def test_options_come_from_markers(pytester: pytest.Pytester) -> None:
     pytester.runpytest("--strict-markers").assert_outcomes(passed=2)
 
 
+def test_nothing_stays_open_after_a_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("import gc\ndef test_it(campanile): pass\ndef test_then(): gc.collect()")
+    pytester.runpytest_subprocess("-W", "error").assert_outcomes(passed=2)
+
+
 def test_a_failed_test_shows_what_the_server_did(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

@@ -38,6 +38,8 @@ def campanile(request: pytest.FixtureRequest) -> Iterator[Campanile]:
         pytest.fail(str(error), pytrace=False)
     request.node.stash[_SERVER] = server
     yield server
+    # The report of the test is complete; its events need no memory from here on.
+    del request.node.stash[_SERVER]
     server.stop()
 
 

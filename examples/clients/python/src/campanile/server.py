@@ -113,8 +113,7 @@ class Campanile:
         self, *, faults: Sequence[str] = (), args: Sequence[str] = (), **options: object
     ) -> None:
         command = [find_program(), "serve", "--pipe", "--quiet"]
-        # A test that leaves a connection open does not wait for it at its end.
-        for name, value in {"grace": "0s", **options}.items():
+        for name, value in options.items():
             flag = "--" + name.replace("_", "-")
             if value is True:
                 command.append(flag)
@@ -124,6 +123,7 @@ class Campanile:
         command += args
         self._began = time.monotonic()
         self._stderr = tempfile.TemporaryFile()
+        self._said = ""
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -145,7 +145,7 @@ class Campanile:
             first = self._next("an address", lambda event: event["event"] == "listening", PATIENCE)
         except NoEvent as error:
             self._process.kill()
-            self.stop()
+            self._close()
             raise ServerError(f"the server does not start: {error}") from None
         except ServerError:
             self._close()
@@ -248,7 +248,7 @@ class Campanile:
             self._close()
 
     def _close(self) -> None:
-        assert self._process.stdin
+        assert self._process.stdin and self._process.stdout
         try:
             self._process.stdin.close()
         except OSError:
@@ -259,6 +259,9 @@ class Campanile:
             self._process.kill()
             self._process.wait()
         self._reader.join()
+        self._process.stdout.close()
+        self._read_stderr()
+        self._stderr.close()
 
     def _read(self) -> None:
         """Keeps every event, on a thread of its own, until stdout ends."""
@@ -355,9 +358,13 @@ class Campanile:
 
     def _ended(self) -> str:
         code = self._process.wait(PATIENCE)
-        self._stderr.seek(0)
-        said = self._stderr.read().decode(errors="replace").strip()
-        return f"the server has ended with exit code {code}" + (f":\n{said}" if said else "")
+        self._read_stderr()
+        return f"the server has ended with exit code {code}" + (self._said and f":\n{self._said}")
+
+    def _read_stderr(self) -> None:
+        if not self._stderr.closed:
+            self._stderr.seek(0)
+            self._said = self._stderr.read().decode(errors="replace").strip()
 
 
 def _hint() -> str:
