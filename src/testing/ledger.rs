@@ -160,6 +160,8 @@ struct Pages {
     serving: Arc<str>,
     counts: HashMap<String, u64>,
     newest: Option<Page>,
+    /// Connections of our own, which fill a backlog: by their address.
+    fillers: Vec<Address>,
     ended: VecDeque<Ledger>,
     /// Of each service, how many ended ones were asked for.
     told: HashMap<String, u64>,
@@ -246,6 +248,18 @@ impl Book {
     /// The ledger that was opened last, to be asked for right after an accept.
     pub(super) fn newest(&self) -> Option<Page> {
         self.lock().newest.take()
+    }
+
+    /// Names a connection of our own, so that it is dropped when it is accepted, and no ledger is kept.
+    pub(super) fn add_filler(&self, addr: Address) {
+        self.lock().fillers.push(addr);
+    }
+
+    /// Forgets a connection of our own; returns whether it was one.
+    pub(super) fn is_our_own(&self, addr: &Address) -> bool {
+        let fillers = &mut self.lock().fillers;
+        let at = fillers.iter().position(|filler| filler == addr);
+        at.is_some_and(|at| fillers.swap_remove(at) == *addr)
     }
 
     pub(super) fn close(&self, ledger: &Ledger) {

@@ -72,16 +72,25 @@ impl<K: Kernel> Kernel for Logged<K> {
 
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)> {
         let service = &listener.service;
-        let (inner, peer) = self.inner.accept(&mut listener.inner).inspect_err(|error| {
-            if error.kind() != ErrorKind::WouldBlock {
-                self.book.read(Entry::AcceptError { service, error: &error.to_string() });
+        let (inner, peer) = loop {
+            let (inner, peer) = self.inner.accept(&mut listener.inner).inspect_err(|error| {
+                if error.kind() != ErrorKind::WouldBlock {
+                    self.book.read(Entry::AcceptError { service, error: &error.to_string() });
+                }
+            })?;
+            if !self.book.is_our_own(&peer) {
+                break (inner, peer);
             }
-        })?;
+        };
         let opened = self.now.get() - self.began;
         let page = self.book.open(service, peer.clone(), opened);
         let (book, now) = (self.book.clone(), Rc::clone(&self.now));
         let log = Some(Log { page, book, began: self.began, now });
         Ok((LoggedStream { inner, log }, peer))
+    }
+
+    fn set_backlog(&mut self, listener: &Self::Listener, backlog: u32) -> io::Result<()> {
+        self.inner.set_backlog(&listener.inner, backlog)
     }
 
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {
@@ -200,7 +209,7 @@ impl<S: Stream> Write for LoggedStream<S> {
 }
 
 impl<S: Stream> Stream for LoggedStream<S> {
-    forward! { connected local_addr retry_at }
+    forward! { connected local_addr is_held }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         let outcome = self.inner.shutdown_write();

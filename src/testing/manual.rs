@@ -122,7 +122,7 @@ impl<K: Kernel> Kernel for Timed<K> {
     type Stream = K::Stream;
     type Listener = K::Listener;
 
-    forward! { events capacity waker listen adopt listener_addr accept connect register watch phase observe }
+    forward! { events capacity waker listen adopt listener_addr accept set_backlog connect register watch phase observe }
 
     fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
         let patience = match &self.hand {

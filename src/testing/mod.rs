@@ -12,6 +12,7 @@ mod logged;
 mod manual;
 mod parse;
 mod plan;
+mod random;
 mod server;
 
 pub use builder::Builder;
@@ -22,4 +23,4 @@ pub use logged::{Logged, LoggedListener, LoggedStream};
 pub use manual::Timed;
 pub use parse::FaultError;
 pub use plan::Plan;
-pub use server::{Guard, Service, TestKernel, TestServer};
+pub use server::{Guard, Once, Service, TestKernel, TestServer};

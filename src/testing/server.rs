@@ -166,10 +166,11 @@ impl TestServer {
 
     #[track_caller]
     fn add(&self, fault: Fault) -> u64 {
-        let is_of_listener = fault.is_of_listener();
         let id = or_panic(self.plan.add(fault));
-        if is_of_listener {
-            self.settle();
+        self.settle();
+        if let Some(failure) = self.plan.failure(id) {
+            self.plan.remove(id);
+            panic!("cannot add the fault: {failure}");
         }
         id
     }
@@ -195,7 +196,7 @@ impl TestServer {
         for ledger in &ended[skipped..] {
             let _ = writeln!(text, "  {ledger}");
         }
-        for fault in self.plan.faults() {
+        for (_, fault) in self.plan.faults() {
             let _ = writeln!(text, "  in force: {fault}");
         }
         text
@@ -210,7 +211,10 @@ impl TestServer {
             let most = if *most == u64::MAX { "any".to_owned() } else { most.to_string() };
             (!is_met).then(|| format!("{service}: {count} connections, expected {least} to {most}"))
         });
-        unmet.collect()
+        let unused = self.plan.unused().into_iter().map(|fault| {
+            format!("no connection got the fault `{fault}`: connect, or call `optional()` on it")
+        });
+        unmet.chain(unused).collect()
     }
 }
 
@@ -275,20 +279,24 @@ impl<'a> Service<'a> {
         connect().unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.name))
     }
 
-    /// Does this to the next connection. Several queue up, one a connection, in order.
+    /// Adds a fault for the next connection. Several such faults queue up, one per connection. A fault
+    /// that no connection has got when the server is dropped fails the test.
     ///
     /// # Panics
-    /// If the text is no fault, or says whose.
+    /// If the text is not a fault, or names connections.
     #[track_caller]
     #[doc(alias("enqueue", "willReturn"))]
-    pub fn once<F: TryInto<Fault, Error: fmt::Display>>(&self, fault: F) {
-        self.add(fault, Who::Once);
+    pub fn once<F: TryInto<Fault, Error: fmt::Display>>(&self, fault: F) -> Once<'a> {
+        Once { server: self.server, id: self.add(fault, Who::Once) }
     }
 
-    /// Does this to every connection from now on, until the guard is dropped.
+    /// Adds a fault for every connection, open ones too, until the guard is dropped. When this returns,
+    /// the fault acts on each connection that is open.
+    ///
+    /// A connection that the fault has slowed or silenced goes on when the guard is dropped.
     ///
     /// # Panics
-    /// If the text is no fault, or says whose.
+    /// If the text is not a fault, or names connections.
     #[track_caller]
     #[doc(alias("addToxic", "toxics"))]
     pub fn always<F: TryInto<Fault, Error: fmt::Display>>(&self, fault: F) -> Guard<'a> {
@@ -340,7 +348,21 @@ impl<'a> Service<'a> {
     }
 }
 
-/// A fault is in force until this is dropped.
+/// A fault for the next connection of a service.
+#[derive(Debug)]
+pub struct Once<'a> {
+    server: &'a TestServer,
+    id: u64,
+}
+
+impl Once<'_> {
+    /// Lets the test end without a connection that gets the fault.
+    pub fn optional(self) {
+        self.server.plan.make_optional(self.id);
+    }
+}
+
+/// Keeps a fault in force until it is dropped.
 #[must_use = "the fault ends as soon as this is dropped"]
 #[derive(Debug)]
 #[doc(alias("removeToxic"))]
@@ -351,7 +373,8 @@ pub struct Guard<'a> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.server.plan.remove(self.id);
-        self.server.settle();
+        if self.server.plan.remove(self.id).is_some() {
+            self.server.settle();
+        }
     }
 }

@@ -284,6 +284,23 @@ impl World {
         }
     }
 
+    /// How long until the next delay of a socket is over.
+    pub fn next_delay(&self) -> Option<Duration> {
+        let live = self.sockets.iter().filter(|socket| socket.key.is_some());
+        let delays = live.filter_map(|socket| socket.delayed_to?.checked_sub(self.now));
+        delays.filter(|delay| !delay.is_zero()).min()
+    }
+
+    /// Reports the sockets whose delay is over.
+    pub fn end_delays(&mut self) {
+        for sid in 0..self.sockets.len() {
+            let now = self.now;
+            if self.sockets[sid].delayed_to.take_if(|until| *until <= now).is_some() {
+                self.edge(sid, true, true, true);
+            }
+        }
+    }
+
     /// Something came from the far end. `loud` is what epoll always tells: a FIN, an error, an
     /// urgent byte.
     pub fn edge(&mut self, sid: usize, readable: bool, writable: bool, loud: bool) {

@@ -37,7 +37,7 @@ fn effects() -> Vec<Effect> {
 }
 
 fn moments() -> Vec<When> {
-    let mut all = vec![When::Accept, When::Eof, When::Write(1), When::Write(u64::MAX)];
+    let mut all = vec![When::AtOnce, When::Eof, When::Write(1), When::Write(u64::MAX)];
     for size in [0, 1, 5, 1024, 65_537, 3 << 20, u64::MAX] {
         all.extend([When::Sent(size), When::Received(size)]);
     }
