@@ -169,9 +169,10 @@ impl Plan {
     /// Returns the faults for one connection that no connection has got, but for optional ones.
     pub(super) fn unused(&self) -> Vec<Fault> {
         let state = self.lock();
-        let unused = state.listed.iter().filter(|Listed { entry, is_given, is_optional, .. }| {
-            entry.whom.who == Who::Once && !is_given && !is_optional
-        });
+        let unused =
+            state.listed.iter().filter(|Listed { entry, is_given, is_optional, .. }| {
+                entry.whom.who == Who::Once && !is_given && !is_optional
+            });
         unused.map(|Listed { entry, .. }| entry.fault.clone()).collect()
     }
 
@@ -220,9 +221,11 @@ impl Plan {
         considered: u64,
     ) -> (Vec<Arc<Entry>>, u64) {
         let state = self.lock();
-        let added = state.listed.iter().map(|listed| &listed.entry).filter(|entry| {
-            entry.id > considered && self.is_meant(entry, service, number)
-        });
+        let added = state
+            .listed
+            .iter()
+            .map(|listed| &listed.entry)
+            .filter(|entry| entry.id > considered && self.is_meant(entry, service, number));
         (added.cloned().collect(), state.last_id)
     }
 

@@ -84,6 +84,7 @@ impl Kernel for Sim {
             world.tell(None, &format!("poll: {kind}"));
             return Err(kind.into());
         }
+        world.end_delays();
         let is_silent = world.is_silent();
         world.fetch();
         let patience = patience.into_iter().chain(world.next_delay()).min();
@@ -256,7 +257,8 @@ impl SimStream {
             return Err(error);
         }
         let socket = &mut world.sockets[sid];
-        if socket.is_delayed(now) {
+        // Once the peer's EOF was read, every read returns it.
+        if socket.is_delayed(now) && !(name == "recv" && socket.eof) {
             // An event follows when the delay is over.
             (socket.read_armed, socket.write_armed) = (true, true);
             return Err(ErrorKind::WouldBlock.into());

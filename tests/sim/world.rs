@@ -294,8 +294,9 @@ impl World {
     /// Reports the sockets whose delay is over.
     pub fn end_delays(&mut self) {
         for sid in 0..self.sockets.len() {
-            let now = self.now;
-            if self.sockets[sid].delayed_to.take_if(|until| *until <= now).is_some() {
+            let (now, socket) = (self.now, &mut self.sockets[sid]);
+            let is_over = |until: &mut Duration| *until <= now;
+            if socket.key.is_some() && socket.delayed_to.take_if(is_over).is_some() {
                 self.edge(sid, true, true, true);
             }
         }
@@ -439,7 +440,9 @@ impl World {
     }
 
     pub fn is_silent(&self) -> bool {
-        self.ready.is_empty() && self.fail_polls.is_empty()
+        let has_come = |socket: &Socket| socket.delayed_to.is_some_and(|until| until <= self.now);
+        let is_delay_over = self.sockets.iter().any(|s| s.key.is_some() && has_come(s));
+        self.ready.is_empty() && self.fail_polls.is_empty() && !is_delay_over
     }
 
     /// Moves what is ready into the batch. Nothing real is handed out twice.

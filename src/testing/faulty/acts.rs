@@ -67,9 +67,7 @@ impl Act {
                 When::Received(size) => at.received - self.base.received >= size,
                 When::Time(time) => Deadline::after(self.base.now, time).has_come(at.now),
                 When::Eof => at.eof.is_some(),
-                When::Write(number) => {
-                    at.writes - self.base.writes + u64::from(writing) >= number
-                }
+                When::Write(number) => at.writes - self.base.writes + u64::from(writing) >= number,
             }
     }
 
@@ -96,9 +94,7 @@ impl Act {
     /// Returns how many more bytes may be written before it begins.
     pub(super) fn sent_before(&self, sent: u64) -> u64 {
         match self.fault().when {
-            When::Sent(size) if self.begun.is_none() => {
-                size.saturating_sub(sent - self.base.sent)
-            }
+            When::Sent(size) if self.begun.is_none() => size.saturating_sub(sent - self.base.sent),
             _ => u64::MAX,
         }
     }

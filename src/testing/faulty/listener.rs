@@ -59,8 +59,7 @@ impl<K: Kernel> Faulty<K> {
     pub(super) fn check_listeners(&mut self) {
         self.next_change = None;
         for listener in self.listeners.iter_mut().flatten() {
-            let (wanted, change) =
-                self.plan.listener_state(&listener.service, self.turn.now.get());
+            let (wanted, change) = self.plan.listener_state(&listener.service, self.turn.now.get());
             listener.wanted = wanted;
             self.next_change = self.next_change.into_iter().chain(change).min();
         }
