@@ -9,6 +9,7 @@ mod sim;
 mod effects;
 mod language;
 mod ledgers;
+mod live;
 mod on_the_fake_kernel;
 mod resets;
 mod seeds;

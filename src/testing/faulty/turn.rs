@@ -18,7 +18,7 @@ pub(super) struct Turn {
     pub(super) open: RefCell<BTreeMap<usize, Option<Instant>>>,
     /// The planned events in order.
     planned: RefCell<BTreeSet<(Instant, usize)>>,
-    /// The connections that wait for acknowledgements: they run every turn.
+    /// The connections that wait for acknowledgements: they run in the next turn.
     pub(super) waiting: RefCell<BTreeSet<usize>>,
     pub(super) unacked: RefCell<Unacked>,
 }
@@ -57,10 +57,13 @@ impl Turn {
     /// Adds the events of this turn: of all connections if the plan has changed.
     pub(super) fn add_events(&self, has_news: bool, events: &mut Vec<Source>) {
         let (mut open, mut planned) = (self.open.borrow_mut(), self.planned.borrow_mut());
+        // A connection that waits is added again by its next call. One that the protocol has paused
+        // makes none, and must not keep the loop awake.
+        let waiting = self.waiting.take();
         if has_news {
             events.extend(open.keys().map(|&key| Source::Connection(key)));
         } else {
-            events.extend(self.waiting.borrow().iter().map(|&key| Source::Connection(key)));
+            events.extend(waiting.into_iter().map(Source::Connection));
         }
         while let Some((at, key)) = planned.pop_first() {
             if at > self.now.get() {
