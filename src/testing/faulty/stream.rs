@@ -1,26 +1,23 @@
 //! [`FaultyStream`]: a stream with the faults of its connection.
 
+mod ending;
+
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use self::ending::{Ending, our_doing};
 use super::Turn;
-use super::acts::{Act, Deadline, Progress};
-use super::unacked::Turns;
+use super::acts::{Act, Progress};
 use crate::connection::Stream;
 use crate::protocol::{Address, CloseReason};
-use crate::testing::fault::{Effect, Fault};
+use crate::testing::fault::Effect;
 use crate::testing::ledger::{Page, lock};
 use crate::testing::plan::{Arrival, Entry, Plan};
 use crate::testing::random::Random;
-
-/// How long after the last byte a reset comes at least. The client may still be in connect(2), or
-/// about to end its half: a reset that is there before makes these calls fail, and the client never
-/// reads the bytes.
-const GRACE: Duration = Duration::from_millis(5);
 
 /// A stream that misbehaves as its faults say; without any, the stream inside.
 #[derive(Debug)]
@@ -43,27 +40,6 @@ pub(super) struct Circumstances {
     pub(super) peer: Option<SocketAddr>,
     pub(super) linger: Duration,
     pub(super) linger_bytes: usize,
-}
-
-/// The end of a connection by a fault.
-#[derive(Debug)]
-enum Ending {
-    No,
-    /// Our half has ended. Incoming bytes are discarded until the peer's half has ended, or until then.
-    /// To close at once could reset the connection and destroy what the peer has not read yet.
-    Close {
-        until: Deadline,
-        fault: Fault,
-    },
-    /// To be reset once the peer has acknowledged everything, or then.
-    Reset {
-        until: Deadline,
-        fault: Fault,
-        /// By the real clock.
-        begun: Instant,
-        /// Both ends, ours first, if they are known.
-        ends: Option<(SocketAddr, SocketAddr)>,
-    },
 }
 
 #[derive(Debug)]
@@ -169,78 +145,6 @@ impl State {
                 lock(page).faults.push(fault.clone());
             }
             self.begin_to_end(inner, fault);
-        }
-    }
-
-    fn begin_to_end(&mut self, inner: &mut impl Stream, fault: Fault) {
-        if !matches!(self.ending, Ending::No) {
-            return;
-        }
-        let until = Deadline::after(self.progress.now, self.around.linger);
-        match fault.effect {
-            Effect::Reset => {
-                let local = inner.local_addr().ok().and_then(|local| local.inet());
-                let ends = local.zip(self.around.peer);
-                self.ending = Ending::Reset { until, fault, begun: Instant::now(), ends };
-            }
-            Effect::Close => {
-                self.shut(inner);
-                self.ending = Ending::Close { until, fault };
-            }
-            Effect::Shut => self.shut(inner),
-            _ => {}
-        }
-    }
-
-    fn shut(&mut self, inner: &mut impl Stream) {
-        if !std::mem::replace(&mut self.is_shut, true) {
-            // If it fails, the peer is gone, and the next read reports it.
-            let _ = inner.shutdown_write();
-        }
-    }
-
-    /// Fails if a fault ends the connection now.
-    fn end(&mut self, inner: &mut impl Stream) -> io::Result<()> {
-        let now = self.progress.now;
-        match &self.ending {
-            Ending::Reset { until, fault, begun, ends }
-                if until.has_come(now) || self.is_acknowledged(*ends, *begun) =>
-            {
-                inner.abort();
-                Err(match self.around.peer {
-                    Some(_) => our_doing(fault, ""),
-                    None => our_doing(fault, " (a Unix socket has no reset: the client reads EOF)"),
-                })
-            }
-            Ending::Close { until, fault } if until.has_come(now) => Err(our_doing(fault, "")),
-            _ => match self.abandoned() {
-                Some((at, act)) if at.has_come(now) => {
-                    inner.abort();
-                    Err(our_doing(act.fault(), " (the client had closed)"))
-                }
-                _ => Ok(()),
-            },
-        }
-    }
-
-    /// Returns the stall that keeps a connection whose peer has ended its half, and until when it does:
-    /// the peer may have closed.
-    fn abandoned(&self) -> Option<(Deadline, &Act)> {
-        self.acts.iter().find_map(|act| {
-            let since = act.stalls_since_eof(self.progress.eof)?;
-            Some((Deadline::after(since, self.around.linger), act))
-        })
-    }
-
-    fn is_acknowledged(&self, ends: Option<(SocketAddr, SocketAddr)>, begun: Instant) -> bool {
-        let turn = &self.around.turn;
-        match ends {
-            Some((local, peer)) if self.progress.sent > 0 => {
-                let turns = Turns { now: turn.number.get(), wrote: self.wrote_in };
-                begun.elapsed() >= GRACE
-                    && turn.unacked.borrow_mut().of(local, peer, turns) == Some(0)
-            }
-            _ => true,
         }
     }
 
@@ -403,11 +307,6 @@ impl Drop for State {
 fn refuse(inner: &mut impl Stream) -> io::Result<usize> {
     inner.connected()?;
     Err(ErrorKind::WouldBlock.into())
-}
-
-/// The reason of a connection that a fault ends. It is no error.
-fn our_doing(fault: &Fault, note: &str) -> io::Error {
-    io::Error::new(ErrorKind::ConnectionAborted, format!("closed by fault: {fault}{note}"))
 }
 
 impl<S: Stream> Read for FaultyStream<S> {
