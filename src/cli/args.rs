@@ -10,7 +10,7 @@ use clap::builder::ArgPredicate;
 use clap::{Arg, ArgAction, Args, CommandFactory, Error, FromArgMatches, Parser, Subcommand};
 
 use super::address::{self, Place};
-use super::lab;
+use super::test_setup;
 use super::values::{self, FrozenTime, OrOff, ZoneChoice};
 
 /// Tells the time (RFC 867) and gives back the echo (RFC 862)
@@ -111,7 +111,7 @@ pub struct Serve {
 
     /// Misbehave on request: 'echo #3: reset after 5 bytes'
     #[arg(long, value_name = "SPEC", num_args = 1.., value_delimiter = ';')]
-    #[arg(value_parser = lab::fault, help_heading = "Faults")]
+    #[arg(value_parser = test_setup::fault, help_heading = "Faults")]
     pub fault: Vec<Fault>,
 
     /// Repeat an earlier run's random choices [default: any]

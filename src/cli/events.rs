@@ -55,7 +55,7 @@ pub fn entry(entry: Entry<'_>) -> Option<String> {
 fn about(name: &str, ledger: &Ledger) -> Object {
     event(name)
         .text("service", &ledger.service)
-        .raw("id", ledger.number)
+        .raw("id", ledger.id)
         .text("peer", &ledger.peer.to_string())
 }
 

@@ -10,7 +10,6 @@ mod failure;
 mod files;
 mod json;
 mod junit;
-mod lab;
 mod lines;
 mod listen;
 mod logging;
@@ -19,6 +18,7 @@ mod ready;
 mod serve;
 mod signals;
 mod stdio;
+mod test_setup;
 mod values;
 
 use std::process::ExitCode;

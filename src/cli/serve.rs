@@ -11,11 +11,11 @@ use super::address::Place;
 use super::args::Serve;
 use super::connections_log::ConnectionsLog;
 use super::failure::{FAILED, Failure, USAGE};
-use super::lab::Lab;
 use super::listen::listen;
 use super::output::{Output, Sink};
 use super::ready::ReadyFile;
 use super::signals::Signals;
+use super::test_setup::TestSetup;
 use super::{files, logging};
 
 /// Descriptors reserved for everything that is not a connection.
@@ -43,34 +43,35 @@ fn run(args: &Serve, output: &Output) -> Result<(), Failure> {
     let failed = |error: io::Error| {
         Failure::new(FAILED, format!("cannot create the event loop: {error}"), files::ADVICE)
     };
-    if !Lab::is_wanted(args) {
+    if !TestSetup::is_wanted(args) {
         let reactor = Reactor::with_limits(limits(args)).map_err(failed)?;
         return run_on(reactor, args, output, None);
     }
-    let lab = Lab::new(args, output).map_err(|error| {
+    let setup = TestSetup::new(args, output).map_err(|error| {
         Failure::new(USAGE, error, "write it as in --fault 'echo #3: reset after 5 bytes'")
     })?;
-    run_on(lab.reactor(limits(args)).map_err(failed)?, args, output, Some(&lab))
+    run_on(setup.reactor(limits(args)).map_err(failed)?, args, output, Some(&setup))
 }
 
 fn run_on<K: Kernel>(
     mut reactor: Reactor<K>,
     args: &Serve,
     output: &Output,
-    lab: Option<&Lab>,
+    setup: Option<&TestSetup>,
 ) -> Result<(), Failure> {
     let signals = watch_signals(&mut reactor).map_err(|error| {
         Failure::new(FAILED, format!("cannot install the signal handlers: {error}"), files::ADVICE)
     })?;
     let connections_log = ConnectionsLog::default();
-    let bound = bind(&mut reactor, args, lab, &connections_log)?;
+    let bound = bind(&mut reactor, args, setup, &connections_log)?;
     let lines: String = bound.iter().map(|(service, addr)| format!("{service} {addr}\n")).collect();
     // Removed on every way out.
     let ready_file =
         args.ready_file.as_deref().map(|path| ReadyFile::write(path, &lines)).transpose()?;
-    output.say_first(Sink::Stdout, lab.and_then(|lab| lab.listening(&bound)).unwrap_or(lines));
-    if let (true, Some(lab)) = (args.pipe, lab) {
-        lab.obey_stdin(reactor.handle()).map_err(|error| {
+    output
+        .say_first(Sink::Stdout, setup.and_then(|setup| setup.listening(&bound)).unwrap_or(lines));
+    if let (true, Some(setup)) = (args.pipe, setup) {
+        setup.obey_stdin(reactor.handle()).map_err(|error| {
             let advice = "raise the limit of processes and threads: ulimit -u unlimited";
             let what = format!("cannot start the thread that reads stdin: {error}");
             Failure::new(FAILED, what, advice)
@@ -86,7 +87,7 @@ fn run_on<K: Kernel>(
     })?;
     // Before the `stopped` event, which says that nothing is left.
     drop(ready_file);
-    lab.map_or(Ok(()), Lab::stopped)
+    setup.map_or(Ok(()), TestSetup::stopped)
 }
 
 #[cfg_attr(not(unix), allow(unused_variables))]
@@ -158,7 +159,7 @@ fn check(args: &Serve) -> Result<(), Failure> {
 fn bind<K: Kernel>(
     reactor: &mut Reactor<K>,
     args: &Serve,
-    lab: Option<&Lab>,
+    setup: Option<&TestSetup>,
     connections_log: &ConnectionsLog,
 ) -> Result<Vec<(&'static str, String)>, Failure> {
     let mut all = Vec::new();
@@ -166,8 +167,8 @@ fn bind<K: Kernel>(
         all.extend(bound.into_iter().map(|addr| (service, addr)));
     };
     let name = |service| {
-        if let Some(lab) = lab {
-            lab.serving(service);
+        if let Some(setup) = setup {
+            setup.serving(service);
         }
     };
     if args.daytime != [Place::Off] {

@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::faulty::Faulty;
 use super::ledger::Book;
 use super::logged::Logged;
-use super::manual::{Hand, Timed};
+use super::manual::{ManualClock, Timed};
 use super::plan::Plan;
 use super::server::{TestKernel, TestServer, or_panic};
 use crate::background::Background;
@@ -141,7 +141,7 @@ impl Builder {
         let Builder { clock, seed, limits, keeps_received, is_manual, faults, services } = self;
         let book = if keeps_received { Book::with_received(KEPT) } else { Book::new(KEPT) };
         let plan = Plan::new(seed);
-        let hand = is_manual.then(Hand::new);
+        let manual_clock = is_manual.then(ManualClock::new);
         let mut listens: Vec<(String, Listen)> = vec![
             ("daytime".into(), Box::new(move |reactor| on_any_port(reactor, daytime(clock)))),
             ("echo".into(), Box::new(|reactor| on_any_port(reactor, echo()))),
@@ -153,9 +153,9 @@ impl Builder {
             or_panic(plan.add(fault));
         }
         let make = {
-            let (plan, book, hand) = (plan.clone(), book.clone(), hand.clone());
+            let (plan, book, manual_clock) = (plan.clone(), book.clone(), manual_clock.clone());
             move || {
-                let timed = Timed::new(Mio::new(limits.events)?, hand);
+                let timed = Timed::new(Mio::new(limits.events)?, manual_clock);
                 let kernel = Faulty::new(Logged::new(timed, &book), &plan, &book);
                 Ok(Reactor::with_kernel(kernel, limits))
             }
@@ -172,7 +172,7 @@ impl Builder {
             Ok((background, places)) => {
                 let (handle, expected) = (background.handle().clone(), Mutex::default());
                 let background = Some(background);
-                TestServer { background, handle, plan, book, hand, places, expected }
+                TestServer { background, handle, plan, book, manual_clock, places, expected }
             }
             Err(error) => {
                 panic!("cannot start the test server: {error}; see ulimit -n and ulimit -u")

@@ -30,7 +30,7 @@ pub struct Ledger {
     /// The service's name.
     pub service: String,
     /// Sequence number within its service, counted from 1: the `N` of `#N` in a fault.
-    pub number: u64,
+    pub id: u64,
     /// The far end.
     pub peer: Address,
     /// When it was accepted.
@@ -66,10 +66,10 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(service: &str, number: u64, peer: Address, opened: Duration) -> Ledger {
+    pub(super) fn new(service: &str, id: u64, peer: Address, opened: Duration) -> Ledger {
         Ledger {
             service: service.to_owned(),
-            number,
+            id,
             peer,
             opened,
             closed: None,
@@ -113,7 +113,7 @@ impl fmt::Display for Ledger {
         write!(
             f,
             "{} #{} from {}: {} bytes in, {} out, {end}",
-            self.service, self.number, self.peer, self.bytes_in, self.bytes_out
+            self.service, self.id, self.peer, self.bytes_in, self.bytes_out
         )?;
         for fault in &self.faults {
             write!(f, " [{fault}]")?;

@@ -12,7 +12,7 @@ use super::fault::{Fault, Who};
 use super::faulty::Faulty;
 use super::ledger::{Book, Ledger};
 use super::logged::Logged;
-use super::manual::{Hand, Timed};
+use super::manual::{ManualClock, Timed};
 use super::plan::Plan;
 use crate::background::Background;
 use crate::handle::Handle;
@@ -62,7 +62,7 @@ pub struct TestServer {
     pub(super) handle: Handle,
     pub(super) plan: Plan,
     pub(super) book: Book,
-    pub(super) hand: Option<Hand>,
+    pub(super) manual_clock: Option<ManualClock>,
     pub(super) places: Vec<(String, Address)>,
     pub(super) expected: Mutex<Vec<Expectation>>,
 }
@@ -138,13 +138,13 @@ impl TestServer {
     /// than 30 years. If the loop still has something to do after 5 seconds.
     #[track_caller]
     pub fn advance(&self, by: Duration) {
-        let Some(hand) = &self.hand else {
+        let Some(manual_clock) = &self.manual_clock else {
             panic!(
                 "cannot advance the clock, which runs by itself; start the server with \
                  TestServer::builder().manual_time()"
             );
         };
-        if let Err(error) = hand.advance(by, PATIENCE) {
+        if let Err(error) = manual_clock.advance(by, PATIENCE) {
             panic!("cannot advance the clock by {by:?}: {error}\n{}", self.table());
         }
     }

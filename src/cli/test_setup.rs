@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The faults of the loop, and the events that report what happens.
 #[derive(Debug, Clone)]
-pub struct Lab {
+pub struct TestSetup {
     plan: Plan,
     book: Book,
     output: Output,
@@ -28,14 +28,14 @@ pub struct Lab {
     broken_stdin: Arc<OnceLock<io::Error>>,
 }
 
-impl Lab {
+impl TestSetup {
     /// Whether a flag asks for any of this. If not, the program runs on the plain kernel.
     pub fn is_wanted(args: &Serve) -> bool {
         !args.fault.is_empty() || args.json || args.pipe
     }
 
     /// Adds the faults of the command line, before any connection is served.
-    pub fn new(args: &Serve, output: &Output) -> Result<Lab, String> {
+    pub fn new(args: &Serve, output: &Output) -> Result<TestSetup, String> {
         let is_json = args.json || args.pipe;
         let plan = Plan::new(args.seed.unwrap_or_else(any_seed));
         for fault in &args.fault {
@@ -55,7 +55,7 @@ impl Lab {
             log::info!("the faults draw their random numbers from --seed {}", plan.seed());
         }
         let broken_stdin = Arc::default();
-        Ok(Lab { plan, book, output: output.clone(), is_json, broken_stdin })
+        Ok(TestSetup { plan, book, output: output.clone(), is_json, broken_stdin })
     }
 
     pub fn reactor(&self, limits: Limits) -> io::Result<Reactor<Faulty<Logged<Mio>>>> {
@@ -91,13 +91,13 @@ impl Lab {
     /// Adds the fault on each line of stdin, on a thread of its own. Ends the loop when stdin ends,
     /// so that the program does not outlive a test that crashed.
     pub fn obey_stdin(&self, handle: Handle) -> io::Result<()> {
-        let lab = self.clone();
+        let setup = self.clone();
         let obey = move || {
             for line in Lines::new(BufReader::new(Blocking(io::stdin()))) {
                 match line {
-                    Ok(line) => lab.output.say(Sink::Stdout, lab.answer(line)),
+                    Ok(line) => setup.output.say(Sink::Stdout, setup.answer(line)),
                     Err(error) => {
-                        let _ = lab.broken_stdin.set(error);
+                        let _ = setup.broken_stdin.set(error);
                         break;
                     }
                 }
