@@ -13,6 +13,7 @@ mod manual;
 mod parse;
 mod plan;
 mod server;
+mod table;
 
 pub use builder::Builder;
 pub use fault::{Effect, Fault, When, Who, Whom};

@@ -87,16 +87,26 @@ impl Plan {
         Ok(id)
     }
 
-    /// Takes a fault back: it holds for nobody who is accepted from now on.
-    pub fn remove(&self, id: u64) {
+    /// Ends a fault, and returns it if it was in force.
+    pub fn remove(&self, id: u64) -> Option<Fault> {
         let mut state = self.lock();
-        state.entries.retain(|entry| entry.id != id);
+        let at = state.entries.iter().position(|entry| entry.id == id)?;
+        let fault = state.entries.remove(at).fault;
         self.changed(state);
+        Some(fault)
     }
 
-    /// The faults in force; of those for one connection only, the ones not given out.
-    pub fn faults(&self) -> Vec<Fault> {
-        self.lock().entries.iter().map(|entry| entry.fault.clone()).collect()
+    /// Ends all faults, and returns them.
+    pub fn clear(&self) -> Vec<(u64, Fault)> {
+        let mut state = self.lock();
+        let ended = state.entries.drain(..).map(|entry| (entry.id, entry.fault)).collect();
+        self.changed(state);
+        ended
+    }
+
+    /// Returns the faults in force; of those for one connection only, the ones not given out.
+    pub fn faults(&self) -> Vec<(u64, Fault)> {
+        self.lock().entries.iter().map(|entry| (entry.id, entry.fault.clone())).collect()
     }
 
     /// Waits until the loop has acted on every change so far, or is over; false if it did not in
