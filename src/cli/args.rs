@@ -128,11 +128,15 @@ pub struct Serve {
     #[arg(help_heading = "Faults")]
     pub zone: ZoneChoice,
 
+    /// Let time pass only on the command `advance T` of --pipe
+    #[arg(long, value_parser = values::yes_or_no, help_heading = "Faults")]
+    pub manual_time: bool,
+
     /// Print events to stdout, one JSON object per line
     #[arg(long, value_parser = values::yes_or_no, help_heading = "Watch")]
     pub json: bool,
 
-    /// Like --json, on free ports. Each line of stdin adds a fault;
+    /// Like --json, on free ports. Each line of stdin is a command;
     /// the server exits when stdin closes
     #[arg(long, value_parser = values::yes_or_no, help_heading = "Watch", verbatim_doc_comment)]
     pub pipe: bool,

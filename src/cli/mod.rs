@@ -14,6 +14,7 @@ mod lines;
 mod listen;
 mod logging;
 mod output;
+mod pipe;
 mod ready;
 mod serve;
 mod signals;

@@ -16,7 +16,7 @@ use super::output::{Output, Sink};
 use super::ready::ReadyFile;
 use super::signals::Signals;
 use super::test_setup::TestSetup;
-use super::{files, logging};
+use super::{files, logging, pipe};
 
 /// Descriptors reserved for everything that is not a connection.
 const SPARE_FILES: u64 = 32;
@@ -71,7 +71,7 @@ fn run_on<K: Kernel>(
     output
         .say_first(Sink::Stdout, setup.and_then(|setup| setup.listening(&bound)).unwrap_or(lines));
     if let (true, Some(setup)) = (args.pipe, setup) {
-        setup.obey_stdin(reactor.handle()).map_err(|error| {
+        pipe::obey_stdin(setup, reactor.handle()).map_err(|error| {
             let advice = "raise the limit of processes and threads: ulimit -u unlimited";
             let what = format!("cannot start the thread that reads stdin: {error}");
             Failure::new(FAILED, what, advice)
@@ -80,7 +80,9 @@ fn run_on<K: Kernel>(
     if let Some(time) = &args.clock {
         log::info!("the clock stands still at {}", time.text);
     }
-    let ended = turn_until_finished(&mut reactor, &signals, args.grace, &connections_log);
+    let begin_end = || setup.into_iter().for_each(TestSetup::release_time);
+    let ended =
+        turn_until_finished(&mut reactor, &signals, args.grace, begin_end, &connections_log);
     connections_log.finish();
     ended.map_err(|error| {
         Failure::new(FAILED, format!("the loop failed: {error}"), "start the program again")
@@ -106,6 +108,7 @@ fn turn_until_finished<K: Kernel>(
     reactor: &mut Reactor<K>,
     signals: &Signals,
     grace: Duration,
+    begin_end: impl Fn(),
     connections_log: &ConnectionsLog,
 ) -> io::Result<()> {
     let (mut first_seen, mut is_armed) = (None, false);
@@ -117,6 +120,7 @@ fn turn_until_finished<K: Kernel>(
             timeout = signals.merge(first_seen.get_or_insert_with(Instant::now).elapsed());
             if is_first {
                 log::debug!("received signal {signal}; open connections have {grace:?} to finish");
+                begin_end();
                 reactor.handle().shutdown(grace);
             }
             if timeout.is_none() {
@@ -147,6 +151,15 @@ fn check(args: &Serve) -> Result<(), Failure> {
     if args.json && args.pipe {
         let advice = "use --pipe alone: it prints the same events";
         return Err(Failure::new(USAGE, "--json and --pipe cannot be combined", advice));
+    }
+    if args.manual_time && !args.pipe {
+        let advice =
+            "add --pipe, and send `advance 5s` to stdin; CAMPANILE_MANUAL_TIME may have set it";
+        return Err(Failure::new(
+            USAGE,
+            "--manual-time needs --pipe, or no time would pass",
+            advice,
+        ));
     }
     if is_off(&args.daytime) && is_off(&args.echo) {
         let advice = "remove --daytime off or --echo off";

@@ -1,35 +1,32 @@
-//! What `serve` needs for faults and events: a plan, a book, and the commands of the pipe.
+//! [`TestSetup`]: the faults and the time of a server under test, and the events that it prints.
 
-use std::io::{self, BufReader};
+use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use campanile::testing::{Book, Fault, Faulty, Logged, Plan};
-use campanile::{Handle, Limits, Reactor, sys::Mio};
+use campanile::testing::{Book, Fault, Faulty, Logged, ManualClock, Plan, TestKernel, Timed};
+use campanile::{Limits, Reactor, sys::Mio};
 
 use super::args::Serve;
 use super::events;
 use super::failure::{FAILED, Failure};
-use super::lines::{Lines, WrongLine};
 use super::output::{Output, Sink};
-use super::stdio::Blocking;
-
-/// How long the loop may take to apply a fault of a listener.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The faults of the loop, and the events that report what happens.
 #[derive(Debug, Clone)]
 pub struct TestSetup {
-    plan: Plan,
-    book: Book,
+    pub plan: Plan,
+    pub book: Book,
+    /// Moves the time of the loop, if that is manual.
+    pub clock: Option<ManualClock>,
     output: Output,
     is_json: bool,
-    /// Why the commands of the pipe ended before stdin did.
+    /// The error of the read that ended the commands of the pipe.
     broken_stdin: Arc<OnceLock<io::Error>>,
 }
 
 impl TestSetup {
-    /// Whether a flag asks for any of this. If not, the program runs on the plain kernel.
+    /// Returns whether a flag asks for any of this. If not, the program runs on the plain kernel.
     pub fn is_wanted(args: &Serve) -> bool {
         !args.fault.is_empty() || args.json || args.pipe
     }
@@ -54,12 +51,13 @@ impl TestSetup {
         if !args.fault.is_empty() && args.seed.is_none() {
             log::info!("the faults draw their random numbers from --seed {}", plan.seed());
         }
-        let broken_stdin = Arc::default();
-        Ok(TestSetup { plan, book, output: output.clone(), is_json, broken_stdin })
+        let (clock, broken_stdin) = (args.manual_time.then(ManualClock::new), Arc::default());
+        Ok(TestSetup { plan, book, clock, output: output.clone(), is_json, broken_stdin })
     }
 
-    pub fn reactor(&self, limits: Limits) -> io::Result<Reactor<Faulty<Logged<Mio>>>> {
-        let logged = Logged::new(Mio::new(limits.events)?, &self.book);
+    pub fn reactor(&self, limits: Limits) -> io::Result<Reactor<TestKernel>> {
+        let timed = Timed::new(Mio::new(limits.events)?, self.clock.clone());
+        let logged = Logged::new(timed, &self.book);
         Ok(Reactor::with_kernel(Faulty::new(logged, &self.plan, &self.book), limits))
     }
 
@@ -68,11 +66,26 @@ impl TestSetup {
         self.book.serving(service);
     }
 
-    /// The addresses as events, if stdout carries events.
+    /// Returns the addresses as events, if stdout carries events.
     pub fn listening(&self, bound: &[(&str, String)]) -> Option<String> {
         let line =
             |(service, addr): &(&str, String)| events::listening(service, addr, self.plan.seed());
         self.is_json.then(|| bound.iter().map(line).collect())
+    }
+
+    /// Lets manual time pass by itself, because the end begins: it is bounded by time.
+    pub fn release_time(&self) {
+        self.clock.iter().for_each(ManualClock::release);
+    }
+
+    /// Prints events.
+    pub fn say(&self, lines: String) {
+        self.output.say(Sink::Stdout, lines);
+    }
+
+    /// Keeps the error that ended the commands of the pipe, for [`stopped`](TestSetup::stopped).
+    pub fn stdin_failed(&self, error: io::Error) {
+        let _ = self.broken_stdin.set(error);
     }
 
     /// Reports the end of the loop.
@@ -81,49 +94,11 @@ impl TestSetup {
     /// If reading the commands failed, and that ended the loop.
     pub fn stopped(&self) -> Result<(), Failure> {
         if self.is_json {
-            self.output.say(Sink::Stdout, events::stopped());
+            self.say(events::stopped());
         }
         let Some(error) = self.broken_stdin.get() else { return Ok(()) };
         let advice = "give --pipe a pipe that stays open, or use --json, which reads no commands";
         Err(Failure::new(FAILED, format!("cannot read commands from stdin: {error}"), advice))
-    }
-
-    /// Adds the fault on each line of stdin, on a thread of its own. Ends the loop when stdin ends,
-    /// so that the program does not outlive a test that crashed.
-    pub fn obey_stdin(&self, handle: Handle) -> io::Result<()> {
-        let setup = self.clone();
-        let obey = move || {
-            for line in Lines::new(BufReader::new(Blocking(io::stdin()))) {
-                match line {
-                    Ok(line) => setup.output.say(Sink::Stdout, setup.answer(line)),
-                    Err(error) => {
-                        let _ = setup.broken_stdin.set(error);
-                        break;
-                    }
-                }
-            }
-            handle.shutdown(Duration::ZERO);
-        };
-        std::thread::Builder::new().name("stdin".into()).spawn(obey).map(drop)
-    }
-
-    /// Obeys a line; the event that answers it.
-    fn answer(&self, line: Result<String, WrongLine>) -> String {
-        let obey = |text: String| self.obey(&text).map_err(|error| WrongLine { text, error });
-        match line.and_then(obey) {
-            Ok(fault) => events::fault(&fault.to_string()),
-            Err(WrongLine { text, error }) => events::wrong_fault(&text, &error),
-        }
-    }
-
-    fn obey(&self, line: &str) -> Result<Fault, String> {
-        let fault = fault(line)?;
-        self.plan.add(fault.clone())?;
-        if self.plan.settle(PATIENCE) {
-            Ok(fault)
-        } else {
-            Err(format!("the loop did not apply the fault within {PATIENCE:?}: send it again"))
-        }
     }
 }
 
@@ -134,7 +109,7 @@ pub fn fault(text: &str) -> Result<Fault, String> {
     Ok(fault)
 }
 
-/// A seed that differs from start to start, and is short enough to type.
+/// Returns a seed that differs from start to start, and is short enough to type.
 fn any_seed() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::from(now.subsec_nanos() ^ std::process::id().rotate_left(16)) % 1_000_000

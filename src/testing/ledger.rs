@@ -199,7 +199,8 @@ impl Book {
     }
 
     /// Creates a book that keeps no ledger of an ended connection, and calls `reader` with each entry
-    /// on the loop's thread. `reader` must not call [`open`](Book::open): the ledger is locked.
+    /// on the loop's thread. `reader` must not call [`open`](Book::open) or
+    /// [`with_open`](Book::with_open): the ledger of its entry is locked.
     pub fn read_by(reader: impl Fn(Entry<'_>) + Send + Sync + 'static) -> Book {
         Book::made(0, false, Some(Arc::new(reader)))
     }
@@ -219,25 +220,20 @@ impl Book {
         self.lock().ended.iter().cloned().collect()
     }
 
-    /// Returns the ledgers of the connections that are open, as of now.
+    /// Returns the ledgers of the connections that are open, as of now, by service and id.
     pub fn open(&self) -> Vec<Ledger> {
-        let mut ledgers = Vec::new();
-        self.each_open(|ledger| ledgers.push(ledger.clone()));
-        ledgers
+        self.with_open(|ledgers| ledgers.iter().copied().cloned().collect())
     }
 
-    /// Calls `see` with the ledger of each connection that is open, by service and id.
+    /// Calls `see` with the ledgers of the connections that are open, by service and id.
     ///
-    /// A connection cannot end during its call, so `see` comes before its [`Entry::Closed`].
-    pub fn each_open(&self, mut see: impl FnMut(&Ledger)) {
-        // The book is not locked here: its pages are locked before it.
+    /// While `see` runs, none of them changes, and no [`Entry::Closed`] about them is read.
+    pub fn with_open<T>(&self, see: impl FnOnce(&[&Ledger]) -> T) -> T {
+        // The book is unlocked before any page is locked.
         let pages: Vec<Page> = self.lock().open.values().cloned().collect();
-        for page in pages {
-            let ledger = lock(&page);
-            if ledger.closed.is_none() {
-                see(&ledger);
-            }
-        }
+        let mut locked: Vec<_> = pages.iter().map(|page| lock(page)).collect();
+        locked.retain(|ledger| ledger.closed.is_none());
+        see(&locked.iter().map(|ledger| &**ledger).collect::<Vec<_>>())
     }
 
     /// Returns how many connections of a service were accepted.
@@ -283,7 +279,7 @@ impl Book {
         *count += 1;
         let id = *count;
         let page = Arc::new(Mutex::new(Ledger::new(service, id, peer, opened)));
-        // Locked before it is in the book: `each_open` sees it after the reader has.
+        // Locked before it is in the book: `with_open` sees it after the reader has.
         let ledger = lock(&page);
         pages.newest = Some(Arc::clone(&page));
         pages.open.insert((service.to_owned(), id), Arc::clone(&page));

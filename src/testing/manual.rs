@@ -31,6 +31,8 @@ struct State {
     /// The latest time at which the loop had nothing left to do.
     rested_at: Duration,
     is_over: bool,
+    /// When time began to pass by itself again.
+    released: Option<Instant>,
     waker: Option<Arc<dyn Wake>>,
 }
 
@@ -64,6 +66,9 @@ impl ManualClock {
     /// after `patience` of real time.
     pub fn advance(&self, by: Duration, patience: Duration) -> Result<(), &'static str> {
         let mut state = self.lock();
+        if state.released.is_some() {
+            return Err("time passes by itself again: advance it before the end begins");
+        }
         let wanted = state.wanted.saturating_add(by);
         if wanted > END {
             return Err("manual time ends 30 years after the server started: advance by less");
@@ -80,13 +85,22 @@ impl ManualClock {
         }
     }
 
+    /// Lets time pass by itself from now on, so that a shutdown comes to its end.
+    pub fn release(&self) {
+        let mut state = self.lock();
+        state.released.get_or_insert_with(Instant::now);
+        let waker = state.waker.clone();
+        drop(state);
+        wake(waker);
+    }
+
     /// Returns how long to sleep in real time. Manual time moves on here, at most to the next
     /// deadline, so that each deadline on the way is met.
     fn sleep(&self, patience: Option<Duration>) -> Option<Duration> {
-        if patience == Some(Duration::ZERO) {
+        let mut state = self.lock();
+        if patience == Some(Duration::ZERO) || state.released.is_some() {
             return patience;
         }
-        let mut state = self.lock();
         let rest = state.wanted - state.shown;
         if rest.is_zero() {
             state.rested_at = state.shown;
@@ -149,10 +163,11 @@ impl<K: Kernel> Kernel for Timed<K> {
     }
 
     fn now(&self) -> Instant {
-        match &self.clock {
-            Some(clock) => self.began.checked_add(clock.lock().shown).unwrap_or(self.began),
-            None => self.inner.now(),
-        }
+        let Some(clock) = &self.clock else { return self.inner.now() };
+        let state = clock.lock();
+        let since = |released| self.inner.now().saturating_duration_since(released);
+        let passed = state.shown + state.released.map_or(Duration::ZERO, since);
+        self.began.checked_add(passed).unwrap_or(self.began)
     }
 
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {

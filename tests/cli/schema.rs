@@ -1,6 +1,8 @@
 //! The part of JSON Schema that `tests/schema/events.json` uses. An unknown keyword in the schema
 //! fails, so that no rule is left unchecked.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 /// Parses a line of the program, and checks it against the schema.
@@ -11,6 +13,14 @@ pub fn checked(line: &str) -> Value {
         panic!("{line}: {what}");
     }
     value
+}
+
+/// Returns the names of all events of `serve` in the schema.
+pub fn events_of_serve() -> BTreeSet<String> {
+    let schema: Value = serde_json::from_str(include_str!("../schema/events.json")).unwrap();
+    let rules = schema["oneOf"].as_array().unwrap().iter();
+    let names = rules.map(|rule| rule["properties"]["event"]["const"].as_str().unwrap().to_owned());
+    names.filter(|name| name != "rung" && !name.starts_with("check")).collect()
 }
 
 fn check(schema: &Value, value: &Value) -> Result<(), String> {
@@ -65,12 +75,20 @@ fn check(schema: &Value, value: &Value) -> Result<(), String> {
 fn the_schema_refuses_wrong_events() {
     checked(r#"{"v":1,"event":"stopped"}"#);
     checked(r#"{"v":1,"event":"lost","count":1}"#);
+    checked(r#"{"v":1,"event":"listed","count":0}"#);
+    checked(r#"{"v":1,"event":"fault","id":3,"fault":"echo: reset"}"#);
+    checked(r#"{"v":1,"event":"accepted","service":"own","id":1,"peer":"unix:"}"#);
     for wrong in [
         r#"{"v":2,"event":"stopped"}"#,
         r#"{"v":1,"event":"begun"}"#,
         r#"{"v":1,"event":"fault"}"#,
-        r#"{"v":1,"event":"fault","fault":""}"#,
-        r#"{"v":1,"event":"fault","fault":3}"#,
+        r#"{"v":1,"event":"fault","fault":"echo: reset"}"#,
+        r#"{"v":1,"event":"fault","id":0,"fault":"echo: reset"}"#,
+        r#"{"v":1,"event":"fault","id":3,"fault":""}"#,
+        r#"{"v":1,"event":"fault","id":3,"fault":3}"#,
+        r#"{"v":1,"event":"cleared"}"#,
+        r#"{"v":1,"event":"advanced","by_us":5}"#,
+        r#"{"v":1,"event":"accepted","service":"","id":1,"peer":"unix:"}"#,
         r#"{"v":1,"event":"stopped","more":1}"#,
         r#"{"v":1,"event":"lost"}"#,
         r#"{"v":1,"event":"lost","count":0}"#,
