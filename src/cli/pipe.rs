@@ -142,8 +142,8 @@ mod tests {
     use crate::cli::output::Output;
 
     #[test]
-    fn a_fault_that_the_loop_does_not_acknowledge_is_removed() {
-        // No loop is there to acknowledge it.
+    fn a_command_that_the_loop_does_not_acknowledge_fails_and_a_fault_is_removed() {
+        // No loop is there to acknowledge them.
         let cli = Cli::try_parse_from(["campanile", "serve", "--pipe"]).unwrap();
         let args::Command::Serve(args) = cli.command else { panic!("another command") };
         let setup = TestSetup::new(&args, &Output::new(true)).unwrap();
@@ -151,6 +151,11 @@ mod tests {
         let error = obey(&setup, fault, Duration::ZERO).unwrap_err();
         assert_eq!(error, "the loop did not apply the fault within 0ns: send it again");
         assert_eq!(setup.plan.faults(), []);
+        for command in [Command::Remove(2), Command::Clear] {
+            setup.plan.add("echo: refuse".parse().unwrap()).unwrap();
+            let error = obey(&setup, command, Duration::ZERO).unwrap_err();
+            assert!(error.starts_with("the loop did not act on the end of the fault"), "{error}");
+        }
     }
 
     #[test]

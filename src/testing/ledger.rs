@@ -331,3 +331,27 @@ impl Book {
 pub(super) fn lock(page: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     page.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_book_of_any_size_drops_the_pages_of_ended_connections() {
+        for kept in [0, 1] {
+            let book = Book::new(kept);
+            let peer = Address::from(std::path::PathBuf::from("/peer"));
+            let begin = || book.begin("echo", peer.clone(), Duration::ZERO);
+            let pages: Vec<_> = (0..3).map(|_| begin()).collect();
+            for page in &pages {
+                let mut ledger = lock(page);
+                ledger.closed = Some(Duration::ZERO);
+                book.close(&ledger);
+            }
+            let _open = begin();
+            assert_eq!(book.lock().open.len(), 1);
+            assert_eq!(book.open().iter().map(|ledger| ledger.id).collect::<Vec<_>>(), [4]);
+            assert_eq!(book.ended().len(), kept);
+        }
+    }
+}

@@ -1,8 +1,6 @@
 //! The part of JSON Schema that `tests/schema/events.json` uses. An unknown keyword in the schema
 //! fails, so that no rule is left unchecked.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
 /// Parses a line of the program, and checks it against the schema.
@@ -13,14 +11,6 @@ pub fn checked(line: &str) -> Value {
         panic!("{line}: {what}");
     }
     value
-}
-
-/// Returns the names of all events of `serve` in the schema.
-pub fn events_of_serve() -> BTreeSet<String> {
-    let schema: Value = serde_json::from_str(include_str!("../schema/events.json")).unwrap();
-    let rules = schema["oneOf"].as_array().unwrap().iter();
-    let names = rules.map(|rule| rule["properties"]["event"]["const"].as_str().unwrap().to_owned());
-    names.filter(|name| name != "rung" && !name.starts_with("check")).collect()
 }
 
 fn check(schema: &Value, value: &Value) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use campanile::testing::{Side, TestServer};
 use campanile::{Accepted, Outbox, Protocol};
@@ -111,7 +111,10 @@ fn open_connections_have_ledgers_of_what_happened_so_far() {
 /// Runs a test in tokio's current-thread runtime.
 fn in_tokio(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let began = Instant::now();
     runtime.block_on(async { tokio::time::timeout(DEADLINE, test).await.expect("in time") });
+    // The timer of the deadline wakes the task, too.
+    assert!(began.elapsed() < DEADLINE, "no end of a connection woke the task");
 }
 
 #[test]
@@ -214,6 +217,8 @@ fn a_fault_that_is_refused_because_the_loop_is_blocked_is_not_in_force_later() {
     let mut protocol = Some(Blocking(block, released));
     let make = move |_: &Accepted| protocol.take().expect("one connection");
     let server = TestServer::builder().service("blocking", make).start();
+    // Dropped before the server if the test fails: the server's thread waits for it.
+    let release = release;
     let mut client = server.service("blocking").connect();
     client.write_all(b"x").unwrap();
     blocked.recv_timeout(DEADLINE).unwrap();
