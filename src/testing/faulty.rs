@@ -47,6 +47,8 @@ pub struct Faulty<K: Kernel> {
     listeners: Vec<Option<Managed<K::Stream>>>,
     /// When the plan wants a listener to change by itself.
     next_change: Option<Instant>,
+    /// The changes of the plan that the connections had an event for.
+    reported: u64,
     /// The batch's events that the kernel inside did not report.
     own_events: Vec<Source>,
 }
@@ -62,20 +64,21 @@ impl<K: Kernel> Faulty<K> {
             book: book.clone(),
             listeners: Vec::new(),
             next_change: None,
+            reported: 0,
             own_events: Vec::new(),
         }
     }
 
     /// Collects the events of the batch that the kernel inside did not report.
     fn add_own_events(&mut self) {
-        let changes = self.plan.changes();
         self.check_listeners();
         let moving = self.listeners.iter().enumerate().filter_map(|(key, listener)| {
             let is_moving = listener.as_ref().is_some_and(Managed::is_moving);
             is_moving.then_some(Source::Listener(key))
         });
         self.own_events.extend(moving);
-        let has_news = self.turn.changes.replace(changes) != changes;
+        let changes = self.turn.changes.get();
+        let has_news = std::mem::replace(&mut self.reported, changes) != changes;
         self.turn.add_events(has_news, &mut self.own_events);
     }
 
@@ -104,7 +107,7 @@ impl<K: Kernel> Kernel for Faulty<K> {
 
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         // The last turn is over: its connections have run, and those that ended are dropped.
-        self.plan.acted_on(self.turn.changes.get());
+        self.plan.acted_on(self.reported);
         self.own_events.clear();
         let outcome = if self.turn.waiting.borrow().is_empty() {
             let planned = self.turn.next_event();
@@ -118,6 +121,7 @@ impl<K: Kernel> Kernel for Faulty<K> {
         };
         self.now();
         self.turn.number.set(self.turn.number.get() + 1);
+        self.turn.changes.set(self.plan.changes());
         if outcome.is_ok() {
             self.add_own_events();
         }

@@ -154,7 +154,9 @@ impl Plan {
             }
             !ends
         });
-        self.changed(state);
+        if !ended.is_empty() {
+            self.changed(state);
+        }
         ended
     }
 

@@ -219,26 +219,6 @@ fn a_paused_connection_gets_its_fault_at_its_next_read() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
-fn an_unreachable_service_lets_a_connect_time_out_and_is_reachable_again_afterwards() {
-    let server = TestServer::start();
-    let addr = server.echo().addr();
-    let mut open = greeted(server.echo());
-    for _ in 0..3 {
-        let guard = server.echo().always("unreachable");
-        let timeout = Duration::from_millis(200);
-        let refused = TcpStream::connect_timeout(&addr, timeout).map_err(|error| error.kind());
-        assert_eq!(refused.err(), Some(ErrorKind::TimedOut));
-        ping(&mut open, b"an open connection is served");
-        assert_eq!(read_all(&mut server.daytime().connect()).unwrap(), TUTORIAL_LINE);
-        drop(guard);
-        ping(&mut server.echo().connect(), b"back again");
-    }
-    // The connection that fills the backlog is not a client.
-    assert_eq!(server.echo().accepted(), 4);
-}
-
-#[test]
 fn a_fault_that_was_removed_before_its_moment_does_not_act() {
     let (server, bytes) = (TestServer::start(), pattern(100));
     for fault in ["reset after 50 bytes", "corrupt after 50 bytes", "close at eof"] {
@@ -333,6 +313,30 @@ fn whatever_faults_come_and_go_every_byte_and_the_eof_arrive() {
         assert!(sent == received, "seed {seed}: {} of {} bytes", received.len(), sent.len());
         assert_eq!(server.echo().ended().reason, "finished", "seed {seed}");
     }
+}
+
+#[test]
+fn a_probe_takes_no_fault_of_one_connection_if_probes_are_ignored() {
+    let probe = |service: Service<'_>| {
+        drop(service.connect());
+        service.ended()
+    };
+    let server = TestServer::builder().ignore_probes().start();
+    server.echo().once("close after 3 bytes in");
+    server.echo().once("corrupt after 0 bytes in");
+    assert_eq!(probe(server.echo()).faults, []);
+    let mut client = server.echo().connect();
+    client.write_all(b"abcdef").unwrap();
+    assert_eq!(read_all(&mut client).unwrap(), b"");
+    let mut client = server.echo().connect();
+    client.write_all(b"abc").unwrap();
+    assert_ne!(read_exactly(&mut client, 3), b"abc");
+    ping(&mut server.echo().connect(), b"both are used");
+    // By default a probe is a client like any other.
+    let server = TestServer::start();
+    server.echo().once("hold-open");
+    drop(server.echo().connect());
+    ping(&mut server.echo().connect(), b"no fault is left");
 }
 
 #[test]

@@ -14,3 +14,4 @@ mod on_the_fake_kernel;
 mod resets;
 mod seeds;
 mod servers;
+mod waiting;

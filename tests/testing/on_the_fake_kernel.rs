@@ -178,8 +178,8 @@ fn a_reader_of_the_book_hears_of_everything_at_once() {
     let (writer, world, plan) = (Arc::clone(&heard), World::new(), Plan::new(0));
     let book = Book::read_by(move |entry| {
         writer.lock().unwrap().push(match entry {
-            Entry::Accepted(ledger) => format!("accepted {} #{}", ledger.service, ledger.number),
-            Entry::Closed(ledger) => format!("closed #{}: {}", ledger.number, ledger.reason),
+            Entry::Accepted(ledger) => format!("accepted {} #{}", ledger.service, ledger.id),
+            Entry::Closed(ledger) => format!("closed #{}: {}", ledger.id, ledger.reason),
             Entry::AcceptError { service, error } => format!("{service}: {error}"),
             other => panic!("{other:?}"),
         });
@@ -244,7 +244,7 @@ fn from_one_seed_come_the_same_ledgers() {
     assert!(ledgers == crowd(1));
     let applied = |ledgers: &[Ledger]| {
         let mut faults: Vec<_> =
-            ledgers.iter().map(|l| (l.service.clone(), l.number, l.faults.clone())).collect();
+            ledgers.iter().map(|l| (l.service.clone(), l.id, l.faults.clone())).collect();
         faults.sort_by_key(|(service, number, _)| (service.clone(), *number));
         faults
     };

@@ -10,8 +10,8 @@ use campanile::{Accepted, Clock, Limits, Outbox, Protocol, Zone};
 
 use crate::common::{TUTORIAL_LINE, ping, read_all, read_exactly};
 
-/// What a closure panics with.
-fn panic_of(run: impl FnOnce()) -> String {
+/// Returns the message that a closure panics with.
+pub fn panic_of(run: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(run)).expect_err("it panics");
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).expect("a text")

@@ -54,6 +54,10 @@ impl Act {
         &self.entry.fault
     }
 
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.is_some()
+    }
+
     pub(super) fn begin(&mut self, now: Instant) {
         self.begun = Some(now);
     }

@@ -114,11 +114,7 @@ impl State {
             self.considered = considered;
             entries.into_iter().for_each(|entry| self.get(entry));
         }
-        let (now, count) = (self.progress.now, self.acts.len());
-        self.acts.retain(|act| !act.is_over(now));
-        if self.acts.len() < count {
-            (self.is_deaf, self.is_silent) = (false, false);
-        }
+        self.heal();
         self.begin(inner, writing);
     }
 
@@ -131,6 +127,23 @@ impl State {
         if std::mem::take(&mut self.wants_once) {
             let once = self.around.plan.take_once(&self.around.service);
             once.into_iter().for_each(|entry| self.get(entry));
+        }
+    }
+
+    /// Drops the faults that are over.
+    fn heal(&mut self) {
+        let now = self.progress.now;
+        if !self.acts.iter().any(|act| act.is_over(now)) {
+            return;
+        }
+        (self.is_deaf, self.is_silent) = (false, false);
+        let acts = std::mem::take(&mut self.acts).into_iter();
+        let (over, acts): (Vec<_>, _) = acts.partition(|act| act.is_over(now));
+        self.acts = acts;
+        for act in over {
+            if let (true, Some(page)) = (act.has_begun(), &self.around.page) {
+                lock(page).healed.push(act.fault().clone());
+            }
         }
     }
 
