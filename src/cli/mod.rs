@@ -10,15 +10,16 @@ mod failure;
 mod files;
 mod json;
 mod junit;
-mod lab;
 mod lines;
 mod listen;
 mod logging;
 mod output;
+mod pipe;
 mod ready;
 mod serve;
 mod signals;
 mod stdio;
+mod test_setup;
 mod values;
 
 use std::process::ExitCode;

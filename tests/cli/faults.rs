@@ -50,13 +50,26 @@ impl Telling {
         next(&mut self.stdout)
     }
 
-    /// Sends a line to stdin, and returns the answer.
+    /// Sends a line to stdin, and returns the last event of the answer.
     pub fn ask(&mut self, line: &str) -> Value {
+        self.ask_all(line).pop().unwrap()
+    }
+
+    /// Sends a line to stdin, and returns all events up to the last one of the answer.
+    pub fn ask_all(&mut self, line: &str) -> Vec<Value> {
         writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
+        let last = match line.split(' ').next().unwrap() {
+            "remove" => "fault_ended",
+            "clear" => "cleared",
+            "connections" => "listed",
+            "advance" => "advanced",
+            _ => "fault",
+        };
+        let mut events = Vec::new();
         loop {
-            let event = self.next();
-            if ["fault", "wrong_fault"].contains(&event["event"].as_str().unwrap()) {
-                return event;
+            events.push(self.next());
+            if [last, "wrong_fault"].contains(&events.last().unwrap()["event"].as_str().unwrap()) {
+                return events;
             }
         }
     }

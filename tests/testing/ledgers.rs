@@ -18,7 +18,7 @@ fn a_conversation_is_written_down() {
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_all(&mut client).unwrap(), b"");
     let ledger = server.echo().ended();
-    assert_eq!((&*ledger.service, ledger.number), ("echo", 1));
+    assert_eq!((&*ledger.service, ledger.id), ("echo", 1));
     assert_eq!(ledger.peer.inet(), Some(peer));
     assert_eq!((ledger.bytes_in, ledger.bytes_out, ledger.writes), (12, 12, 2));
     assert_eq!(ledger.write_sizes, [7, 5]);
@@ -41,10 +41,10 @@ fn connections_of_a_service_are_counted_from_1_and_told_once_each() {
     let server = TestServer::start();
     for number in 1..=3 {
         drop(server.daytime().connect());
-        assert_eq!(server.daytime().ended().number, number);
+        assert_eq!(server.daytime().ended().id, number);
         drop(server.echo().connect());
     }
-    let numbers: Vec<_> = (0..3).map(|_| server.echo().ended().number).collect();
+    let numbers: Vec<_> = (0..3).map(|_| server.echo().ended().id).collect();
     assert_eq!(numbers, [1, 2, 3]);
     assert_eq!(server.ledgers().len(), 6);
 }
@@ -111,6 +111,6 @@ fn who_is_refused_before_being_served_is_written_down_too() {
     eventually("the accept", || (server.echo().accepted() == 1).then_some(()));
     let _second = server.echo().connect();
     let ledger = server.echo().ended();
-    assert_eq!((ledger.number, &*ledger.reason), (2, "dropped before it was served"));
+    assert_eq!((ledger.id, &*ledger.reason), (2, "dropped before it was served"));
     drop(first);
 }

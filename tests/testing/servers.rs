@@ -10,8 +10,8 @@ use campanile::{Accepted, Clock, Limits, Outbox, Protocol, Zone};
 
 use crate::common::{TUTORIAL_LINE, ping, read_all, read_exactly};
 
-/// What a closure panics with.
-fn panic_of(run: impl FnOnce()) -> String {
+/// Returns the message that a closure panics with.
+pub fn panic_of(run: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(run)).expect_err("it panics");
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).expect("a text")
@@ -145,12 +145,12 @@ fn a_guard_ends_its_fault_for_those_who_come_later() {
 #[test]
 fn a_wrong_fault_is_told_where_it_was_written() {
     let server = TestServer::start();
-    let told = panic_of(|| server.echo().once("rest"));
+    let told = panic_of(|| server.echo().once("rest").optional());
     assert_eq!(
         told,
         "cannot add the fault: column 1: unknown effect `rest`: did you mean `reset`?"
     );
-    let told = panic_of(|| server.echo().once("echo: reset"));
+    let told = panic_of(|| server.echo().once("echo: reset").optional());
     assert_eq!(told, "`echo: reset` names a service; add it with TestServer::fault");
     let told = panic_of(|| server.fault("ekho: reset"));
     assert_eq!(
@@ -158,7 +158,7 @@ fn a_wrong_fault_is_told_where_it_was_written() {
         "cannot add the fault: column 1: unknown service `ekho`: did you mean `echo`?"
     );
     assert!(panic_of(|| server.fault("reset")).contains("name a service, as in `daytime: reset`"));
-    let told = panic_of(|| server.echo().once("refuse"));
+    let told = panic_of(|| server.echo().once("refuse").optional());
     assert!(told.contains("this effect holds for all clients"), "{told}");
     let told = panic_of(|| drop(TestServer::builder().fault("ekho: reset").start()));
     assert!(told.contains("did you mean `echo`?"), "{told}");
