@@ -2,8 +2,10 @@
 package campanile
 
 import (
+	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,33 @@ func dial(t *testing.T, addr string) net.Conn {
 	}
 	t.Cleanup(func() { client.Close() })
 	return client
+}
+
+// recorder keeps the message of a failure.
+type recorder struct {
+	testing.TB
+	text string
+}
+
+func (r *recorder) Helper() {}
+
+func (r *recorder) Fatalf(format string, args ...any) {
+	r.text = fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
+
+func TestAMissingProgramIsReportedWithTheWaysToGetIt(t *testing.T) {
+	t.Setenv("PATH", "")
+	t.Setenv("CAMPANILE_PROGRAM", "")
+	recorded, done := &recorder{TB: t}, make(chan struct{})
+	go func() {
+		defer close(done)
+		Campanile(recorded)
+	}()
+	<-done
+	if !strings.Contains(recorded.text, "not found in $PATH.\nRun `cargo install --path .`") {
+		t.Fatal(recorded.text)
+	}
 }
 
 func TestOneReadIsNotAMessage(t *testing.T) {

@@ -121,6 +121,8 @@ def test_manual_time_passes_only_by_advance(campanile: Campanile) -> None:
         client.settimeout(DEADLINE)
         campanile.advance(0.5)
         assert client.recv(16) == b"late"
+    rows = [row.split(" s  ", 1)[1] for row in campanile.table().splitlines() if "advanced" in row]
+    assert rows == ["advanced by 3599.5 s", "advanced by 0.5 s"]
 
 
 def test_advance_needs_manual_time(campanile: Campanile) -> None:

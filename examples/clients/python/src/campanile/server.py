@@ -398,6 +398,8 @@ def _row(event: Event) -> str:
         return f"{_ledger(event)}, {event['reason']}"
     if kind in ("fault", "fault_ended"):
         return f"{kind.replace('_', ' ')}: {event['fault']}"
+    if kind == "advanced":
+        return f"advanced by {event['by_us'] / 1e6:g} s"
     rest = {name: value for name, value in event.items() if name not in ("v", "event")}
     return str(kind) + "".join(f", {name} {value}" for name, value in rest.items())
 
