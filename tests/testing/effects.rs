@@ -496,6 +496,7 @@ fn unreachable_lets_a_connect_time_out() {
     let server = TestServer::start();
     let addr = server.echo().addr();
     let mut open = server.echo().connect();
+    ping(&mut open, b"accepted");
     for _ in 0..3 {
         let guard = server.echo().always("unreachable");
         let timeout = Duration::from_millis(200);
