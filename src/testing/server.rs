@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::builder::Builder;
 use super::fault::{Fault, Who};
 use super::faulty::Faulty;
+use super::guard::{Guard, Once};
 use super::ledger::{Book, Ledger};
 use super::logged::Logged;
 use super::manual::{ManualClock, Timed};
@@ -21,7 +22,7 @@ use crate::kernel::Mio;
 use crate::protocol::Address;
 
 /// How long a test waits for the loop, and for a connection to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a client of [`Service::connect`] waits for a read or a write.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -363,43 +364,5 @@ impl<'a> Service<'a> {
         let expectation = Expectation { service: self.name.to_owned(), least, most };
         let mut expected = self.server.expected.lock().unwrap_or_else(PoisonError::into_inner);
         expected.push(expectation);
-    }
-}
-
-/// A fault for the next connection of a service.
-#[derive(Debug)]
-pub struct Once<'a> {
-    server: &'a TestServer,
-    id: u64,
-}
-
-impl Once<'_> {
-    /// Lets the test end without a connection that gets the fault.
-    pub fn optional(self) {
-        self.server.plan.make_optional(self.id);
-    }
-}
-
-/// Keeps a fault in force until it is dropped.
-#[must_use = "the fault ends as soon as this is dropped"]
-#[derive(Debug)]
-#[doc(alias("removeToxic"))]
-pub struct Guard<'a> {
-    server: &'a TestServer,
-    id: u64,
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        if self.server.plan.remove(self.id).is_none() {
-            return;
-        }
-        let is_settled = self.server.plan.settle(PATIENCE);
-        assert!(
-            is_settled || thread::panicking(),
-            "the loop has not acknowledged the end of the fault within {PATIENCE:?}, because a protocol \
-             blocks it: let the callback return before the guard is dropped\n{}",
-            self.server.table()
-        );
     }
 }

@@ -61,7 +61,7 @@ fn choices() -> Vec<Option<Who>> {
 }
 
 #[test]
-fn whatever_is_printed_parses_to_the_same_fault() {
+fn a_printed_fault_parses_to_the_same_fault() {
     let (mut same, mut refused) = (0, 0);
     for effect in effects() {
         for when in moments() {
@@ -131,7 +131,7 @@ fn a_fault_may_be_written_in_more_ways_than_it_is_printed() {
 }
 
 #[test]
-fn a_wrong_word_is_pointed_at_and_the_nearest_is_named() {
+fn an_error_names_the_column_and_the_nearest_word() {
     for (text, column, word) in [
         ("echo: rest after 5 bytes", 7, "unknown effect `rest`: did you mean `reset`?"),
         ("echo: holdopen", 7, "did you mean `hold-open`?"),

@@ -68,7 +68,7 @@ fn without_a_fault_the_same_calls_are_made() {
 }
 
 #[test]
-fn pieces_come_at_their_millisecond() {
+fn each_piece_is_sent_at_its_millisecond() {
     let mut stage = Stage::new(0, Limits::default());
     stage.fault("daytime: slice 10/5ms");
     let client = stage.world.connect(0);
@@ -83,7 +83,7 @@ fn pieces_come_at_their_millisecond() {
 }
 
 #[test]
-fn a_wait_of_ours_wakes_the_loop_no_more_often_than_it_ends() {
+fn a_delay_wakes_the_loop_only_at_its_end() {
     let mut stage = Stage::new(0, Limits::default());
     stage.fault("echo: delay 10s");
     let client = stage.world.connect(1);
@@ -155,7 +155,7 @@ fn after_a_close_the_client_has_the_linger_time_to_end() {
 }
 
 #[test]
-fn never_accept_and_refuse_move_the_door_and_back() {
+fn a_listener_stops_and_accepts_again_with_its_faults() {
     let mut stage = Stage::new(0, Limits::default());
     stage.settle();
     let id = stage.plan.add("echo: never-accept".parse().unwrap()).unwrap();
@@ -173,7 +173,7 @@ fn never_accept_and_refuse_move_the_door_and_back() {
 }
 
 #[test]
-fn a_reader_of_the_book_hears_of_everything_at_once() {
+fn the_reader_of_a_book_is_called_for_every_entry() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let (writer, world, plan) = (Arc::clone(&heard), World::new(), Plan::new(0));
     let book = Book::read_by(move |entry| {
@@ -238,7 +238,7 @@ fn crowd(seed: u64) -> Vec<Ledger> {
 }
 
 #[test]
-fn from_one_seed_come_the_same_ledgers() {
+fn one_seed_makes_the_same_ledgers() {
     let ledgers = crowd(1);
     assert_eq!(ledgers.len(), 400);
     assert!(ledgers == crowd(1));
