@@ -25,6 +25,10 @@ pub fn is_quiet<K: Kernel>(simulation: &Simulation<K>) -> bool {
 pub fn after_turn<K: Kernel>(simulation: &Simulation<K>) {
     let (is_quiet, rest) = (is_quiet(simulation), simulation.reactor.timeout());
     let (reactor, world) = (&simulation.reactor, &mut *simulation.world.borrow_mut());
+    if !simulation.faults.is_settled() {
+        // A fault ends in the turn that acts on the change, whenever that turn comes.
+        world.faults_end_now();
+    }
     let stats = reactor.stats();
     let connections = reactor.connections();
     if stats.accepted + stats.connecting - stats.closed != connections as u64 {

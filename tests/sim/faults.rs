@@ -208,8 +208,16 @@ impl World {
         for socket in &mut self.sockets {
             for fault in socket.faults.iter_mut().filter(|fault| ends(&fault.order)) {
                 fault.is_over = true;
-                socket.healed_at = self.now;
             }
+        }
+        self.faults_end_now();
+    }
+
+    /// The timeouts of the connections whose faults have ended begin anew.
+    pub fn faults_end_now(&mut self) {
+        let has_ended = |socket: &&mut Socket| socket.faults.iter().any(|fault| fault.is_over);
+        for socket in self.sockets.iter_mut().filter(has_ended) {
+            socket.healed_at = self.now;
         }
     }
 
