@@ -279,7 +279,7 @@ impl Read for SimStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.begin("recv", buffer.len())?;
         let world = &mut *self.world.borrow_mut();
-        let (sid, now, selector) = (self.sid, world.now, world.selector);
+        let (sid, selector) = (self.sid, world.selector);
         if buffer.len() > world.limits.read_buffer {
             world.violate(format!("socket {sid}: a read beyond scratch"));
         }
@@ -315,11 +315,6 @@ impl Read for SimStream {
         }
         if socket.shut {
             socket.discarded += count;
-        }
-        // What is discarded is no progress; a fault that has closed discards, too.
-        let is_cut = socket.shut && socket.suffers(&["close"]);
-        if !is_cut && socket.view.as_ref().is_none_or(|view| !view.closed) {
-            socket.last_read = now;
         }
         world.progress += 1;
         world.trace("read", sid, count);

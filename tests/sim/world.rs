@@ -569,7 +569,10 @@ impl World {
     pub fn check_heard(&mut self, sid: usize, data: &[u8]) {
         let end = self.sockets[sid].read;
         let start = end - data.len().min(end);
-        self.sockets[sid].heard += data.len();
+        let (now, socket) = (self.now, &mut self.sockets[sid]);
+        socket.heard += data.len();
+        // Bytes that are discarded are no progress.
+        socket.last_read = now;
         let wrong = data.iter().enumerate().map(|(at, byte)| byte ^ said(sid, start + at));
         let flipped: Vec<u8> = wrong.filter(|&bits| bits != 0).collect();
         let flips_in = &mut self.sockets[sid].flips_in;
