@@ -41,8 +41,8 @@ class Model {
     }
 
     run() {
-        this.put("call", { f: "listen", l: 0, peer: "127.0.0.1:9999", service: "daytime" });
-        this.put("call", { f: "listen", l: 1, peer: "127.0.0.1:12345", service: "echo" });
+        this.put("call", { f: "listen", l: 0, addr: "127.0.0.1:9999", service: "daytime" });
+        this.put("call", { f: "listen", l: 1, addr: "127.0.0.1:12345", service: "echo" });
         while (!this.full) this.turn();
         this.lines.length = this.most + 1;
         return `${this.lines.join("\n")}\n`;

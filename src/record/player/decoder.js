@@ -13,7 +13,7 @@ const Decoder = (() => {
         l: "number", unsent: "number", deadline: "number", fresh: "number", left: "number",
         bin: "number", bout: "number", records: "number", calls: "number",
         p: "string", e: "string", src: "string", f: "string", data: "string", peer: "string",
-        service: "string", in: "string", out: "string", fault: "string", reason: "string",
+        addr: "string", service: "string", in: "string", out: "string", fault: "string", reason: "string",
         r: "boolean", w: "boolean", special: "boolean", closed: "boolean", paused: "boolean",
         congested: "boolean", wr: "boolean", ww: "boolean",
     };
@@ -130,6 +130,8 @@ const Decoder = (() => {
 
     const isWrite = (call) => call.f === "write" || call.f === "write_last";
     const isShort = (call) => isWrite(call) && call.n !== undefined && call.n < (call.len ?? 0);
+    // An error that a fault of the test server has made, not the kernel.
+    const isByFault = (call) => call.e?.startsWith("closed by fault") === true;
     const isBlocked = (call) => call.e === "EAGAIN" || call.e === "EWOULDBLOCK";
 
     function applyCall(state, call) {
@@ -147,7 +149,7 @@ const Decoder = (() => {
 
     function applyListenerCall(state, call) {
         if (call.f === "listen") {
-            updateListener(state, call.l, () => ({ peer: call.peer ?? "", service: call.service ?? "" }));
+            updateListener(state, call.l, () => ({ peer: call.addr ?? "", service: call.service ?? "" }));
         } else if (call.f === "rearm") {
             updateListener(state, call.l, () => ({ ready: call.e !== undefined }));
         } else if (call.f === "accept") {
@@ -301,6 +303,7 @@ const Decoder = (() => {
             case "end": return isOrderly(record.reason) ? CLASS.call : CLASS.failed;
             case "call":
                 if (isBlocked(record)) return CLASS.blocked;
+                if (isByFault(record)) return CLASS.fault;
                 if (record.e !== undefined || record.f === "reset") return CLASS.failed;
                 if (isShort(record)) return CLASS.short;
                 if (record.f === "read") return CLASS.read;
@@ -338,7 +341,7 @@ const Decoder = (() => {
         }
     }
 
-    function find(findings, record, step, state, most) {
+    function find({ findings, most, failed }, record, step, state) {
         const subject = { c: record.c, l: record.l };
         if (record.k === "gap") findings.add("gap", step, record.records ?? 0, subject);
         if (record.k === "fault") findings.add("fault", step, 0, { ...subject, text: record.fault });
@@ -346,8 +349,9 @@ const Decoder = (() => {
             findings.add("failed", step, 1, { text: record.e });
         }
         if (record.k === "end" && !isOrderly(record.reason)) {
+            // A connection whose call has failed is in the list already.
             const unsent = state.connections.get(record.c)?.unsent ?? 0;
-            findings.add("failed", step, unsent, { ...subject, text: record.reason });
+            if (!failed.has(record.c)) findings.add("failed", step, unsent, { ...subject, text: record.reason });
         }
         if (record.k === "state" && (record.unsent ?? 0) > (most.get(record.c)?.weight ?? 0)) {
             most.set(record.c, { step, weight: record.unsent });
@@ -359,8 +363,13 @@ const Decoder = (() => {
             const weight = isWrite(record) ? record.len ?? 1 : 0;
             findings.add("blocked", step, weight, { ...subject, text: record.f });
         } else if (RESETS.has(record.e) || record.f === "reset") {
+            failed.add(record.c);
             findings.add("reset", step, 0, { ...subject, text: record.e ?? "sent" });
+        } else if (isByFault(record)) {
+            failed.add(record.c);
+            findings.add("fault", step, 1, { ...subject, text: record.e });
         } else if (record.e !== undefined) {
+            failed.add(record.c);
             findings.add("failed", step, 0, { ...subject, text: record.e });
         }
     }
@@ -383,6 +392,7 @@ const Decoder = (() => {
 
         index() {
             const findings = new Findings(), most = new Map(), state = initial();
+            const found = { findings, most, failed: new Set() };
             let awake = null;
             const endTurn = (t) => {
                 if (awake !== null) findings.add("turn", awake.step, t - awake.t, { n: awake.n });
@@ -398,7 +408,7 @@ const Decoder = (() => {
                 if (record.k === "turn") endTurn(record.t);
                 // The time asleep is no work: a turn is measured from the return of its poll.
                 if (record.k === "poll") awake = { step: state.turnStep || step, t: record.t, n: state.turn };
-                find(findings, record, step, state, most);
+                find(found, record, step, state);
             }
             endTurn(state.t);
             for (const [c, { step, weight }] of most) findings.add("unsent", step, weight, { c });
@@ -461,7 +471,7 @@ const Decoder = (() => {
 
     return {
         SPACING, PHASES, CLASS, RESETS, unpack, parse, initial, apply, replay, above, isWrite, isShort,
-        isBlocked, isOrderly, open: (text) => new Recording(parse(text)),
+        isBlocked, isByFault, isOrderly, open: (text) => new Recording(parse(text)),
     };
 })();
 

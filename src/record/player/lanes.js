@@ -5,6 +5,10 @@
 const Lanes = (() => {
     const { CLASS, above } = Decoder;
     const LOOP = 44, ROW = 28;
+    // The phases where there is little room.
+    const SHORT = {
+        note_readiness: "note", obey_commands: "obey", fire_timers: "timers", run_connections: "run",
+    };
     const WIDTHS = [4, 7, 10, 14, 20, 28];
 
     // The colours of the style sheet, read again when the scheme changes.
@@ -205,10 +209,10 @@ const Lanes = (() => {
                 c.fillRect(x, 22, to - x, 16);
                 const name = String(record.p ?? "").replaceAll("_", " ").slice(0, 20);
                 const from = Math.max(x, 0);
-                if (c.measureText(name).width + 8 < Math.min(to, width) - from) {
-                    c.fillStyle = this.colours.quiet;
-                    c.fillText(name, from + 4, 30.5);
-                }
+                const fits = (text) => c.measureText(text).width + 6 < Math.min(to, width) - from;
+                const text = [name, SHORT[record.p] ?? name].find(fits);
+                c.fillStyle = this.colours.quiet;
+                if (text) c.fillText(text, from + 3, 30.5);
                 step = end - 1;
             }
         }
@@ -264,6 +268,7 @@ const Lanes = (() => {
         drawMap(step) {
             const { context: c, width, height } = prepare(this.map);
             const inset = 6, wide = width - 2 * inset, count = this.recording.length;
+            if (wide < 1) return;
             if (this.buckets?.length !== Math.ceil(wide)) this.buckets = this.summarize(Math.ceil(wide));
             const most = Math.max(1, ...this.buckets.map((bucket) => bucket.calls));
             const middle = height - 11;

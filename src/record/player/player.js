@@ -149,7 +149,8 @@
         now.step = Math.max(1, Math.min(step, recording.length));
         const started = performance.now();
         now.state = recording.at(now.step);
-        document.documentElement.dataset.seek = (performance.now() - started).toFixed(2);
+        const { dataset } = document.documentElement;
+        [dataset.seek, dataset.replayed] = [(performance.now() - started).toFixed(2), recording.replayed];
         if (!now.pinned || now.chosen === null) now.chosen = connectionAt(now.step) ?? now.chosen;
         schedule();
     }
@@ -198,8 +199,10 @@
         get("title").className = `call ${TONES[recording.classes[step - 1]] ?? ""}`;
         get("sentence").setAttribute("aria-live", now.playing ? "off" : "polite");
         say("sentence", text);
-        put("place", place ? `${place.name} in ${place.file}, at the anchor ${place.anchor}` : "",
-            place ? make("code", { textContent: place.line }) : "");
+        if (place) {
+            put("place", make("b", { textContent: place.name }), ` in ${place.file}, anchor `,
+                make("b", { textContent: place.anchor }), make("code", { textContent: place.line }));
+        } else put("place", "No place in the core: this record is not the loop's.");
     }
 
     function showPhases() {
@@ -244,8 +247,8 @@
         const body = make("tbody", {},
             ioRow("read", bit(c.r, c.r ? "ready" : "not ready"), bit(c.wr, c.wr ? "wants bytes" : "no interest"), readVerdict(c)),
             ioRow("write", bit(c.w, c.w ? "ready" : "not ready"), bit(c.ww || c.unsent > 0, c.unsent > 0 ? "has bytes" : c.ww ? "connects" : "no interest"), writeVerdict(c)));
-        return make("table", { className: "io" }, make("colgroup", {}, make("col")),
-            make("thead", {}, make("tr", {}, make("td"), head("Kernel: readiness"), head("We: interest"), head("So the loop"))), body);
+        return make("table", { className: "io" }, make("colgroup", {}, ...["name", "kernel", "ours", "result"].map((name) => make("col", { className: name }))),
+            make("thead", {}, make("tr", {}, make("th"), head("Kernel"), head("Our side"), head("So the loop"))), body);
     }
 
     function gauge(c) {
@@ -266,7 +269,7 @@
     function halves(c) {
         const inward = c.connecting ? "not connected yet" : c.in === "ended" ? "peer has ended" : "open";
         const outward = { open: "open", flushing: "flushing, then FIN", shut: "FIN sent" }[c.out] ?? plain(c.out, 20);
-        return `from the peer: ${inward}; to the peer: ${outward}${c.closed ? "; protocol has closed" : ""}`;
+        return `in: ${inward} · out: ${outward}${c.closed ? " · protocol has closed" : ""}`;
     }
 
     function showConnection() {
@@ -276,16 +279,17 @@
         if (id === null || !c) {
             const life = now.recording.lives.get(id);
             say("connection-title", id === null ? "No connection yet" : `Connection #${id}`);
+            say("names", "");
             put("connection", make("p", { className: "quiet", textContent: life === undefined ? "" :
                 now.step < life.first ? "It has not begun yet." : "It has ended." }));
             return;
         }
-        const names = [c.service, c.peer].filter(Boolean).map((text) => plain(text, 60)).join(" · ");
-        put("connection-title", `Connection #${id} `, make("span", { className: "quiet", textContent: names }));
+        say("connection-title", `Connection #${id}`);
+        say("names", [c.service, c.peer].filter(Boolean).map((text) => plain(text, 60)).join(" · "));
         put("connection", ioTable(c), gauge(c), make("dl", { className: "facts" },
             fact("halves", halves(c)),
-            fact("bytes", `${number.format(c.bin)} in, ${number.format(c.bout)} out`),
-            fact("deadline", c.deadline === null ? "none" : due(c.deadline)),
+            fact("so far", `${number.format(c.bin)} bytes in, ${number.format(c.bout)} out`,
+                make("span", { className: "quiet", textContent: c.deadline === null ? "no deadline" : `deadline ${due(c.deadline)}` })),
             c.faults.length > 0 ? fact("fault", make("span", { className: "fault-text", textContent: c.faults.map((fault) => plain(fault)).join("; ") })) : null,
             c.reason !== null ? fact("ended", make("span", { className: Decoder.isOrderly(c.reason) ? "" : "bad-text", textContent: plain(c.reason) || "reason unknown" })) : null));
     }
@@ -302,7 +306,7 @@
     }
 
     function chips(items, none) {
-        if (items.length === 0) return [make("span", { className: "quiet", textContent: none })];
+        if (items.length === 0) return none ? [make("span", { className: "quiet", textContent: none })] : [];
         const shown = items.slice(0, SHOWN_CHIPS).map((item) => (item instanceof Node ? item : chip(...item)));
         const rest = items.length - shown.length;
         return rest > 0 ? [...shown, make("span", { className: "quiet", textContent: `and ${rest} more` })] : shown;
@@ -338,13 +342,12 @@
         const queued = (kind) => all.filter((c) => c.queued === kind).map((c) => [c.id]);
         const polled = state.asleep ? "asleep" : poll === null ? "…" : `${count(poll.events ?? 0, "event")}, timeout ${poll.timeout === undefined ? "none" : time(poll.timeout)}`;
         put("loop",
-            fact("poll", polled),
-            fact("events", ...chips(turnEvents(), "none in this turn yet")),
+            fact("poll", make("span", { textContent: polled }), ...chips(turnEvents(), "")),
             fact("run queue", ...chips(queued("fresh"), "empty")),
             fact("leftovers", ...chips(queued("leftover"), "none")),
-            fact("next timers", ...(timers.length === 0 ? chips([], "none") : timers.slice(0, 3).map((c) => chip(c.id, ` ${due(c.deadline)}`)))),
+            fact("timers", ...(timers.length === 0 ? chips([], "none") : timers.slice(0, 3).map((c) => chip(c.id, ` ${due(c.deadline)}`)))),
             fact("listeners", ...(listeners.size === 0 ? chips([], "unknown") : [...listeners.values()].slice(0, 6).map(listenerText))),
-            fact("so far", `${count(totals.reads, "read")}, ${count(totals.writes, "write")} (${number.format(totals.short)} short), ${number.format(totals.blocked)} WouldBlock; ${size(totals.bin)} in, ${size(totals.bout)} out`));
+            fact("so far", `${count(totals.reads, "read")}, ${count(totals.writes, "write")}, ${number.format(totals.short)} short, ${number.format(totals.blocked)} WouldBlock`));
     }
 
     let labelled = "";

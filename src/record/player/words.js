@@ -2,7 +2,7 @@
 // What each record means: the call as text, one sentence, and the place in the core that did it.
 
 const Words = (() => {
-    const { isWrite, isShort, isBlocked, isOrderly, RESETS } =
+    const { isWrite, isShort, isBlocked, isByFault, isOrderly, RESETS } =
         typeof Decoder === "object" ? Decoder : require("./decoder.js");
 
     // Where the core does it. A test checks that each file has the function, the anchor of the guide,
@@ -27,6 +27,7 @@ const Words = (() => {
         short_read: ["src/connection.rs", "run", "short-read", "if count < size && self.ready.is_drained_by_short_read() {"],
         full_read: ["src/connection.rs", "room", "interest", "cx.bounds.high_water.saturating_sub(self.send_queue.len()).min(cx.read_buffer.len())"],
         read_blocked: ["src/connection/io.rs", "on_read_error", "would-block", "self.ready.clear_readable();"],
+        read_failed: ["src/connection/io.rs", "on_read_error", "would-block", "_ => Err(CloseReason::Failed(error)),"],
         discard: ["src/connection/io.rs", "discard", "linger", "extra.discarded += count;"],
         write: ["src/connection/io.rs", "flush", "cursor", "cx.write_budget -= taken;"],
         short_write: ["src/connection/io.rs", "flush", "cursor", "true => self.send_queue.consume(taken),"],
@@ -103,7 +104,7 @@ const Words = (() => {
 
     // The call as strace writes it, with `#3` for the descriptor of connection 3.
     function syscall(record) {
-        const result = record.e !== undefined ? `-1 ${plain(record.e)}` :
+        const result = isByFault(record) ? "-1" : record.e !== undefined ? `-1 ${plain(record.e)}` :
             record.f === "accept" ? `#${record.c ?? "?"}` : `${record.n ?? 0}`;
         switch (record.f) {
             case "accept": return `accept(listener ${record.l ?? "?"}) = ${result}`;
@@ -198,10 +199,10 @@ const Words = (() => {
             return [`Nothing is left to read on ${who}: WouldBlock. The loop clears the readable bit; only now does the kernel promise another event.`, "read_blocked"];
         }
         if (RESETS.has(record.e)) {
-            return [`The peer has reset ${who}. The kernel has dropped what was queued in both directions, so the connection closes at once.`, "read_blocked"];
+            return [`The peer has reset ${who}. The kernel has dropped what was queued in both directions, so the connection closes at once.`, "read_failed"];
         }
         if (record.e === "EINTR") return [`A signal interrupted the read on ${who}; the loop reads again.`, "read_blocked"];
-        if (record.e !== undefined) return [`The read on ${who} failed with ${plain(record.e)}: the connection closes.`, "read_blocked"];
+        if (record.e !== undefined) return [`The read on ${who} failed with ${plain(record.e)}: the connection closes.`, "read_failed"];
         if (record.n === 0) {
             return [`The peer has ended its half of ${who}: zero bytes mean EOF. The other half stays open, so everything that is queued is still sent.`, "eof"];
         }
@@ -241,7 +242,7 @@ const Words = (() => {
             case "close": return [`The loop closes the descriptor of ${who}; the kernel frees it for the next connection.${failed}`, "reap"];
             case "register": return [`The kernel watches ${who} from now on. This is done once, after the first run: the events are edge-triggered, and interest is never changed.${failed}`, "register"];
             case "rearm": return [`The loop asks for the next event of listener ${record.l ?? "?"}. That is cheaper than an accept that finds no client.${failed}`, "drained"];
-            case "listen": return [`The kernel queues clients for ${plain(record.peer ?? `listener ${record.l ?? "?"}`)}, even before the loop accepts them.${failed}`, "listen"];
+            case "listen": return [`The kernel queues clients for ${plain(record.addr ?? `listener ${record.l ?? "?"}`)}, even before the loop accepts them.${failed}`, "listen"];
             case "connect": return [`The loop begins to connect ${who}${record.peer ? ` to ${plain(record.peer)}` : ""}. The first writable event will show the result.${failed}`, "register"];
             case "connected":
                 if (isBlocked(record)) return [`The kernel has no result for ${who} yet.`, "event"];
@@ -289,6 +290,7 @@ const Words = (() => {
             case "poll": return describePoll(record);
             case "event": return describeEvent(record);
             case "call":
+                if (isByFault(record)) return [`${named(record)} is ${plain(record.e)}. The test has asked for it; the loop treats it like any error of the kernel.`, "read_failed"];
                 if (record.f === "accept") return describeAccept(record);
                 if (record.f === "read") return describeRead(record, connection);
                 return isWrite(record) ? describeWrite(record) : describeOther(record, connection);
