@@ -404,7 +404,7 @@ const Decoder = (() => {
                 apply(state, record);
                 this.classes[at] = classify(record);
                 this.steps[record.k]?.push(step);
-                if (record.c !== undefined) this.note(record, step);
+                if (record.c !== undefined) this.note(record, step, state.connections.get(record.c));
                 if (record.k === "turn") endTurn(record.t);
                 // The time asleep is no work: a turn is measured from the return of its poll.
                 if (record.k === "poll") awake = { step: state.turnStep || step, t: record.t, n: state.turn };
@@ -420,7 +420,7 @@ const Decoder = (() => {
         }
 
         // Keeps the life of a connection: its steps, and its unsent bytes as they change.
-        note(record, step) {
+        note(record, step, { unsent = 0, service = "" } = {}) {
             let life = this.lives.get(record.c);
             if (life === undefined) {
                 life = { id: record.c, first: step, last: step, ended: false, unsent: [], at: [], most: 0 };
@@ -428,11 +428,11 @@ const Decoder = (() => {
             }
             life.last = step;
             life.ended ||= record.k === "end";
-            life.service ??= record.service;
-            if (record.k === "state") {
+            life.service ||= service;
+            if (unsent !== (life.unsent.at(-1) ?? 0)) {
                 life.at.push(step);
-                life.unsent.push(record.unsent ?? 0);
-                life.most = Math.max(life.most, record.unsent ?? 0);
+                life.unsent.push(unsent);
+                life.most = Math.max(life.most, unsent);
             }
         }
 

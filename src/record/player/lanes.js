@@ -4,7 +4,9 @@
 
 const Lanes = (() => {
     const { CLASS, above } = Decoder;
-    const LOOP = 44, ROW = 28;
+    const LOOP = 44;
+    // The heights of a lane; a tall one shows the send queue better.
+    const HEIGHTS = [64, 44, 28];
     // The phases where there is little room.
     const SHORT = {
         note_readiness: "note", obey_commands: "obey", fire_timers: "timers", run_connections: "run",
@@ -90,13 +92,13 @@ const Lanes = (() => {
 
     const LEGEND = [
         [CLASS.event, "event"], [CLASS.read, "read"], [CLASS.write, "write"], [CLASS.short, "short write"],
-        [CLASS.blocked, "WouldBlock"], [CLASS.failed, "reset or error"], [CLASS.fault, "fault"],
-        [CLASS.call, "other call"],
+        [CLASS.blocked, "WouldBlock"], [CLASS.failed, "error"], [CLASS.fault, "fault"],
+        [CLASS.call, "other"],
     ];
 
     class View {
         constructor(canvas, map) {
-            Object.assign(this, { canvas, map, zoom: 3, left: 0, top: 0, rows: [], shown: [] });
+            Object.assign(this, { canvas, map, zoom: 3, left: 0, top: 0, height: 28, rows: [], shown: [] });
             this.colours = palette();
         }
 
@@ -132,7 +134,9 @@ const Lanes = (() => {
         arrange(chosen) {
             const [first, last] = this.range();
             this.rows = this.lives.filter((life) => life.first <= last && (!life.ended || life.last >= first));
-            const room = Math.max(1, Math.floor((this.canvas.clientHeight - LOOP) / ROW));
+            const space = this.canvas.clientHeight - LOOP;
+            this.height = HEIGHTS.find((height) => height * this.rows.length <= space) ?? HEIGHTS.at(-1);
+            const room = Math.max(1, Math.floor(space / this.height));
             const at = this.rows.findIndex((life) => life.id === chosen);
             if (at >= 0 && this.chosen !== chosen) {
                 if (at < this.top) this.top = at;
@@ -152,10 +156,14 @@ const Lanes = (() => {
             return (step - this.left) * this.column;
         }
 
+        rowTop(row) {
+            return LOOP + row * this.height;
+        }
+
         // Returns the step and the connection at a point of the canvas.
         pick(x, y) {
             const step = Math.round(this.left + x / this.column);
-            const life = this.shown[Math.floor((y - LOOP) / ROW)];
+            const life = this.shown[Math.floor((y - LOOP) / this.height)];
             return { step: Math.max(1, Math.min(step, this.recording.length)), id: y < LOOP ? null : life?.id ?? null };
         }
 
@@ -170,11 +178,11 @@ const Lanes = (() => {
             const at = this.shown.findIndex((life) => life.id === chosen);
             if (at >= 0) {
                 c.globalAlpha = 0.55;
-                c.fillRect(0, LOOP + at * ROW, width, ROW);
+                c.fillRect(0, this.rowTop(at), width, this.height);
                 c.globalAlpha = 1;
             }
             this.drawLoop(c, first, last, width, height);
-            this.shown.forEach((life, row) => this.drawLife(c, life, LOOP + row * ROW, first, last, width));
+            this.shown.forEach((life, row) => this.drawLife(c, life, this.rowTop(row), first, last, width));
             this.drawMarks(c, first, last);
             c.fillStyle = this.colours.accent;
             c.fillRect(Math.round(this.x(step)) - 1, 0, 2, 5);
@@ -235,8 +243,8 @@ const Lanes = (() => {
         drawLife(c, life, top, first, last, width) {
             const x = Math.max(this.x(life.first), 0);
             const end = Math.min(life.ended ? this.x(life.last) : this.x(this.recording.length), width);
-            const base = top + ROW - 4;
-            const scale = (ROW - 8) / Math.max(life.most, this.recording.header.high_water || 65536);
+            const base = top + this.height - 4;
+            const scale = (this.height - 8) / Math.max(life.most, this.recording.header.high_water || 65536);
             c.fillStyle = this.colours.queue;
             for (let at = Math.max(0, above(life.at, first) - 1); at < life.at.length && life.at[at] <= last; at++) {
                 if (life.unsent[at] === 0) continue;
@@ -260,7 +268,7 @@ const Lanes = (() => {
                 }
                 const row = record.c === undefined ? undefined : rows.get(record.c);
                 if (row === undefined) continue;
-                MARKS[kind]?.(c, this.x(step), LOOP + row * ROW + ROW / 2 - 1, radius, this.colours);
+                MARKS[kind]?.(c, this.x(step), this.rowTop(row) + 13, radius, this.colours);
             }
         }
 

@@ -248,7 +248,7 @@
             ioRow("read", bit(c.r, c.r ? "ready" : "not ready"), bit(c.wr, c.wr ? "wants bytes" : "no interest"), readVerdict(c)),
             ioRow("write", bit(c.w, c.w ? "ready" : "not ready"), bit(c.ww || c.unsent > 0, c.unsent > 0 ? "has bytes" : c.ww ? "connects" : "no interest"), writeVerdict(c)));
         return make("table", { className: "io" }, make("colgroup", {}, ...["name", "kernel", "ours", "result"].map((name) => make("col", { className: name }))),
-            make("thead", {}, make("tr", {}, make("th"), head("Kernel"), head("Our side"), head("So the loop"))), body);
+            make("thead", {}, make("tr", {}, head("Call"), head("Kernel"), head("Our side"), head("So the loop"))), body);
     }
 
     function gauge(c) {
@@ -321,7 +321,7 @@
             if (k !== "event") continue;
             const bits = `${r ? " R" : ""}${w ? " W" : ""}${special ? " !" : ""}`;
             if (src === "connection" && c !== undefined) items.push([c, bits]);
-            else items.push(make("span", { textContent: src === "waker" ? "waker" : `listener ${l ?? "?"}` }));
+            else items.push(make("span", { className: "chip", textContent: src === "waker" ? "waker" : `listener ${l ?? "?"}` }));
         }
         return items;
     }
@@ -358,12 +358,13 @@
         get("rows-up").disabled = top === 0;
         get("rows-down").disabled = top + shown.length >= rows.length;
         get("canvas").setAttribute("aria-label", `Lanes of ${count(shown.length, "connection")} around step ${now.step}; one column is one step`);
-        const key = `${shown.map(({ id }) => id)}/${now.chosen}`;
+        const key = `${shown.map(({ id }) => id)}/${now.chosen}/${view.height}`;
         if (key === labelled) return;
         labelled = key;
         put("labels", make("span", { textContent: "loop" }), ...shown.map((life) => {
             const button = make("button", { type: "button", attributes: { "aria-pressed": String(life.id === now.chosen) } },
                 `#${life.id}`, make("span", { className: "quiet", textContent: plain(life.service ?? "", 12) }));
+            button.style.height = `${view.height}px`;
             button.addEventListener("click", () => choose(life.id));
             return button;
         }));

@@ -86,7 +86,7 @@ const Words = (() => {
     }
 
     // The first bytes of a payload as C writes them.
-    function payload(base64, most = 48) {
+    function payload(base64, most = 20) {
         let raw;
         try {
             raw = atob(base64);
@@ -316,9 +316,9 @@ const Words = (() => {
         gap: ["Gaps", "Records that the recorder dropped."],
         reset: ["Resets", "One side ended the connection at once; unread bytes are lost."],
         failed: ["Errors and early ends", "Calls that failed, and connections that did not finish."],
-        fault: ["Faults", "What the test server did on purpose."],
+        fault: ["Faults", "The test server has applied them on purpose."],
         short: ["Short writes", "The kernel took only a part; the rest is kept and sent later."],
-        blocked: ["WouldBlock", "The kernel had nothing to give or no room to take."],
+        blocked: ["WouldBlock", "A read found no byte, or a write found no room."],
         unsent: ["Most unsent bytes", "The fullest moment of each send queue."],
         turn: ["Longest turns", "Other connections wait while a turn lasts."],
     };
