@@ -128,6 +128,15 @@ pub struct Serve {
     #[arg(help_heading = "Faults")]
     pub zone: ZoneChoice,
 
+    /// Record what the loop does, for `campanile play FILE`
+    #[arg(long, value_name = "FILE", help_heading = "Watch")]
+    pub record: Option<PathBuf>,
+
+    /// Record N bytes per connection and direction, too
+    #[arg(long, value_name = "N", default_value = "off", value_parser = values::count_or_off)]
+    #[arg(help_heading = "Watch")]
+    pub record_bytes: OrOff<usize>,
+
     /// Print events to stdout, one JSON object per line
     #[arg(long, value_parser = values::yes_or_no, help_heading = "Watch")]
     pub json: bool,

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use campanile::testing::{Book, Fault, Faulty, Logged, Plan};
-use campanile::{Handle, Limits, Reactor, sys::Mio};
+use campanile::{Handle, Limits, record::Recorder, sys::Mio};
 
 use super::args::Serve;
 use super::events;
@@ -35,22 +35,21 @@ impl Lab {
     }
 
     /// Adds the faults of the command line, before any connection is served.
-    pub fn new(args: &Serve, output: &Output) -> Result<Lab, String> {
+    pub fn new(args: &Serve, output: &Output, recorder: Option<&Recorder>) -> Result<Lab, String> {
         let is_json = args.json || args.pipe;
         let plan = Plan::new(args.seed.unwrap_or_else(any_seed));
         for fault in &args.fault {
             plan.add(fault.clone())?;
         }
-        let book = if is_json {
-            let output = output.clone();
-            Book::read_by(move |entry| {
-                if let Some(line) = events::entry(entry) {
-                    output.say(Sink::Stdout, line);
-                }
-            })
-        } else {
-            Book::new(0)
-        };
+        let (printer, recorder) = (is_json.then(|| output.clone()), recorder.cloned());
+        let book = Book::read_by(move |entry| {
+            if let Some(recorder) = &recorder {
+                entry.record(recorder);
+            }
+            if let Some(output) = &printer {
+                events::entry(entry).into_iter().for_each(|line| output.say(Sink::Stdout, line));
+            }
+        });
         if !args.fault.is_empty() && args.seed.is_none() {
             log::info!("the faults draw their random numbers from --seed {}", plan.seed());
         }
@@ -58,9 +57,10 @@ impl Lab {
         Ok(Lab { plan, book, output: output.clone(), is_json, broken_stdin })
     }
 
-    pub fn reactor(&self, limits: Limits) -> io::Result<Reactor<Faulty<Logged<Mio>>>> {
+    /// A kernel with the faults, and with events.
+    pub fn kernel(&self, limits: &Limits) -> io::Result<Faulty<Logged<Mio>>> {
         let logged = Logged::new(Mio::new(limits.events)?, &self.book);
-        Ok(Reactor::with_kernel(Faulty::new(logged, &self.plan, &self.book), limits))
+        Ok(Faulty::new(logged, &self.plan, &self.book))
     }
 
     /// Names the service of the listeners that are bound from now on.

@@ -140,6 +140,7 @@ impl<K: Kernel> Faulty<K> {
             }
             Door::Open | Door::Shut => {}
         }
+        self.book.door_moved(&service, door.is, door.wanted);
         door.is = door.wanted;
         if door.is == Door::Open { Ok(service) } else { Err(ErrorKind::WouldBlock.into()) }
     }
@@ -222,6 +223,7 @@ impl<K: Kernel> Kernel for Faulty<K> {
             seed: self.plan.seed_of(&service, number),
             turn: Rc::clone(&self.turn),
             page: self.book.newest(),
+            book: self.book.clone(),
             peer: peer.inet(),
             linger: listener.limits.linger_timeout,
             linger_bytes: listener.limits.linger_bytes,

@@ -5,8 +5,10 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::fault::Fault;
+use super::fault::{Effect, Fault};
+use super::plan::Door;
 use crate::protocol::Address;
+use crate::record::Recorder;
 
 /// Sizes of writes that are kept; later ones are only counted.
 const WRITES_KEPT: usize = 64;
@@ -137,6 +139,27 @@ pub enum Entry<'a> {
         /// What it failed with.
         error: &'a str,
     },
+    /// A fault begins to act, or stops acting.
+    FaultActs {
+        /// The service that it is for.
+        service: &'a str,
+        /// The number of the connection within its service; `None` if it acts on the listeners.
+        number: Option<u64>,
+        /// The fault as text.
+        fault: &'a str,
+        /// Whether it begins or stops.
+        begins: bool,
+    },
+}
+
+impl Entry<'_> {
+    /// Writes a fault that begins or stops into a recording. Other entries are not written, because the
+    /// recorder sees the calls themselves.
+    pub fn record(&self, recorder: &Recorder) {
+        if let Entry::FaultActs { service, number, fault, begins } = *self {
+            recorder.fault(service, number, fault, begins);
+        }
+    }
 }
 
 pub(super) type Page = Arc<Mutex<Ledger>>;
@@ -185,6 +208,15 @@ impl Book {
     /// A book that keeps nothing and has each entry read by `reader`, on the loop's thread.
     pub fn read_by(reader: impl Fn(Entry<'_>) + Send + Sync + 'static) -> Book {
         Book::made(0, false, Some(Arc::new(reader)))
+    }
+
+    /// A book as `new` or `with_received` makes it, whose entries are read, too.
+    pub(super) fn and_read_by(
+        kept: usize,
+        keeps_received: bool,
+        reader: impl Fn(Entry<'_>) + Send + Sync + 'static,
+    ) -> Book {
+        Book::made(kept, keeps_received, Some(Arc::new(reader)))
     }
 
     fn made(kept: usize, keeps_received: bool, reader: Option<Reader>) -> Book {
@@ -263,6 +295,34 @@ impl Book {
         pages.ended.push_back(ledger.clone());
         drop(pages);
         self.0.turned.notify_all();
+    }
+
+    /// Writes down that a fault begins to act on the connection of a page, or stops.
+    pub(super) fn fault_acts(&self, page: &Page, fault: &Fault, begins: bool) {
+        let mut ledger = lock(page);
+        if begins {
+            ledger.faults.push(fault.clone());
+        }
+        if self.0.reader.is_some() {
+            let (service, number) = (ledger.service.clone(), Some(ledger.number));
+            drop(ledger);
+            let fault = &fault.to_string();
+            self.read(Entry::FaultActs { service: &service, number, fault, begins });
+        }
+    }
+
+    /// Reports that the fault of a door ends, and that of the next one begins.
+    pub(super) fn door_moved(&self, service: &str, was: Door, is: Door) {
+        for (door, begins) in [(was, false), (is, true)] {
+            let effect = match door {
+                _ if was == is || self.0.reader.is_none() => continue,
+                Door::Open => continue,
+                Door::Shut => Effect::NeverAccept,
+                Door::Gone => Effect::Refuse,
+            };
+            let fault = &format!("{service}: {effect}");
+            self.read(Entry::FaultActs { service, number: None, fault, begins });
+        }
     }
 
     pub(super) fn read(&self, entry: Entry<'_>) {

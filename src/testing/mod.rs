@@ -1,9 +1,6 @@
 //! A server for tests: exactly as badly behaved as you ask.
 #![doc = include_str!("guide.md")]
 
-#[macro_use]
-mod forward;
-
 mod builder;
 mod fault;
 mod faulty;

@@ -11,7 +11,7 @@ use super::unacked::Turns;
 use crate::connection::Stream;
 use crate::protocol::{Address, CloseReason};
 use crate::testing::fault::{Effect, Fault};
-use crate::testing::ledger::{Page, lock};
+use crate::testing::ledger::{Book, Page};
 use crate::testing::plan::Random;
 
 /// How long after the last byte a reset comes at least. The client may still be in connect(2), or
@@ -33,6 +33,7 @@ pub(super) struct Circumstances {
     pub(super) turn: Rc<Turn>,
     /// Its ledger, if one is kept.
     pub(super) page: Option<Page>,
+    pub(super) book: Book,
     pub(super) peer: Option<SocketAddr>,
     pub(super) linger: Duration,
     pub(super) linger_bytes: usize,
@@ -105,7 +106,7 @@ impl State {
             self.acts[at].has_begun = true;
             let fault = self.acts[at].fault.clone();
             if let Some(page) = &self.around.page {
-                lock(page).faults.push(fault.clone());
+                self.around.book.fault_acts(page, &fault, true);
             }
             self.begin_to_end(inner, fault);
         }
