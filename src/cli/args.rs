@@ -54,6 +54,8 @@ pub enum Command {
     /// Check any echo or daytime server, rung by rung
     #[command(subcommand, arg_required_else_help = true)]
     Check(Check),
+    /// Step through a recording
+    Play(Play),
 }
 
 #[derive(Debug, Args)]
@@ -228,4 +230,20 @@ pub struct CheckServer<const PORT: u16, const RUNGS: usize> {
 
     #[command(flatten)]
     pub client: Client,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = include_str!("help/play.txt"))]
+pub struct Play {
+    /// A file that serve --record has written
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Write a page that a browser opens without a server
+    #[arg(long, value_name = "OUT")]
+    pub html: Option<PathBuf>,
+
+    /// Write a trace that ui.perfetto.dev opens
+    #[arg(long, value_name = "OUT")]
+    pub perfetto: Option<PathBuf>,
 }

@@ -4,6 +4,8 @@
 #[macro_use]
 mod forward;
 
+#[doc(hidden)]
+pub mod base64;
 mod line;
 mod queue;
 mod recorded;
