@@ -15,6 +15,8 @@ use crate::protocol::{Address, CloseReason, ConnId};
 pub struct Recorded<K: Kernel> {
     inner: K,
     recorder: Option<Recorder>,
+    /// The phase of the turn. Events are recorded when the loop notes them; a test may ask again later.
+    phase: Phase,
 }
 
 impl<K: Kernel> Recorded<K> {
@@ -26,7 +28,7 @@ impl<K: Kernel> Recorded<K> {
         if let Some(recorder) = &recorder {
             recorder.begin(inner.now(), limits)?;
         }
-        Ok(Recorded { inner, recorder })
+        Ok(Recorded { inner, recorder, phase: Phase::Reap })
     }
 
     fn bound(
@@ -89,7 +91,7 @@ impl<K: Kernel> Kernel for Recorded<K> {
 
     fn events(&self) -> impl Iterator<Item = Event> {
         self.inner.events().inspect(|event| {
-            if let Some(recorder) = &self.recorder {
+            if let (Some(recorder), Phase::NoteReadiness) = (&self.recorder, self.phase) {
                 recorder.event(event);
             }
         })
@@ -172,12 +174,15 @@ impl<K: Kernel> Kernel for Recorded<K> {
         if let Some(tape) = &mut stream.tape {
             tape.key = Some(key);
             tape.recorder.registered(tape.id, key);
-            tape.call("register", outcome.as_ref().err());
+            tape.recorder.call("register", outcome.as_ref().err(), |line| {
+                line.number("c", tape.id).number("key", wide(key))
+            });
         }
         outcome
     }
 
     fn phase(&mut self, phase: Phase) {
+        self.phase = phase;
         if let Some(recorder) = &self.recorder {
             let name = match phase {
                 Phase::Sleep => "sleep",

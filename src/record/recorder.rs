@@ -201,16 +201,7 @@ impl Recorder {
         error: Option<&io::Error>,
         write: impl FnOnce(Line<'_>) -> Line<'_>,
     ) {
-        let mut log = self.lock();
-        log.batch.sums.calls += 1;
-        let line = write(log.line("call").word("f", name));
-        match error {
-            Some(error) => line.error(error).end(),
-            None => line.end(),
-        }
-        if log.batch.text.len() > BATCH {
-            self.0.queue.push(&mut log.batch);
-        }
+        self.moving_call(name, error, (0, 0), write);
     }
 
     /// Writes a call that moves bytes, and the first of the payload. Returns how many bytes it moved.
@@ -222,18 +213,36 @@ impl Recorder {
         let count = outcome.as_ref().ok().map(|&count| wide(count));
         let room = wide(self.0.payload).saturating_sub(moved).min(count.unwrap_or(0));
         let first = bytes.get(..room as usize).unwrap_or_default();
-        self.call(name, outcome.as_ref().err(), |line| {
-            line.number("c", id)
-                .number("len", wide(offered))
-                .number("n", count)
-                .bytes("data", first)
+        let moved = count.unwrap_or(0);
+        let sums = if name == "read" { (moved, 0) } else { (0, moved) };
+        self.moving_call(name, outcome.as_ref().err(), sums, |line| {
+            let line = line.number("c", id).number("len", wide(offered));
+            line.number("n", count).bytes("data", first)
         });
+        moved
+    }
+
+    /// Writes a call that moves so many bytes in and out. The bytes are counted before the batch with
+    /// its record is handed over.
+    fn moving_call(
+        &self,
+        name: &'static str,
+        error: Option<&io::Error>,
+        (bytes_in, bytes_out): (u64, u64),
+        write: impl FnOnce(Line<'_>) -> Line<'_>,
+    ) {
         let mut log = self.lock();
-        match name {
-            "read" => log.batch.sums.bytes_in += count.unwrap_or(0),
-            _ => log.batch.sums.bytes_out += count.unwrap_or(0),
+        let sums = &mut log.batch.sums;
+        sums.calls += 1;
+        (sums.bytes_in, sums.bytes_out) = (sums.bytes_in + bytes_in, sums.bytes_out + bytes_out);
+        let line = write(log.line("call").word("f", name));
+        match error {
+            Some(error) => line.error(error).end(),
+            None => line.end(),
         }
-        count.unwrap_or(0)
+        if log.batch.text.len() > BATCH {
+            self.0.queue.push(&mut log.batch);
+        }
     }
 
     /// Names a listener that was bound; returns its service.

@@ -174,7 +174,12 @@ impl<R: BufRead> Recording<R> {
                 Ok(None)
             }
             Ok(_) => Err(damaged("it is no JSON object".into())),
-            Err(error) => Err(damaged(error.to_string())),
+            Err(error) => {
+                // Its text ends in a line and a column; the line is ours to count.
+                let text = error.to_string();
+                let what = text.split(" at line ").next().unwrap_or(&text);
+                Err(damaged(format!("{what} at column {}", error.column())))
+            }
         }
     }
 }

@@ -281,7 +281,7 @@ fn state(record: &Record) -> String {
 }
 
 fn duration(micros: u64) -> String {
-    format!("{:?}", Duration::from_micros(micros))
+    if micros == 0 { "0".into() } else { format!("{:?}", Duration::from_micros(micros)) }
 }
 
 /// A text without characters that move the cursor, colour the terminal or turn the line around.

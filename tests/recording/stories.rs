@@ -1,0 +1,147 @@
+//! The stories of the guide: recordings of the library on a kernel without sockets, so that each run
+//! makes the same calls. `CAMPANILE_STORIES=write` writes them again.
+
+use std::fs;
+use std::path::Path;
+
+use campanile::record::{Recorded, Recorder};
+use campanile::{Limits, Reactor, echo};
+
+use crate::common::DEADLINE;
+use crate::common::recording::{Paper, check, records};
+use crate::sim::fake::{Fake, World, settle};
+
+type Loop = Reactor<Recorded<Fake>>;
+
+/// Plays a story on an echo server, and compares the recording with the committed one. Times differ
+/// from run to run.
+fn tell(name: &str, limits: Limits, play: impl FnOnce(&World, &mut Loop)) {
+    let (world, paper) = (World::new(), Paper::default());
+    let recorder = Recorder::to(paper.clone(), name).record_bytes(32).services(["echo"]);
+    let kernel = Recorded::new(world.kernel(), Some(recorder.clone()), &limits).unwrap();
+    let mut reactor = Reactor::with_kernel(kernel, limits);
+    recorder.serving("echo");
+    reactor.listen("127.0.0.1:0", echo()).unwrap();
+    settle(&mut reactor);
+    play(&world, &mut reactor);
+    settle(&mut reactor);
+    drop(reactor);
+    assert!(recorder.finish(DEADLINE));
+    let text = paper.text();
+    check(&text);
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/guide/stories/{name}.jsonl"));
+    if std::env::var_os("CAMPANILE_STORIES").is_some_and(|value| value == "write") {
+        fs::write(&path, text).unwrap();
+        return;
+    }
+    let committed = fs::read_to_string(&path).unwrap();
+    let timeless = |text: &str| {
+        let mut records = records(text);
+        records.iter_mut().for_each(|record| drop(record.as_object_mut().unwrap().remove("t")));
+        records
+    };
+    let (told, committed) = (timeless(&text), timeless(&committed));
+    for (at, (told, committed)) in told.iter().zip(&committed).enumerate() {
+        assert_eq!(told, committed, "line {} of {name}; CAMPANILE_STORIES=write renews it", at + 1);
+    }
+    assert_eq!(told.len(), committed.len(), "{name}; CAMPANILE_STORIES=write renews it");
+}
+
+#[test]
+fn a_short_write_leaves_a_rest_that_the_next_event_sends() {
+    tell("short_write", Limits::default(), |world, reactor| {
+        let client = world.connect(0);
+        client.make_room(5);
+        client.send(b"Hello, world");
+        settle(reactor);
+        assert_eq!(client.received(), b"Hello");
+        client.make_room(100);
+        settle(reactor);
+        assert_eq!(client.received(), b", world");
+        client.end();
+    });
+}
+
+#[test]
+fn back_pressure_stops_reading_at_high_water_and_begins_again_at_low_water() {
+    let limits = Limits::default().read_buffer(16 << 10);
+    tell("back_pressure", limits, |world, reactor| {
+        let client = world.connect(0);
+        client.make_room(0);
+        client.send(&[b'x'; 100 << 10]);
+        settle(reactor);
+        assert!(client.unread() > 0, "the server reads without end");
+        for room in [20 << 10, 40 << 10, usize::MAX] {
+            client.make_room(room);
+            settle(reactor);
+        }
+        assert_eq!(client.unread(), 0);
+        client.end();
+    });
+}
+
+#[test]
+fn data_and_a_fin_arrive_with_one_event() {
+    tell("data_and_fin", Limits::default(), |world, reactor| {
+        let client = world.connect(0);
+        settle(reactor);
+        client.send(b"goodbye");
+        client.end();
+        settle(reactor);
+        assert_eq!(client.received(), b"goodbye");
+        assert!(client.saw_eof());
+    });
+}
+
+#[test]
+fn a_reset_overtakes_the_bytes_before_it() {
+    tell("reset", Limits::default(), |world, reactor| {
+        let client = world.connect(0);
+        settle(reactor);
+        client.send(b"these bytes are lost");
+        client.reset();
+        settle(reactor);
+        assert!(client.is_gone() && client.received().is_empty());
+    });
+}
+
+#[test]
+fn a_loop_without_descriptors_pauses_its_listener_and_goes_on() {
+    tell("emfile", Limits::default(), |world, reactor| {
+        world.limit_descriptors(2);
+        let clients = [world.connect(0), world.connect(0), world.connect(0)];
+        clients[2].send(b"third");
+        settle(reactor);
+        clients[0].send(b"first");
+        settle(reactor);
+        assert_eq!((clients[0].received(), clients[2].received()), (b"first".into(), vec![]));
+        clients[0].end();
+        settle(reactor);
+        assert_eq!(clients[2].received(), b"third");
+        clients[1].end();
+        clients[2].end();
+    });
+}
+
+#[test]
+fn a_stale_event_never_reaches_a_new_connection() {
+    tell("stale_event", Limits::default(), |world, reactor| {
+        let old = world.connect(0);
+        settle(reactor);
+        // One batch: the end of the old connection, twice, and a new client.
+        old.reset();
+        old.stray();
+        let new = world.connect(0);
+        new.send(b"new");
+        settle(reactor);
+        assert!(old.is_gone());
+        assert_eq!(new.received(), b"new");
+        let next = world.connect(0);
+        next.send(b"in the slot of the old one");
+        settle(reactor);
+        assert_eq!(next.received(), b"in the slot of the old one");
+        new.end();
+        next.end();
+    });
+}
