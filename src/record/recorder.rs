@@ -57,12 +57,12 @@ struct Slot {
     ordinal: Option<u64>,
 }
 
-/// The kernel's clock at the turn under way, and the real time since then. In a loop whose clock stands
-/// still, or is simulated, both count.
+/// Real time, moved forward where the kernel's clock is ahead of it: manual and simulated time leap.
 struct Clock {
+    /// By the kernel's clock.
     began: Instant,
-    turn: Duration,
-    turned: Instant,
+    started: Instant,
+    leapt: Duration,
 }
 
 impl fmt::Debug for Recorder {
@@ -144,7 +144,7 @@ impl Recorder {
             let text = "this recorder records another kernel already; create one for each kernel";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         };
-        log.clock = Some(Clock { began: now, turn: Duration::ZERO, turned: Instant::now() });
+        log.clock = Some(Clock { began: now, started: Instant::now(), leapt: Duration::ZERO });
         let text = &mut log.batch.text;
         text.push_str("{\"recording\":\"campanile\",\"v\":1,\"version\":\"");
         text.push_str(env!("CARGO_PKG_VERSION"));
@@ -181,11 +181,11 @@ impl Recorder {
         log.line("turn").number("n", turn).end();
     }
 
-    /// Takes the time of the turn from the kernel's clock.
+    /// Compares the kernel's clock, in every turn.
     pub(super) fn tick(&self, now: Instant) {
         if let Some(clock) = &mut self.lock().clock {
-            clock.turn = now.saturating_duration_since(clock.began);
-            clock.turned = Instant::now();
+            let of_kernel = now.saturating_duration_since(clock.began);
+            clock.leapt = clock.leapt.max(of_kernel.saturating_sub(clock.started.elapsed()));
         }
     }
 
@@ -355,7 +355,7 @@ pub(super) struct Transfer<'a> {
 impl Log {
     /// Begins a record. Its time is at least that of the record before it.
     fn line(&mut self, kind: &str) -> Line<'_> {
-        let now = self.clock.as_ref().map(|clock| micros(clock.turn + clock.turned.elapsed()));
+        let now = self.clock.as_ref().map(|clock| micros(clock.started.elapsed() + clock.leapt));
         self.batch.last = self.batch.last.max(now.unwrap_or(0));
         self.batch.sums.records += 1;
         Line::begin(&mut self.batch.text, self.batch.last, kind)

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use campanile::record::{Recorded, Recorder};
 use campanile::{Limits, Reactor, echo};
@@ -24,7 +25,7 @@ fn tell(name: &str, limits: Limits, play: impl FnOnce(&World, &mut Loop)) {
     reactor.listen("127.0.0.1:0", echo()).unwrap();
     settle(&mut reactor);
     play(&world, &mut reactor);
-    settle(&mut reactor);
+    step(&world, &mut reactor);
     drop(reactor);
     assert!(recorder.finish(DEADLINE));
     let text = paper.text();
@@ -48,16 +49,22 @@ fn tell(name: &str, limits: Limits, play: impl FnOnce(&World, &mut Loop)) {
     assert_eq!(told.len(), committed.len(), "{name}; CAMPANILE_STORIES=write renews it");
 }
 
+/// Lets a millisecond pass, and turns until nothing is left to do.
+fn step(world: &World, reactor: &mut Loop) {
+    world.advance(Duration::from_millis(1));
+    settle(reactor);
+}
+
 #[test]
 fn a_short_write_leaves_a_rest_that_the_next_event_sends() {
     tell("short_write", Limits::default(), |world, reactor| {
         let client = world.connect(0);
         client.make_room(5);
         client.send(b"Hello, world");
-        settle(reactor);
+        step(world, reactor);
         assert_eq!(client.received(), b"Hello");
         client.make_room(100);
-        settle(reactor);
+        step(world, reactor);
         assert_eq!(client.received(), b", world");
         client.end();
     });
@@ -70,11 +77,11 @@ fn back_pressure_stops_reading_at_high_water_and_begins_again_at_low_water() {
         let client = world.connect(0);
         client.make_room(0);
         client.send(&[b'x'; 100 << 10]);
-        settle(reactor);
+        step(world, reactor);
         assert!(client.unread() > 0, "the server reads without end");
         for room in [20 << 10, 40 << 10, usize::MAX] {
             client.make_room(room);
-            settle(reactor);
+            step(world, reactor);
         }
         assert_eq!(client.unread(), 0);
         client.end();
@@ -85,10 +92,10 @@ fn back_pressure_stops_reading_at_high_water_and_begins_again_at_low_water() {
 fn data_and_a_fin_arrive_with_one_event() {
     tell("data_and_fin", Limits::default(), |world, reactor| {
         let client = world.connect(0);
-        settle(reactor);
+        step(world, reactor);
         client.send(b"goodbye");
         client.end();
-        settle(reactor);
+        step(world, reactor);
         assert_eq!(client.received(), b"goodbye");
         assert!(client.saw_eof());
     });
@@ -98,10 +105,10 @@ fn data_and_a_fin_arrive_with_one_event() {
 fn a_reset_overtakes_the_bytes_before_it() {
     tell("reset", Limits::default(), |world, reactor| {
         let client = world.connect(0);
-        settle(reactor);
+        step(world, reactor);
         client.send(b"these bytes are lost");
         client.reset();
-        settle(reactor);
+        step(world, reactor);
         assert!(client.is_gone() && client.received().is_empty());
     });
 }
@@ -112,12 +119,12 @@ fn a_loop_without_descriptors_pauses_its_listener_and_goes_on() {
         world.limit_descriptors(2);
         let clients = [world.connect(0), world.connect(0), world.connect(0)];
         clients[2].send(b"third");
-        settle(reactor);
+        step(world, reactor);
         clients[0].send(b"first");
-        settle(reactor);
+        step(world, reactor);
         assert_eq!((clients[0].received(), clients[2].received()), (b"first".into(), vec![]));
         clients[0].end();
-        settle(reactor);
+        step(world, reactor);
         assert_eq!(clients[2].received(), b"third");
         clients[1].end();
         clients[2].end();
@@ -128,18 +135,18 @@ fn a_loop_without_descriptors_pauses_its_listener_and_goes_on() {
 fn a_stale_event_never_reaches_a_new_connection() {
     tell("stale_event", Limits::default(), |world, reactor| {
         let old = world.connect(0);
-        settle(reactor);
+        step(world, reactor);
         // One batch: the end of the old connection, twice, and a new client.
         old.reset();
         old.stray();
         let new = world.connect(0);
         new.send(b"new");
-        settle(reactor);
+        step(world, reactor);
         assert!(old.is_gone());
         assert_eq!(new.received(), b"new");
         let next = world.connect(0);
         next.send(b"in the slot of the old one");
-        settle(reactor);
+        step(world, reactor);
         assert_eq!(next.received(), b"in the slot of the old one");
         new.end();
         next.end();
