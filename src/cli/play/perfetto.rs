@@ -99,10 +99,11 @@ impl<W: Write> Trace<W> {
     /// A connection has a track of its own from its accept, or its connect, to its end.
     fn arrive(&mut self, record: &Record, call: &str) -> std::io::Result<()> {
         let (Some(id), "accept" | "connect") = (record.number("c"), call) else { return Ok(()) };
-        let name = format!("#{id} {}", record.text("peer").unwrap_or_default());
-        if self.open.insert(id, name.clone()).is_some() {
+        if self.open.contains_key(&id) {
             return Ok(());
         }
+        let name = format!("#{id} {}", record.text("peer").unwrap_or_default());
+        self.open.insert(id, name.clone());
         self.put("b", json!({ "name": name, "cat": "connection", "id": id }))
     }
 
