@@ -10,6 +10,10 @@ mod bodies;
 mod diary;
 #[cfg(feature = "testing")]
 #[allow(dead_code)]
+#[path = "../src/cli/json.rs"]
+mod json;
+#[cfg(feature = "testing")]
+#[allow(dead_code)]
 #[path = "../src/cli/play/perfetto.rs"]
 mod perfetto;
 #[cfg(feature = "testing")]

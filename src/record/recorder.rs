@@ -1,6 +1,6 @@
 //! [`Recorder`]: one recording, and what it knows of the loop.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
@@ -46,9 +46,9 @@ struct Log {
     /// The connections of each service so far.
     counts: HashMap<Arc<str>, u64>,
     /// Of each open connection that a listener has accepted, its service and its number there.
-    open: BTreeMap<u64, (Arc<str>, u64)>,
-    /// The service of each listener, by key.
-    listeners: BTreeMap<usize, Arc<str>>,
+    open: HashMap<u64, (Arc<str>, u64)>,
+    /// The key of each listener, and its service.
+    listeners: Vec<(usize, Arc<str>)>,
 }
 
 struct Slot {
@@ -125,7 +125,7 @@ impl Recorder {
                 let is_meant = |(found, at): &(Arc<str>, u64)| of(found) && *at == number;
                 (log.open.iter().find(|(_, place)| is_meant(place)).map(|(&id, _)| id), None)
             }
-            None => (None, log.listeners.iter().find(|(_, found)| of(found)).map(|(&key, _)| key)),
+            None => (None, log.listeners.iter().find(|(_, found)| of(found)).map(|(key, _)| *key)),
         };
         let line = log.line(kind).number("c", connection).number("l", listener.map(wide));
         line.text("fault", fault).end();
@@ -250,7 +250,7 @@ impl Recorder {
         let mut log = self.lock();
         let service = log.serving.clone();
         if let Some(service) = &service {
-            log.listeners.insert(key, Arc::clone(service));
+            log.listeners.push((key, Arc::clone(service)));
         }
         service
     }

@@ -1,5 +1,8 @@
 //! `campanile play`: a recording as a timeline, as a trace for Perfetto, and as a page.
 
+// The submodules find it here, as they do in a test of their own.
+use super::json;
+
 mod page;
 mod perfetto;
 mod recording;

@@ -71,11 +71,6 @@ impl Record {
         self.fields.get(key).and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// The keys and values, without the time and the kind.
-    pub fn into_fields(self) -> Map<String, Value> {
-        self.fields
-    }
-
     /// Returns whether the kernel took less than was offered.
     pub fn is_short_write(&self) -> bool {
         matches!(self.text("f"), Some("write" | "write_last"))
@@ -131,6 +126,11 @@ impl<R: BufRead> Recording<R> {
     /// line is left out.
     pub fn is_cut(&self) -> bool {
         self.is_cut
+    }
+
+    /// Returns the line that was read last, which is JSON.
+    pub fn line(&self) -> &str {
+        std::str::from_utf8(&self.line).unwrap_or("null")
     }
 
     /// Returns how many bytes the whole lines have that were read.

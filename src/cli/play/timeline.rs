@@ -1,6 +1,5 @@
 //! A recording as text: one line for each event and call, below its turn and its phase.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Write};
 use std::time::Duration;
@@ -48,7 +47,6 @@ struct Timeline<W> {
     has_colour: bool,
     /// The phase that has begun and has no line yet.
     phase: Option<String>,
-    seen: BTreeSet<u64>,
     sums: Sums,
 }
 
@@ -58,8 +56,8 @@ pub fn print<R: BufRead>(
     out: impl Write,
     has_colour: bool,
 ) -> Result<(), Stopped> {
-    let (phase, seen, sums) = (None, BTreeSet::new(), Sums::default());
-    let mut timeline = Timeline { out, has_colour, phase, seen, sums };
+    let (phase, sums) = (None, Sums::default());
+    let mut timeline = Timeline { out, has_colour, phase, sums };
     let (version, services) = recording.origin();
     let first = printable(&format!("campanile {version}: {}", services.join(", ")));
     writeln!(timeline.out, "{first}").map_err(Stopped::Output)?;
@@ -100,12 +98,11 @@ impl<W: Write> Timeline<W> {
 
     fn count(&mut self, record: &Record) {
         let sums = &mut self.sums;
-        if let Some(id) = record.number("c") {
-            self.seen.insert(id);
-            sums.connections = self.seen.len() as u64;
-        }
         let count = record.number("n").unwrap_or(0);
         match (&*record.kind, record.text("f")) {
+            ("call", Some("accept" | "connect")) => {
+                sums.connections += u64::from(record.number("c").is_some());
+            }
             ("call", Some("read")) => sums.bytes_in = sums.bytes_in.saturating_add(count),
             ("call", Some("write" | "write_last")) => {
                 sums.bytes_out = sums.bytes_out.saturating_add(count);

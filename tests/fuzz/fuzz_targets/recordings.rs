@@ -1,6 +1,8 @@
 #![no_main]
 #![allow(dead_code)]
 
+#[path = "../../../src/cli/json.rs"]
+mod json;
 #[path = "../../../src/cli/play/perfetto.rs"]
 mod perfetto;
 #[path = "../playing.rs"]
