@@ -236,10 +236,10 @@ pub struct CheckServer<const PORT: u16, const RUNGS: usize> {
 #[command(after_help = include_str!("help/play.txt"))]
 pub struct Play {
     /// A file that serve --record has written
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
 
-    /// Write a page that a browser opens without a server
+    /// Write a page that a browser opens without a server; it can hold several files
     #[arg(long, value_name = "OUT")]
     pub html: Option<PathBuf>,
 

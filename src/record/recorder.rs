@@ -28,6 +28,8 @@ struct Shared {
     queue: Arc<Queue>,
     payload: usize,
     services: Vec<String>,
+    /// A title and a text.
+    about: Option<(String, String)>,
 }
 
 /// What the loop's side of the recording knows.
@@ -87,7 +89,7 @@ impl Recorder {
         let file: Box<dyn Write + Send> = Box::new(writer);
         let log = Log { file: Some((file, name.into())), ..Log::default() };
         let (log, queue) = (Mutex::new(log), Arc::default());
-        Recorder(Arc::new(Shared { log, queue, payload: 0, services: Vec::new() }))
+        Recorder(Arc::new(Shared { log, queue, payload: 0, services: Vec::new(), about: None }))
     }
 
     /// Records the first `count` bytes of each connection in each direction. They are the data of the
@@ -105,6 +107,16 @@ impl Recorder {
     pub fn services(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Recorder {
         if let Some(shared) = Arc::get_mut(&mut self.0) {
             shared.services = names.into_iter().map(Into::into).collect();
+        }
+        self
+    }
+
+    /// Gives the recording a title and a text, which a player shows. For a recording that no kernel
+    /// writes into yet.
+    #[must_use]
+    pub fn about(mut self, title: impl Into<String>, text: impl Into<String>) -> Recorder {
+        if let Some(shared) = Arc::get_mut(&mut self.0) {
+            shared.about = Some((title.into(), text.into()));
         }
         self
     }
@@ -161,7 +173,14 @@ impl Recorder {
             text.push_str(if at == 0 { "" } else { "," });
             push_string(text, name);
         }
-        text.push_str("]}\n");
+        text.push(']');
+        if let Some((title, about)) = &self.0.about {
+            for (key, value) in [(",\"title\":", title), (",\"text\":", about)] {
+                text.push_str(key);
+                push_string(text, value);
+            }
+        }
+        text.push_str("}\n");
         self.0.queue.push(&mut log.batch);
         self.0.queue.start(file, name)
     }

@@ -140,6 +140,40 @@ fn a_perfetto_trace_has_slices_that_nest_and_counters_of_unsent_bytes() {
     assert_eq!((open.len(), most), (0, 64 << 10));
 }
 
+/// The recordings in a page.
+fn embedded(page: &str) -> Vec<String> {
+    let elements = page.split("<script type=\"application/octet-stream\" ").skip(1);
+    let unzip = |element: &str| {
+        let (_, text) = element.split_once('>').unwrap();
+        let zipped = base64::decode(text.split_once("</script>").unwrap().0).unwrap();
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&*zipped).read_to_string(&mut text).unwrap();
+        text
+    };
+    elements.map(unzip).collect()
+}
+
+#[test]
+fn several_recordings_make_one_page() {
+    let folder = Folder::new("play-stories");
+    let (out, path) = (folder.join("stories.html"), "src/guide/stories");
+    let mut files: Vec<_> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let played = run(campanile().arg("play").arg("--html").arg(&out).args(&files));
+    assert_eq!((played.code, &*played.stdout), (Some(0), ""), "{}", played.stderr);
+    let page = fs::read_to_string(&out).unwrap();
+    let texts: Vec<_> = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    assert_eq!(embedded(&page), texts);
+    assert!(
+        texts.len() >= 6 && page.contains(" data-title=\"A short write\" data-text=\"The kernel")
+    );
+    let refused = run(campanile().arg("play").args(&files));
+    let expected = "error: several recordings make no timeline\n  \
+                    give one, or write a page of all of them: --html OUT\n";
+    assert_eq!((refused.code, &*refused.stderr), (Some(2), expected));
+}
+
 #[test]
 fn a_page_embeds_the_recording_and_nothing_hostile_leaves_it() {
     let folder = Folder::new("play-html");
@@ -155,11 +189,7 @@ fn a_page_embeds_the_recording_and_nothing_hostile_leaves_it() {
     let title = page.split_once("<title>").unwrap().1.split_once("</title>").unwrap().0;
     assert!(title.contains("&lt;b&gt;&amp;\u{fffd}run.jsonl"), "{title}");
     assert!(!page.contains("alert(1)") && !page.contains(['\0', '\u{202e}']));
-    let (_, rest) = page.split_once("id=\"recording\">").unwrap();
-    let zipped = base64::decode(rest.split_once("</script>").unwrap().0).unwrap();
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(&*zipped).read_to_string(&mut text).unwrap();
-    assert_eq!(text, fs::read_to_string(&path).unwrap());
+    assert_eq!(embedded(&page), [fs::read_to_string(&path).unwrap()]);
     let sent =
         records(&text).into_iter().find_map(|record| Some(record["data"].as_str()?.to_owned()));
     assert!(base64::decode(&sent.unwrap()).unwrap().starts_with(b"</script>\0\xe2\x80\xae"));
@@ -232,7 +262,7 @@ fn an_output_that_cannot_be_written_is_named_and_the_recording_is_never_overwrit
     for flag in ["--html", "--perfetto"] {
         let refused = play(&path, &[flag, path.to_str().unwrap()]);
         assert_eq!(refused.code, Some(2));
-        assert!(refused.stderr.ends_with(": it is the recording\n  name another file\n"));
+        assert!(refused.stderr.ends_with(": it is a recording\n  name another file\n"));
         let full = play(&path, &[flag, "/dev/full"]);
         let expected = "error: cannot write to /dev/full: No space left on device (os error 28)\n  \
                         name a file that can be written, on a disk with room\n";

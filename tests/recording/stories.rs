@@ -16,9 +16,10 @@ type Loop = Reactor<Recorded<Fake>>;
 
 /// Plays a story on an echo server, and compares the recording with the committed one. Times differ
 /// from run to run.
-fn tell(name: &str, limits: Limits, play: impl FnOnce(&World, &mut Loop)) {
+fn tell([name, title, text]: [&str; 3], limits: Limits, play: impl FnOnce(&World, &mut Loop)) {
     let (world, paper) = (World::new(), Paper::default());
     let recorder = Recorder::to(paper.clone(), name).record_bytes(32).services(["echo"]);
+    let recorder = recorder.about(title, text);
     let kernel = Recorded::new(world.kernel(), Some(recorder.clone()), &limits).unwrap();
     let mut reactor = Reactor::with_kernel(kernel, limits);
     recorder.serving("echo");
@@ -57,7 +58,12 @@ fn step(world: &World, reactor: &mut Loop) {
 
 #[test]
 fn a_short_write_leaves_a_rest_that_the_next_event_sends() {
-    tell("short_write", Limits::default(), |world, reactor| {
+    let about = [
+        "short_write",
+        "A short write",
+        "The kernel takes 5 of 12 bytes. The rest stays in the send queue until an event reports room.",
+    ];
+    tell(about, Limits::default(), |world, reactor| {
         let client = world.connect(0);
         client.make_room(5);
         client.send(b"Hello, world");
@@ -73,7 +79,12 @@ fn a_short_write_leaves_a_rest_that_the_next_event_sends() {
 #[test]
 fn back_pressure_stops_reading_at_high_water_and_begins_again_at_low_water() {
     let limits = Limits::default().read_buffer(16 << 10);
-    tell("back_pressure", limits, |world, reactor| {
+    let about = [
+        "back_pressure",
+        "Back-pressure",
+        "The client sends 100 KiB and reads nothing. At high water the server stops reading; at low water it begins again.",
+    ];
+    tell(about, limits, |world, reactor| {
         let client = world.connect(0);
         client.make_room(0);
         client.send(&[b'x'; 100 << 10]);
@@ -90,7 +101,12 @@ fn back_pressure_stops_reading_at_high_water_and_begins_again_at_low_water() {
 
 #[test]
 fn data_and_a_fin_arrive_with_one_event() {
-    tell("data_and_fin", Limits::default(), |world, reactor| {
+    let about = [
+        "data_and_fin",
+        "Data and FIN in one edge",
+        "The last bytes and the FIN arrive with one event. The server reads until it has seen both, because no other event comes.",
+    ];
+    tell(about, Limits::default(), |world, reactor| {
         let client = world.connect(0);
         step(world, reactor);
         client.send(b"goodbye");
@@ -103,7 +119,12 @@ fn data_and_a_fin_arrive_with_one_event() {
 
 #[test]
 fn a_reset_overtakes_the_bytes_before_it() {
-    tell("reset", Limits::default(), |world, reactor| {
+    let about = [
+        "reset",
+        "A reset that overtakes",
+        "The client sends and then resets. The kernel discards the bytes that the server has not read yet.",
+    ];
+    tell(about, Limits::default(), |world, reactor| {
         let client = world.connect(0);
         step(world, reactor);
         client.send(b"these bytes are lost");
@@ -115,7 +136,12 @@ fn a_reset_overtakes_the_bytes_before_it() {
 
 #[test]
 fn a_loop_without_descriptors_pauses_its_listener_and_goes_on() {
-    tell("emfile", Limits::default(), |world, reactor| {
+    let about = [
+        "emfile",
+        "No descriptor left",
+        "accept4 fails with EMFILE. The listener pauses, the open connections go on, and the waiting client is accepted once one of them has ended.",
+    ];
+    tell(about, Limits::default(), |world, reactor| {
         world.limit_descriptors(2);
         let clients = [world.connect(0), world.connect(0), world.connect(0)];
         clients[2].send(b"third");
@@ -133,7 +159,12 @@ fn a_loop_without_descriptors_pauses_its_listener_and_goes_on() {
 
 #[test]
 fn a_stale_event_never_reaches_a_new_connection() {
-    tell("stale_event", Limits::default(), |world, reactor| {
+    let about = [
+        "stale_event",
+        "A stale event",
+        "One batch holds an event of a connection that ends in this turn, and a new client. The slot is free only from the next turn on, so the event cannot reach another connection.",
+    ];
+    tell(about, Limits::default(), |world, reactor| {
         let old = world.connect(0);
         step(world, reactor);
         // One batch: the end of the old connection, twice, and a new client.

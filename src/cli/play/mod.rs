@@ -10,9 +10,10 @@ mod timeline;
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, ErrorKind, IsTerminal, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use self::page::Story;
 use self::recording::{Recording, Wrong};
 use self::timeline::{Stopped, printable};
 use super::args::Play;
@@ -32,26 +33,31 @@ pub fn play(args: &Play) -> ExitCode {
 fn run(args: &Play) -> Result<(), Failure> {
     let outputs = [&args.perfetto, &args.html];
     for out in outputs.into_iter().flatten() {
-        if is_same(&args.file, out) {
-            let what = format!("cannot write to {}: it is the recording", out.display());
+        if args.files.iter().any(|file| is_same(file, out)) {
+            let what = format!("cannot write to {}: it is a recording", out.display());
             return Err(Failure::new(USAGE, what, "name another file"));
         }
     }
-    if outputs.into_iter().all(Option::is_none) {
-        return show(&args.file);
-    }
-    if let Some(out) = &args.perfetto {
-        let mut recording = open(&args.file)?;
-        let write = |file| perfetto::write(&mut recording, BufWriter::new(file));
-        let written = File::create(out).map_err(Stopped::Output).and_then(write);
-        finish(&args.file, Some(out), written, &recording)?;
-        print_error(&format!("{}: open it at https://ui.perfetto.dev\n", out.display()));
-    }
     if let Some(out) = &args.html {
-        write_page(&args.file, out)?;
+        write_page(&args.files, out)?;
         print_error(&format!("{}: open it in a browser\n", out.display()));
     }
-    Ok(())
+    let file = match &*args.files {
+        [file] => file,
+        _ if args.html.is_some() && args.perfetto.is_none() => return Ok(()),
+        _ => {
+            let advice = "give one, or write a page of all of them: --html OUT";
+            return Err(Failure::new(USAGE, "several recordings make no timeline", advice));
+        }
+    };
+    if let Some(out) = &args.perfetto {
+        let mut recording = open(file)?;
+        let write = |file| perfetto::write(&mut recording, BufWriter::new(file));
+        let written = File::create(out).map_err(Stopped::Output).and_then(write);
+        finish(file, Some(out), written, &recording)?;
+        print_error(&format!("{}: open it at https://ui.perfetto.dev\n", out.display()));
+    }
+    if outputs.into_iter().all(Option::is_none) { show(file) } else { Ok(()) }
 }
 
 /// Prints the timeline to stdout.
@@ -66,7 +72,18 @@ fn show(path: &Path) -> Result<(), Failure> {
     }
 }
 
-fn write_page(path: &Path, out: &Path) -> Result<(), Failure> {
+fn write_page(paths: &[PathBuf], out: &Path) -> Result<(), Failure> {
+    let stories = paths.iter().map(|path| story(path)).collect::<Result<Vec<_>, _>>()?;
+    let title = match &*stories {
+        [story] => story.title.clone(),
+        stories => format!("{} recordings", stories.len()),
+    };
+    let page = page::render(&title, &stories);
+    page.and_then(|page| fs::write(out, page)).map_err(|error| unwritable(Some(out), &error))
+}
+
+/// Reads a recording to its last whole line.
+fn story(path: &Path) -> Result<Story, Failure> {
     let failed = |error: io::Error| unreadable(path, &Wrong::Unreadable(error));
     let mut bytes = Vec::new();
     File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(failed)?;
@@ -78,10 +95,12 @@ fn write_page(path: &Path, out: &Path) -> Result<(), Failure> {
             Err(wrong) => break Err(Stopped::Wrong(wrong)),
         }
     };
-    finish(path, Some(out), read, &recording)?;
-    let title = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    let page = page::render(&title, &bytes[..recording.length()]);
-    page.and_then(|page| fs::write(out, page)).map_err(|error| unwritable(Some(out), &error))
+    finish(path, None, read, &recording)?;
+    let name = || path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let title = recording.header("title").map_or_else(name, str::to_owned);
+    let (text, length) = (recording.header("text").map(str::to_owned), recording.length());
+    bytes.truncate(length);
+    Ok(Story { title, text, recording: bytes })
 }
 
 fn open(path: &Path) -> Result<Recording<BufReader<File>>, Failure> {

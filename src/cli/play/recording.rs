@@ -115,11 +115,15 @@ impl<R: BufRead> Recording<R> {
         Ok(recording)
     }
 
-    /// Returns the version that recorded it, and its services.
-    pub fn origin(&self) -> (&str, Vec<&str>) {
-        let version = self.header.get("version").and_then(Value::as_str).unwrap_or("unknown");
+    /// Returns a text of the header.
+    pub fn header(&self, key: &str) -> Option<&str> {
+        self.header.get(key)?.as_str()
+    }
+
+    /// Returns the names of the services.
+    pub fn services(&self) -> Vec<&str> {
         let services = self.header.get("services").and_then(Value::as_array);
-        (version, services.into_iter().flatten().filter_map(Value::as_str).collect())
+        services.into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
     /// Returns whether the file ends in the middle of a line, as that of a killed process does. That

@@ -58,9 +58,14 @@ pub fn print<R: BufRead>(
 ) -> Result<(), Stopped> {
     let (phase, sums) = (None, Sums::default());
     let mut timeline = Timeline { out, has_colour, phase, sums };
-    let (version, services) = recording.origin();
-    let first = printable(&format!("campanile {version}: {}", services.join(", ")));
-    writeln!(timeline.out, "{first}").map_err(Stopped::Output)?;
+    let version = recording.header("version").unwrap_or("unknown");
+    let mut first = format!("campanile {version}: {}", recording.services().join(", "));
+    for key in ["title", "text"] {
+        let text = recording.header(key).unwrap_or_default();
+        first += if first.is_empty() || text.is_empty() { "" } else { "; " };
+        first += text;
+    }
+    writeln!(timeline.out, "{}", printable(&first)).map_err(Stopped::Output)?;
     let outcome = loop {
         match recording.next() {
             Ok(Some(record)) => timeline.record(&record).map_err(Stopped::Output)?,
