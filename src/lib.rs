@@ -43,7 +43,7 @@
 //! | `record` | the module `record`, which records what a loop does | none |
 //! | `testing` | the modules `testing` and `ladder`; it implies `record` | none |
 //! | `local-time` | `Zone::local`, for daytime in local time | two |
-//! | `cli` (default) | the program; it implies `testing` and `local-time` | 23 on Linux |
+//! | `cli` (default) | the program; it implies `testing` and `local-time` | 33 on Linux |
 //!
 //! To depend on the library alone, set `default-features = false`.
 //!

@@ -134,7 +134,7 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", help_heading = "Watch")]
     pub record: Option<PathBuf>,
 
-    /// Record N bytes per connection and direction, too
+    /// Record the first N bytes each way, too
     #[arg(long, value_name = "N", default_value = "off", value_parser = values::count_or_off)]
     #[arg(help_heading = "Watch")]
     pub record_bytes: OrOff<usize>,
@@ -143,7 +143,7 @@ pub struct Serve {
     #[arg(long, value_parser = values::yes_or_no, help_heading = "Watch")]
     pub json: bool,
 
-    /// Like --json, on free ports. Each line of stdin adds a fault;
+    /// Like --json, on free ports. A line of stdin adds a fault;
     /// the server exits when stdin closes
     #[arg(long, value_parser = values::yes_or_no, help_heading = "Watch", verbatim_doc_comment)]
     pub pipe: bool,
@@ -239,11 +239,11 @@ pub struct Play {
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 
-    /// Write a page that a browser opens without a server; it can hold several files
+    /// Write a page for a browser; it can hold several files
     #[arg(long, value_name = "OUT")]
     pub html: Option<PathBuf>,
 
-    /// Write a trace that ui.perfetto.dev opens
+    /// Write a trace for ui.perfetto.dev
     #[arg(long, value_name = "OUT")]
     pub perfetto: Option<PathBuf>,
 }

@@ -190,8 +190,9 @@ fn a_page_embeds_the_recording_and_nothing_hostile_leaves_it() {
     assert!(title.contains("&lt;b&gt;&amp;\u{fffd}run.jsonl"), "{title}");
     assert!(!page.contains("alert(1)") && !page.contains(['\0', '\u{202e}']));
     assert_eq!(embedded(&page), [fs::read_to_string(&path).unwrap()]);
-    let sent =
-        records(&text).into_iter().find_map(|record| Some(record["data"].as_str()?.to_owned()));
+    let sent = records(&fs::read_to_string(&path).unwrap())
+        .into_iter()
+        .find_map(|record| Some(record["data"].as_str()?.to_owned()));
     assert!(base64::decode(&sent.unwrap()).unwrap().starts_with(b"</script>\0\xe2\x80\xae"));
     // In the terminal, neither the payload nor the name moves the cursor or turns the line around.
     let played = play(&path, &[]);
