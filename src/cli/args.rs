@@ -143,7 +143,7 @@ pub struct Serve {
     #[arg(long, value_parser = values::yes_or_no, help_heading = "Watch")]
     pub json: bool,
 
-    /// Like --json, on free ports. A line of stdin adds a fault;
+    /// Like --json, on free ports. Lines of stdin add faults;
     /// the server exits when stdin closes
     #[arg(long, value_parser = values::yes_or_no, help_heading = "Watch", verbatim_doc_comment)]
     pub pipe: bool,
