@@ -15,13 +15,16 @@ fn a_test_server_records_calls_faults_and_the_payload_that_was_asked_for() {
     let folder = Folder::new("recorded");
     let path = folder.join("run.jsonl");
     let server = TestServer::builder().record(&path).record_bytes(4).start();
-    ping(&mut server.echo().connect(), b"Hello");
-    server.echo().ended();
+    // It stays open, and the fault is not its own.
+    let mut first = server.echo().connect();
+    ping(&mut first, b"Hello");
     server.echo().once("short 2");
     ping(&mut server.echo().connect(), b"Hello");
     server.echo().ended();
     let refusing = server.echo().always("never-accept");
     drop(refusing);
+    drop(first);
+    server.echo().ended();
     drop(server);
     let text = fs::read_to_string(&path).unwrap();
     let totals = check(&text);
