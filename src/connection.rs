@@ -146,7 +146,7 @@ impl<S: Stream> Connection<S> {
     /// Returns the reason if the connection is over.
     pub fn run(&mut self, cx: &mut Context) -> Result<Next, CloseReason> {
         cx.renew_budget();
-        if !self.send_queue.is_empty() {
+        if self.has_unsent() {
             self.flush(0..0, cx)?;
         }
         let mut timer_may_fire = true;
@@ -259,9 +259,15 @@ impl<S: Stream> Connection<S> {
 }
 
 impl<S> Connection<S> {
-    /// Interest in writing: bytes are queued, or the kernel has not reported a connection yet.
+    /// Interest in writing: bytes or our EOF are unsent, or the kernel has not reported a connection
+    /// yet.
     pub fn wants_write(&self) -> bool {
-        !self.send_queue.is_empty() || self.stage == Stage::Connecting
+        self.has_unsent() || self.stage == Stage::Connecting
+    }
+
+    /// Returns whether bytes are queued, or the stream has not let our half end yet.
+    fn has_unsent(&self) -> bool {
+        !self.send_queue.is_empty() || self.state.output == Output::Flushing
     }
 
     fn can_write(&self) -> bool {

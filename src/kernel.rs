@@ -114,6 +114,14 @@ pub trait Kernel: Sized {
     /// Accepts one connection. Fails as accept(2) does.
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)>;
 
+    /// Changes the length of a listener's backlog.
+    ///
+    /// # Errors
+    /// If the system or the kind of listener does not allow it.
+    fn set_backlog(&mut self, _listener: &Self::Listener, _backlog: u32) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Asks for the next event of a listener, without a call that returns `WouldBlock`: an event
     /// comes as soon as a client waits, and at once if one waits already.
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()>;
@@ -264,6 +272,10 @@ impl Kernel for Mio {
 
     fn accept(&mut self, listener: &mut Passive) -> io::Result<(Socket, Address)> {
         listener.accept()
+    }
+
+    fn set_backlog(&mut self, listener: &Passive, backlog: u32) -> io::Result<()> {
+        listener.set_backlog(backlog)
     }
 
     fn rearm(&mut self, listener: &mut Passive, key: usize) -> io::Result<()> {

@@ -106,7 +106,7 @@ fn explore(plan: fn(u64) -> Plan, share: u64) {
 /// after EMFILE; at EOF, forget what is owed; look a handle's connection up by its key alone; fire
 /// timers only if there was no event.
 #[test]
-fn nothing_is_lost_nobody_is_harmed_and_every_loop_comes_to_its_end() {
+fn every_byte_arrives_and_every_loop_ends() {
     explore(Plan::of, 1);
 }
 
@@ -132,6 +132,6 @@ fn a_leftover_runs_when_its_deadline_has_come_in_seed_1089() {
 /// Sabotage: let `stall` go on writing.
 #[cfg(feature = "testing")]
 #[test]
-fn a_fault_that_was_asked_for_does_what_it_may_and_harms_nobody_else() {
+fn a_fault_changes_only_what_its_effect_allows() {
     explore(Plan::faulty, 4);
 }

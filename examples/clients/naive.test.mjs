@@ -14,9 +14,31 @@ const repaired = (addr) => new Promise((done) => {
 
 test("one data event is not a message", async () => {
   const server = await campanile();
-  assert.equal(await naive(server.daytime), 26);
-  await server.fault("daytime: slice 5/20ms");
+  const fault = await server.fault("daytime: slice 5/100ms");
   assert.equal(await naive(server.daytime), 5);
   assert.equal(await repaired(server.daytime), 26);
-  server.stop();
+  await fault.remove();
+  assert.equal(await naive(server.daytime), 26);
+  await server.stop();
+});
+
+test("an event that does not match stays for a later call", async () => {
+  const server = await campanile();
+  await repaired(server.daytime);
+  assert.equal((await server.event("closed", { service: "daytime" })).bytes_out, 26);
+  assert.equal((await server.event("accepted")).id, 1);
+  await assert.rejects(server.event("accepted", {}, { within: 10 }), /no accepted within 10 ms; what happened:\n.*listening/);
+  await server.stop();
+});
+
+test("a missing program is reported with the ways to get it", async () => {
+  const { PATH, CAMPANILE_PROGRAM } = process.env;
+  Object.assign(process.env, { PATH: "", CAMPANILE_PROGRAM: "" });
+  try {
+    await assert.rejects(campanile(), /not on PATH.\nRun `cargo install --path \.`/);
+  } finally {
+    Object.assign(process.env, { PATH });
+    if (CAMPANILE_PROGRAM) process.env.CAMPANILE_PROGRAM = CAMPANILE_PROGRAM;
+    else delete process.env.CAMPANILE_PROGRAM;
+  }
 });

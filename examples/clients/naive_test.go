@@ -1,28 +1,81 @@
-// The tutorial's client reads once. Run it with `go test campanile_test.go naive_test.go`.
+// The tutorial's client reads once. Run it with `go test *_test.go`.
 package campanile
 
 import (
+	"fmt"
 	"io"
 	"net"
+	"runtime"
+	"strings"
 	"testing"
+	"time"
 )
 
-func TestOneReadIsNotAMessage(t *testing.T) {
-	event, fault := Campanile(t)
-	daytime := event()["addr"].(string)
-	event()
-	dial := func() net.Conn {
-		client, err := net.Dial("tcp", daytime)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return client
+func dial(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	client, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
 	}
-	fault("daytime: slice 5/20ms")
-	if count, _ := dial().Read(make([]byte, 1024)); count != 5 {
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// recorder keeps the message of a failure.
+type recorder struct {
+	testing.TB
+	text string
+}
+
+func (r *recorder) Helper() {}
+
+func (r *recorder) Fatalf(format string, args ...any) {
+	r.text = fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
+
+func TestAMissingProgramIsReportedWithTheWaysToGetIt(t *testing.T) {
+	t.Setenv("PATH", "")
+	t.Setenv("CAMPANILE_PROGRAM", "")
+	recorded, done := &recorder{TB: t}, make(chan struct{})
+	go func() {
+		defer close(done)
+		Campanile(recorded)
+	}()
+	<-done
+	if !strings.Contains(recorded.text, "not found in $PATH.\nRun `cargo install --path .`") {
+		t.Fatal(recorded.text)
+	}
+}
+
+func TestOneReadIsNotAMessage(t *testing.T) {
+	server := Campanile(t)
+	fault := server.Fault("daytime: slice 5/100ms")
+	if count, _ := dial(t, server.Daytime).Read(make([]byte, 1024)); count != 5 {
 		t.Fatal("one read gave", count)
 	}
-	if all, _ := io.ReadAll(dial()); len(all) != 26 {
+	if all, _ := io.ReadAll(dial(t, server.Daytime)); len(all) != 26 {
 		t.Fatal("reading to the end gave", len(all))
+	}
+	fault.Remove()
+	if count, _ := dial(t, server.Daytime).Read(make([]byte, 1024)); count != 26 {
+		t.Fatal("one read gave", count)
+	}
+}
+
+func TestAnEventThatDoesNotMatchStaysForALaterCall(t *testing.T) {
+	server := Campanile(t)
+	client := dial(t, server.Daytime)
+	io.ReadAll(client)
+	client.Close()
+	if closed := server.Event("closed", Event{"service": "daytime"}); closed["bytes_out"] != 26.0 {
+		t.Fatal(closed)
+	}
+	if accepted := server.Event("accepted"); accepted["id"] != 1.0 {
+		t.Fatal(accepted)
+	}
+	_, err := server.TryEvent(10*time.Millisecond, "accepted")
+	if err == nil || !strings.Contains(err.Error(), "what happened:\n") || !strings.Contains(err.Error(), `"event":"closed"`) {
+		t.Fatal(err)
 	}
 }

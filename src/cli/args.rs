@@ -10,7 +10,7 @@ use clap::builder::ArgPredicate;
 use clap::{Arg, ArgAction, Args, CommandFactory, Error, FromArgMatches, Parser, Subcommand};
 
 use super::address::{self, Place};
-use super::lab;
+use super::test_setup;
 use super::values::{self, FrozenTime, OrOff, ZoneChoice};
 
 /// Tells the time (RFC 867) and gives back the echo (RFC 862)
@@ -113,12 +113,16 @@ pub struct Serve {
 
     /// Misbehave on request: 'echo #3: reset after 5 bytes'
     #[arg(long, value_name = "SPEC", num_args = 1.., value_delimiter = ';')]
-    #[arg(value_parser = lab::fault, help_heading = "Faults")]
+    #[arg(value_parser = test_setup::fault, help_heading = "Faults")]
     pub fault: Vec<Fault>,
 
     /// Repeat an earlier run's random choices [default: any]
     #[arg(long, value_name = "N", help_heading = "Faults")]
     pub seed: Option<u64>,
+
+    /// A `once` fault waits for the first byte of a connection
+    #[arg(long, value_parser = values::yes_or_no, help_heading = "Faults")]
+    pub ignore_probes: bool,
 
     /// Stop the clock, as at 2014-01-29T19:14:15Z
     #[arg(long, value_name = "TIME", value_parser = values::frozen_time)]
@@ -130,6 +134,9 @@ pub struct Serve {
     #[arg(help_heading = "Faults")]
     pub zone: ZoneChoice,
 
+    /// Let time pass only on the command `advance T` of --pipe
+    #[arg(long, value_parser = values::yes_or_no, help_heading = "Faults")]
+    pub manual_time: bool,
     /// Record what the loop does, for `campanile play FILE`
     #[arg(long, value_name = "FILE", help_heading = "Watch")]
     pub record: Option<PathBuf>,
@@ -143,7 +150,7 @@ pub struct Serve {
     #[arg(long, value_parser = values::yes_or_no, help_heading = "Watch")]
     pub json: bool,
 
-    /// Like --json, on free ports. Lines of stdin add faults;
+    /// Like --json, on free ports. Takes commands on stdin;
     /// the server exits when stdin closes
     #[arg(long, value_parser = values::yes_or_no, help_heading = "Watch", verbatim_doc_comment)]
     pub pipe: bool,

@@ -1,6 +1,8 @@
 //! The events of `serve --json`: one JSON object a line. Keys are only ever added.
 
-use campanile::testing::{Entry, Ledger, Side};
+use std::time::Duration;
+
+use campanile::testing::{Entry, Fault, Ledger, Side};
 
 use super::json::{Object, list, string};
 
@@ -25,11 +27,33 @@ pub fn lost(count: u64) -> String {
 }
 
 /// A fault that a command added is in force.
-pub fn fault(fault: &str) -> String {
-    event("fault").text("fault", fault).line()
+pub fn fault(id: u64, fault: &Fault) -> String {
+    event("fault").raw("id", id).text("fault", &fault.to_string()).line()
 }
 
-/// A line of the pipe is not a fault, and changed nothing. Long texts are cut, so that the answers
+/// A command ended a fault.
+pub fn fault_ended(id: u64, fault: &Fault) -> String {
+    event("fault_ended").raw("id", id).text("fault", &fault.to_string()).line()
+}
+
+/// The answer to `clear` is complete: it has ended so many faults.
+pub fn cleared(count: usize) -> String {
+    event("cleared").raw("count", count).line()
+}
+
+/// The answer to `connections`: the ledgers so far, and their number.
+pub fn connections(ledgers: &[&Ledger]) -> String {
+    let mut lines: String = ledgers.iter().map(|open| ledger("open", open)).collect();
+    lines += &event("listed").raw("count", ledgers.len()).line();
+    lines
+}
+
+/// Manual time has passed, and everything that was due is done.
+pub fn advanced(by: Duration, now: Duration) -> String {
+    event("advanced").raw("by_us", by.as_micros()).raw("now_us", now.as_micros()).line()
+}
+
+/// A line of the pipe is no fault and no command, and changed nothing. Long texts are cut, so that the answers
 /// that wait for a slow reader stay small.
 pub fn wrong_fault(text: &str, error: &str) -> String {
     event("wrong_fault").text("fault", beginning(text)).text("error", beginning(error)).line()
@@ -44,7 +68,7 @@ fn beginning(text: &str) -> &str {
 pub fn entry(entry: Entry<'_>) -> Option<String> {
     match entry {
         Entry::Accepted(ledger) => Some(about("accepted", ledger).line()),
-        Entry::Closed(ledger) => Some(closed(ledger)),
+        Entry::Closed(closed) => Some(ledger("closed", closed)),
         Entry::AcceptError { service, error } => {
             Some(event("accept_error").text("service", service).text("error", error).line())
         }
@@ -55,20 +79,24 @@ pub fn entry(entry: Entry<'_>) -> Option<String> {
 fn about(name: &str, ledger: &Ledger) -> Object {
     event(name)
         .text("service", &ledger.service)
-        .raw("id", ledger.number)
+        .raw("id", ledger.id)
         .text("peer", &ledger.peer.to_string())
 }
 
-fn closed(ledger: &Ledger) -> String {
+/// Writes a ledger. That of an open connection has no reason and no time of its close.
+fn ledger(name: &str, ledger: &Ledger) -> String {
     let sizes: Vec<_> = ledger.write_sizes.iter().map(ToString::to_string).collect();
-    let faults: Vec<_> =
-        ledger.faults.iter().map(|fault| string(fault.to_string().as_bytes())).collect();
-    about("closed", ledger)
-        .raw("bytes_in", ledger.bytes_in)
-        .raw("bytes_out", ledger.bytes_out)
-        .text("reason", &ledger.reason)
+    let texts = |faults: &[Fault]| -> String {
+        let texts = faults.iter().map(|fault| string(fault.to_string().as_bytes()));
+        list(&texts.collect::<Vec<_>>())
+    };
+    let mut object =
+        about(name, ledger).raw("bytes_in", ledger.bytes_in).raw("bytes_out", ledger.bytes_out);
+    if let Some(closed) = ledger.closed {
+        object = object.text("reason", &ledger.reason).raw("closed_us", closed.as_micros());
+    }
+    object
         .raw("opened_us", ledger.opened.as_micros())
-        .raw("closed_us", ledger.closed.unwrap_or(ledger.opened).as_micros())
         .raw("unread_us", ledger.unread.as_micros())
         .raw("writes", ledger.writes)
         .raw("write_sizes", list(&sizes))
@@ -77,7 +105,8 @@ fn closed(ledger: &Ledger) -> String {
         .raw("blocked_reads", ledger.blocked_reads)
         .raw("first_end", side(ledger.first_end))
         .raw("reset_by", side(ledger.reset_by))
-        .raw("faults", list(&faults))
+        .raw("faults", texts(&ledger.faults))
+        .raw("healed", texts(&ledger.healed))
         .line()
 }
 

@@ -10,16 +10,17 @@ mod failure;
 mod files;
 mod json;
 mod junit;
-mod lab;
 mod lines;
 mod listen;
 mod logging;
 mod output;
+mod pipe;
 mod play;
 mod ready;
 mod serve;
 mod signals;
 mod stdio;
+mod test_setup;
 mod values;
 
 use std::process::ExitCode;

@@ -14,12 +14,12 @@ use super::address::Place;
 use super::args::Serve;
 use super::connections_log::ConnectionsLog;
 use super::failure::{FAILED, Failure, USAGE};
-use super::lab::Lab;
 use super::listen::listen;
 use super::output::{Output, Sink};
 use super::ready::ReadyFile;
 use super::signals::Signals;
-use super::{files, logging};
+use super::test_setup::TestSetup;
+use super::{files, logging, pipe};
 
 /// Descriptors reserved for everything that is not a connection.
 const SPARE_FILES: u64 = 32;
@@ -65,7 +65,7 @@ fn run_recorded(args: &Serve, output: &Output, recorder: Option<&Recorder>) -> R
     let failed = |error: io::Error| {
         Failure::new(FAILED, format!("cannot create the event loop: {error}"), files::ADVICE)
     };
-    if !Lab::is_wanted(args) {
+    if !TestSetup::is_wanted(args) {
         let kernel = Mio::new(limits.events).map_err(failed)?;
         let Some(recorder) = recorder else {
             return run_on(Reactor::with_kernel(kernel, limits), args, output, None, None);
@@ -73,33 +73,33 @@ fn run_recorded(args: &Serve, output: &Output, recorder: Option<&Recorder>) -> R
         let kernel = Recorded::new(kernel, Some(recorder.clone()), &limits).map_err(failed)?;
         return run_on(Reactor::with_kernel(kernel, limits), args, output, None, Some(recorder));
     }
-    let lab = Lab::new(args, output, recorder).map_err(|error| {
+    let setup = TestSetup::new(args, output, recorder).map_err(|error| {
         Failure::new(USAGE, error, "write it as in --fault 'echo #3: reset after 5 bytes'")
     })?;
-    let kernel = lab.kernel(&limits).map_err(failed)?;
-    let kernel = Recorded::new(kernel, recorder.cloned(), &limits).map_err(failed)?;
-    run_on(Reactor::with_kernel(kernel, limits), args, output, Some(&lab), recorder)
+    let reactor = setup.reactor(limits, recorder).map_err(failed)?;
+    run_on(reactor, args, output, Some(&setup), recorder)
 }
 
 fn run_on<K: Kernel>(
     mut reactor: Reactor<K>,
     args: &Serve,
     output: &Output,
-    lab: Option<&Lab>,
+    setup: Option<&TestSetup>,
     recorder: Option<&Recorder>,
 ) -> Result<(), Failure> {
     let signals = watch_signals(&mut reactor).map_err(|error| {
         Failure::new(FAILED, format!("cannot install the signal handlers: {error}"), files::ADVICE)
     })?;
     let connections_log = ConnectionsLog::default();
-    let bound = bind(&mut reactor, args, (lab, recorder), &connections_log)?;
+    let bound = bind(&mut reactor, args, (setup, recorder), &connections_log)?;
     let lines: String = bound.iter().map(|(service, addr)| format!("{service} {addr}\n")).collect();
     // Removed on every way out.
     let ready_file =
         args.ready_file.as_deref().map(|path| ReadyFile::write(path, &lines)).transpose()?;
-    output.say_first(Sink::Stdout, lab.and_then(|lab| lab.listening(&bound)).unwrap_or(lines));
-    if let (true, Some(lab)) = (args.pipe, lab) {
-        lab.obey_stdin(reactor.handle()).map_err(|error| {
+    output
+        .say_first(Sink::Stdout, setup.and_then(|setup| setup.listening(&bound)).unwrap_or(lines));
+    if let (true, Some(setup)) = (args.pipe, setup) {
+        pipe::obey_stdin(setup, reactor.handle()).map_err(|error| {
             let advice = "raise the limit of processes and threads: ulimit -u unlimited";
             let what = format!("cannot start the thread that reads stdin: {error}");
             Failure::new(FAILED, what, advice)
@@ -108,14 +108,16 @@ fn run_on<K: Kernel>(
     if let Some(time) = &args.clock {
         log::info!("the clock stands still at {}", time.text);
     }
-    let ended = turn_until_finished(&mut reactor, &signals, args.grace, &connections_log);
+    let begin_end = || setup.into_iter().for_each(TestSetup::release_time);
+    let ended =
+        turn_until_finished(&mut reactor, &signals, args.grace, begin_end, &connections_log);
     connections_log.finish();
     ended.map_err(|error| {
         Failure::new(FAILED, format!("the loop failed: {error}"), "start the program again")
     })?;
     // Before the `stopped` event, which says that nothing is left.
     drop(ready_file);
-    lab.map_or(Ok(()), Lab::stopped)
+    setup.map_or(Ok(()), TestSetup::stopped)
 }
 
 #[cfg_attr(not(unix), allow(unused_variables))]
@@ -134,6 +136,7 @@ fn turn_until_finished<K: Kernel>(
     reactor: &mut Reactor<K>,
     signals: &Signals,
     grace: Duration,
+    begin_end: impl Fn(),
     connections_log: &ConnectionsLog,
 ) -> io::Result<()> {
     let (mut first_seen, mut is_armed) = (None, false);
@@ -145,6 +148,7 @@ fn turn_until_finished<K: Kernel>(
             timeout = signals.merge(first_seen.get_or_insert_with(Instant::now).elapsed());
             if is_first {
                 log::debug!("received signal {signal}; open connections have {grace:?} to finish");
+                begin_end();
                 reactor.handle().shutdown(grace);
             }
             if timeout.is_none() {
@@ -176,6 +180,15 @@ fn check(args: &Serve) -> Result<(), Failure> {
         let advice = "use --pipe alone: it prints the same events";
         return Err(Failure::new(USAGE, "--json and --pipe cannot be combined", advice));
     }
+    if args.manual_time && !args.pipe {
+        let advice =
+            "add --pipe, and send `advance 5s` to stdin; CAMPANILE_MANUAL_TIME may have set it";
+        return Err(Failure::new(
+            USAGE,
+            "--manual-time needs --pipe, or no time would pass",
+            advice,
+        ));
+    }
     if is_off(&args.daytime) && is_off(&args.echo) {
         let advice = "remove --daytime off or --echo off";
         return Err(Failure::new(USAGE, "both services are off, so nothing is served", advice));
@@ -187,7 +200,7 @@ fn check(args: &Serve) -> Result<(), Failure> {
 fn bind<K: Kernel>(
     reactor: &mut Reactor<K>,
     args: &Serve,
-    (lab, recorder): (Option<&Lab>, Option<&Recorder>),
+    (setup, recorder): (Option<&TestSetup>, Option<&Recorder>),
     connections_log: &ConnectionsLog,
 ) -> Result<Vec<(&'static str, String)>, Failure> {
     let mut all = Vec::new();
@@ -195,8 +208,8 @@ fn bind<K: Kernel>(
         all.extend(bound.into_iter().map(|addr| (service, addr)));
     };
     let name = |service| {
-        if let Some(lab) = lab {
-            lab.serving(service);
+        if let Some(setup) = setup {
+            setup.serving(service);
         }
         if let Some(recorder) = recorder {
             recorder.serving(service);

@@ -73,7 +73,11 @@ impl<S: Stream> Connection<S> {
         cx: &Context,
     ) -> Result<Next, CloseReason> {
         let bound = self.bound();
-        if self.is_planned(bound) {
+        if matches!(bound, Bound::Idle | Bound::Write) && self.stream.is_held() {
+            // The peer is not to blame for the silence.
+            self.progress = cx.millis as u32;
+        }
+        if self.planned == Some(bound) {
             return Ok(Next { has_work, deadline: None });
         }
         if self.timeout(bound, cx).is_some_and(|timeout| self.time_left(timeout, cx) == 0) {
@@ -85,14 +89,10 @@ impl<S: Stream> Connection<S> {
         Ok(Next { has_work, deadline: self.plan_deadline(cx) })
     }
 
-    fn is_planned(&self, bound: Bound) -> bool {
-        self.planned == Some(bound) && self.stream.retry_at().is_none()
-    }
-
     /// Returns the time of the next check, unless it is planned already.
     pub(crate) fn plan_deadline(&mut self, cx: &Context) -> Option<Millis> {
         let bound = self.bound();
-        if self.is_planned(bound) {
+        if self.planned == Some(bound) {
             return None;
         }
         self.planned = Some(bound);
@@ -119,9 +119,6 @@ impl<S: Stream> Connection<S> {
             if bound != Bound::Linger {
                 next = next.next_multiple_of(u64::from(timeout / 5).clamp(1, SHARED));
             }
-        }
-        if let Some(at) = self.stream.retry_at() {
-            next = next.min(cx.deadline(at));
         }
         if self.extra.is_some() {
             let timer = self.timer().map_or(Millis::MAX, |at| cx.deadline(at));

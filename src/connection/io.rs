@@ -175,15 +175,21 @@ impl<S: Stream> Connection<S> {
     // ANCHOR: fin
     /// Ends our half. The linger timeout, if the protocol has closed, starts here.
     fn shut(&mut self, cx: &Context) -> Result<(), CloseReason> {
-        self.state.output = Output::Shut;
-        self.progress = cx.millis as u32;
         match self.stream.shutdown_write() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                // The half stays open until the next writable event.
+                self.ready.clear_writable();
+                return Ok(());
+            }
             // `NotConnected`: the peer has reset the connection; the next read reports it.
             Err(error) if error.kind() != ErrorKind::NotConnected => {
-                Err(CloseReason::Failed(error))
+                return Err(CloseReason::Failed(error));
             }
-            _ => Ok(()),
+            _ => {}
         }
+        self.state.output = Output::Shut;
+        self.progress = cx.millis as u32;
+        Ok(())
     }
 
     /// Calls the protocol for a reason that is not an event, and writes. Returns true if work is left

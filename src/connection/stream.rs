@@ -1,7 +1,6 @@
 //! The stream under a connection.
 
 use std::io::{self, Read, Write};
-use std::time::Instant;
 
 use crate::protocol::{Address, CloseReason};
 
@@ -9,7 +8,8 @@ use crate::protocol::{Address, CloseReason};
 ///
 /// A TCP socket is one; so is a script in a test, or a wrapper that makes another stream slow.
 pub trait Stream: Read + Write {
-    /// Ends our half: the peer reads EOF after the bytes that were written (a FIN, in TCP).
+    /// Ends our half: the peer reads EOF after the bytes that were written (a FIN, in TCP). After
+    /// `WouldBlock` it is tried again with the next writable event.
     fn shutdown_write(&mut self) -> io::Result<()>;
 
     /// Makes the drop that follows a reset instead of an orderly end.
@@ -34,9 +34,11 @@ pub trait Stream: Read + Write {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Returns until when the stream is blocked for a reason that no event will report.
-    fn retry_at(&self) -> Option<Instant> {
-        None
+    /// Returns whether the owner of the stream holds it back, as a rate limiter does. While it is held,
+    /// the idle and the write timeout stand still. Called after each run, but not before the stream is
+    /// connected. An event must follow once the stream is free again.
+    fn is_held(&self) -> bool {
+        false
     }
 
     /// Called once with the reason, before the stream is dropped.

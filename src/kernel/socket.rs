@@ -87,6 +87,16 @@ impl Passive {
         }
     }
 
+    /// Only Linux accepts a second listen(2) that makes the backlog shorter.
+    pub(super) fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+        match &self.0 {
+            Listening::Tcp(listener) if cfg!(target_os = "linux") => {
+                SockRef::from(listener).listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+            }
+            _ => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+
     pub(super) fn source(&mut self) -> &mut dyn Source {
         match &mut self.0 {
             Listening::Tcp(listener) => listener,

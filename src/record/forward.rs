@@ -40,6 +40,8 @@ macro_rules! forward {
     } };
     (@accept) => { fn accept(&mut self, listener: &mut Self::Listener)
         -> std::io::Result<(Self::Stream, Address)> { self.inner.accept(listener) } };
+    (@set_backlog) => { fn set_backlog(&mut self, of: &Self::Listener, backlog: u32)
+        -> std::io::Result<()> { self.inner.set_backlog(of, backlog) } };
     (@connect) => { fn connect(&mut self, addr: &Address, limits: &Limits)
         -> std::io::Result<Self::Stream> { self.inner.connect(addr, limits) } };
     (@register) => { fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool)
@@ -56,6 +58,6 @@ macro_rules! forward {
     (@abort) => { fn abort(&mut self) { self.inner.abort(); } };
     (@connected) => { fn connected(&mut self) -> std::io::Result<bool> { self.inner.connected() } };
     (@local_addr) => { fn local_addr(&self) -> std::io::Result<Address> { self.inner.local_addr() } };
-    (@retry_at) => { fn retry_at(&self) -> Option<std::time::Instant> { self.inner.retry_at() } };
+    (@is_held) => { fn is_held(&self) -> bool { self.inner.is_held() } };
     (@ended) => { fn ended(&mut self, reason: &CloseReason) { self.inner.ended(reason); } };
 }

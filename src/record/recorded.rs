@@ -148,6 +148,10 @@ impl<K: Kernel> Kernel for Recorded<K> {
         }
     }
 
+    fn set_backlog(&mut self, listener: &Self::Listener, backlog: u32) -> io::Result<()> {
+        self.inner.set_backlog(&listener.inner, backlog)
+    }
+
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {
         let outcome = self.inner.rearm(&mut listener.inner, key);
         if let Some(recorder) = &self.recorder {
@@ -290,7 +294,7 @@ impl<S: Stream> Write for RecordedStream<S> {
 }
 
 impl<S: Stream> Stream for RecordedStream<S> {
-    forward! { local_addr retry_at }
+    forward! { local_addr is_held }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         let outcome = self.inner.shutdown_write();

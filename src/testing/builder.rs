@@ -1,4 +1,4 @@
-//! What a [`TestServer`] is to be like.
+//! [`Builder`]: configures and starts a [`TestServer`].
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::faulty::Faulty;
 use super::ledger::Book;
 use super::logged::Logged;
-use super::manual::{Hand, Timed};
+use super::manual::{ManualClock, Timed};
 use super::plan::Plan;
 use super::server::{TestKernel, TestServer, or_panic};
 use crate::background::Background;
@@ -24,12 +24,12 @@ use crate::services::{Clock, Zone, daytime, echo};
 
 /// The second of the tutorial that the two services come from: Wed Jan 29 19:14:15 2014.
 const TUTORIAL: i64 = 1_391_022_855;
-/// Ledgers that a server keeps.
+/// How many ledgers of ended connections a server keeps.
 const KEPT: usize = 10_000;
 
 type Listen = Box<dyn FnOnce(&mut Reactor<TestKernel>) -> io::Result<Address> + Send>;
 
-/// Makes a [`TestServer`]: see [`TestServer::builder`].
+/// Configures a [`TestServer`]: see [`TestServer::builder`].
 #[must_use = "nothing is served before start()"]
 pub struct Builder {
     clock: Clock,
@@ -37,6 +37,7 @@ pub struct Builder {
     limits: Limits,
     keeps_received: bool,
     is_manual: bool,
+    ignores_probes: bool,
     faults: Vec<Fault>,
     services: Vec<(String, Listen)>,
     recording: Option<Recording>,
@@ -69,39 +70,41 @@ impl Builder {
             limits: Limits::default(),
             keeps_received: false,
             is_manual: false,
+            ignores_probes: false,
             faults: Vec::new(),
             services: Vec::new(),
             recording: None,
         }
     }
 
-    /// The clock that daytime tells. It stands at 2014-01-29T19:14:15Z unless set.
+    /// Sets the clock of daytime. Default: one that stands still at 2014-01-29T19:14:15Z.
     pub fn clock(self, clock: Clock) -> Builder {
         Builder { clock, ..self }
     }
 
-    /// The zone that daytime tells; UTC unless set.
+    /// Sets the time zone of daytime. Default: UTC.
     pub fn zone(self, zone: Zone) -> Builder {
         Builder { clock: self.clock.in_zone(zone), ..self }
     }
 
-    /// What chances and jitter are drawn from; 0 unless set. It is printed when a test fails.
+    /// Sets the seed of all random choices, such as `10%` and jitter. Default: 0. A failed test prints
+    /// it.
     pub fn seed(self, seed: u64) -> Builder {
         Builder { seed, ..self }
     }
 
-    /// The bounds of the loop.
+    /// Sets the limits of the loop.
     pub fn limits(self, limits: Limits) -> Builder {
         Builder { limits, ..self }
     }
 
-    /// Keeps what clients send in the ledgers.
+    /// Keeps the bytes that clients send in [`Ledger::received`](super::Ledger::received).
     pub fn keep_received(self) -> Builder {
         Builder { keeps_received: true, ..self }
     }
 
-    /// Lets time pass only on [`TestServer::advance`]: delays, gaps, timeouts. What waits for the
-    /// network does not wait for time.
+    /// Lets the time of delays, gaps and timeouts pass only in [`TestServer::advance`]. The network
+    /// needs no advance.
     #[doc(alias("virtual time", "fake clock"))]
     pub fn manual_time(self) -> Builder {
         Builder { is_manual: true, ..self }
@@ -142,30 +145,77 @@ impl Builder {
         self
     }
 
-    /// A fault that is there from the start: `echo #3: reset after 5 bytes`.
+    /// Gives a fault for one connection to the first connection that sends a byte, or that the service
+    /// writes to. A readiness probe that connects and closes then takes none.
+    pub fn ignore_probes(self) -> Builder {
+        Builder { ignores_probes: true, ..self }
+    }
+
+    /// Adds a fault that is in force from the start: `echo #3: reset after 5 bytes`.
     ///
     /// # Panics
-    /// If the text is no fault.
+    /// If the text is not a fault.
     pub fn fault<F: TryInto<Fault, Error: fmt::Display>>(mut self, fault: F) -> Builder {
         self.faults.push(or_panic(fault.try_into()));
         self
     }
 
-    /// Serves a protocol of your own, too, on a port of its own.
+    /// Also serves a protocol of your own, on a free port.
     pub fn service<P: Protocol + 'static>(
-        mut self,
+        self,
         name: impl Into<String>,
         make: impl FnMut(&Accepted) -> P + Send + 'static,
     ) -> Builder {
-        self.services.push((name.into(), Box::new(|reactor| on_any_port(reactor, make))));
+        self.service_with(name, || make)
+    }
+
+    /// Like [`service`](Builder::service), with a factory that `build` creates on the server's thread.
+    ///
+    /// The connections can share what is not `Send`, such as an `Rc`:
+    ///
+    /// ```
+    /// use std::{cell::Cell, io::Read, rc::Rc};
+    /// use campanile::testing::TestServer;
+    /// use campanile::{Accepted, Outbox, Protocol};
+    ///
+    /// struct Counter(Rc<Cell<u8>>);
+    ///
+    /// impl Protocol for Counter {
+    ///     fn on_open(&mut self, out: &mut Outbox) {
+    ///         self.0.set(self.0.get() + 1);
+    ///         out.send(&[self.0.get()]);
+    ///         out.close();
+    ///     }
+    ///     fn on_data(&mut self, _: &[u8], _: &mut Outbox) {}
+    /// }
+    ///
+    /// let server = TestServer::builder()
+    ///     .service_with("counter", || {
+    ///         let count = Rc::new(Cell::new(0));
+    ///         move |_: &Accepted| Counter(Rc::clone(&count))
+    ///     })
+    ///     .start();
+    /// for expected in 1..=2 {
+    ///     let mut byte = [0];
+    ///     server.service("counter").connect().read_exact(&mut byte)?;
+    ///     assert_eq!(byte, [expected]);
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn service_with<P: Protocol + 'static, F: FnMut(&Accepted) -> P + 'static>(
+        mut self,
+        name: impl Into<String>,
+        build: impl FnOnce() -> F + Send + 'static,
+    ) -> Builder {
+        self.services.push((name.into(), Box::new(|reactor| on_any_port(reactor, build()))));
         self
     }
 
-    /// Serves a protocol of your own on a Unix socket. A client connects to its path with
+    /// Also serves a protocol of your own on a Unix socket. A client connects to its path with
     /// `UnixStream::connect`.
     ///
-    /// A `reset` needs TCP: here its client reads EOF. `refuse` removes the path, so its clients get
-    /// `ENOENT`.
+    /// A `reset` needs TCP: on a Unix socket the client reads EOF. `refuse` removes the path, so its
+    /// clients get `ENOENT`.
     pub fn service_at<P: Protocol>(
         mut self,
         name: impl Into<String>,
@@ -183,39 +233,31 @@ impl Builder {
     /// Starts the server. When this returns, every port is bound.
     ///
     /// # Panics
-    /// If that fails, or a fault is for a service that is not there.
+    /// If a port cannot be bound, the thread cannot be created, or a fault names a service that this
+    /// server does not have.
     pub fn start(self) -> TestServer {
-        let Builder { clock, seed, limits, keeps_received, is_manual, faults, services, recording } =
-            self;
-        let plan = Plan::new(seed);
-        let hand = is_manual.then(Hand::new);
+        let Builder { clock, seed, limits, keeps_received, is_manual, ignores_probes, .. } = self;
+        let Builder { faults, services, recording, .. } = self;
+        let plan = if ignores_probes { Plan::ignoring_probes(seed) } else { Plan::new(seed) };
+        let manual_clock = is_manual.then(ManualClock::new);
         let mut listens: Vec<(String, Listen)> = vec![
             ("daytime".into(), Box::new(move |reactor| on_any_port(reactor, daytime(clock)))),
             ("echo".into(), Box::new(|reactor| on_any_port(reactor, echo()))),
         ];
         listens.extend(services);
         let names: Vec<&str> = listens.iter().map(|(name, _)| &**name).collect();
-        let recording = recording.map(|recording| {
-            let recorder = recording.begin(&names);
-            (recording, recorder)
-        });
-        let recorder = recording.as_ref().map(|(_, recorder)| recorder.clone());
-        let book = match recorder.clone() {
-            Some(recorder) => {
-                Book::and_read_by(KEPT, keeps_received, move |entry| entry.record(&recorder))
-            }
-            None if keeps_received => Book::with_received(KEPT),
-            None => Book::new(KEPT),
-        };
+        let recorder = recording.as_ref().map(|recording| recording.begin(&names));
+        let recording = recording.zip(recorder.clone());
+        let book = book(keeps_received, recorder.clone());
         for fault in faults {
             or_panic(fault.check_service(&names));
             or_panic(plan.add(fault));
         }
         let make = {
-            let (plan, book, hand) = (plan.clone(), book.clone(), hand.clone());
+            let (plan, book, manual_clock) = (plan.clone(), book.clone(), manual_clock.clone());
             let recorder = recorder.clone();
             move || {
-                let timed = Timed::new(Mio::new(limits.events)?, hand);
+                let timed = Timed::new(Mio::new(limits.events)?, manual_clock);
                 let kernel = Faulty::new(Logged::new(timed, &book), &plan, &book);
                 Ok(Reactor::with_kernel(Recorded::new(kernel, recorder, &limits)?, limits))
             }
@@ -233,12 +275,32 @@ impl Builder {
             Ok((background, places)) => {
                 let (handle, expected) = (background.handle().clone(), Mutex::default());
                 let background = Some(background);
-                TestServer { background, handle, plan, book, hand, places, expected, recording }
+                TestServer {
+                    background,
+                    handle,
+                    plan,
+                    book,
+                    manual_clock,
+                    places,
+                    expected,
+                    recording,
+                }
             }
             Err(error) => {
                 panic!("cannot start the test server: {error}; see ulimit -n and ulimit -u")
             }
         }
+    }
+}
+
+/// Creates the book. If the server is recorded, the faults in it are, too.
+fn book(keeps_received: bool, recorder: Option<Recorder>) -> Book {
+    match recorder {
+        Some(recorder) => {
+            Book::and_read_by(KEPT, keeps_received, move |entry| entry.record(&recorder))
+        }
+        None if keeps_received => Book::with_received(KEPT),
+        None => Book::new(KEPT),
     }
 }
 

@@ -1,23 +1,27 @@
-//! The fault language: what to do wrong, to whom and when, as data and as text.
+//! The fault language: an effect, the connections it is for, and its time, as data and as text.
 
 use std::fmt;
 use std::mem::discriminant;
 use std::time::Duration;
 
-/// What to do wrong, to whom and when: `echo once: reset after 5 bytes`.
+/// An effect, the connections it is for, and its time: `echo once: reset after 5 bytes`.
 ///
 /// ```text
-/// FAULT  = [ SERVICE [WHO] ":" ] EFFECT [WHEN]
-/// WHO    = "every" | "once" | "#"N[".."N] | P"%"
+/// FAULT  = [ SERVICE [WHO] ":" ] EFFECT [WHEN] ["for" T]
+/// WHO    = "every" | "new" | "once" | "#"N[".."N] | P"%"             (default: every)
 /// EFFECT = delay T[+-T] | slice N[/T] | rate SIZE/s | short N | stall | deaf | corrupt | hold-open
-///        | shut | close | reset | refuse | never-accept
-/// WHEN   = after SIZE [in] | after T | at eof | at write N           (else: at accept)
-/// SIZE   = N ["bytes" | "KiB" | "MiB"]     bytes we sent; with `in`, bytes received
+///        | shut | close | reset | refuse | never-accept | unreachable
+/// WHEN   = after SIZE [in] | after T | at eof | at write N           (default: at once)
+/// SIZE   = N ["bytes" | "KiB" | "MiB"]     bytes the server sent; with `in`, bytes received
 /// T      = N ("ns" | "us" | "ms" | "s" | "m" | "h")
 /// ```
 ///
-/// Whom may be left out where something else says it, such as
-/// [`Service::once`](super::Service::once). What is printed parses to the same fault again.
+/// The service and the choice of connections can be left out where the call names them, as
+/// [`Service::once`](super::Service::once) does. Printing a fault and parsing the text returns the same
+/// fault.
+///
+/// On a connection that is open when the fault is added, `after SIZE`, `after T` and `at write N` count
+/// from that moment. `for T` counts from the moment at which the effect begins.
 ///
 /// ```
 /// use campanile::testing::{Effect, Fault, When};
@@ -35,15 +39,17 @@ use std::time::Duration;
 #[must_use]
 #[non_exhaustive]
 pub struct Fault {
-    /// Whose connections.
+    /// The connections it is for.
     pub whom: Option<Whom>,
-    /// What to do.
+    /// What the server does.
     pub effect: Effect,
-    /// From when on.
+    /// When the effect begins.
     pub when: When,
+    /// How long the effect lasts on a connection. `None` means until the fault is removed.
+    pub duration: Option<Duration>,
 }
 
-/// Whose connections a fault is for.
+/// The connections that a fault is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Whom {
@@ -57,19 +63,22 @@ pub struct Whom {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Who {
-    /// All of them.
+    /// All connections: those that are open now, and those to come.
     Every,
-    /// The next one. Several such faults queue up, one a connection.
+    /// The connections to come.
+    New,
+    /// The next connection. Several such faults queue up, one per connection.
     #[doc(alias("enqueue", "limit"))]
     Once,
-    /// Those with these numbers, counted from 1; the last one is meant, too.
+    /// The connections with these numbers, counted from 1, open ones too. The range includes `last`.
     Numbers {
         /// The first.
         first: u64,
         /// The last.
         last: u64,
     },
-    /// So many of a million, chosen by the seed and the connection's number.
+    /// This many of a million connections, open ones too, drawn from the seed and the connection's
+    /// number.
     #[doc(alias("toxicity", "percentage"))]
     Chance {
         /// Millionths: 10,000 are one percent.
@@ -77,81 +86,84 @@ pub enum Who {
     },
 }
 
-/// What a server does wrong.
+/// The way in which a server misbehaves.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Effect {
-    /// Everything we say is held back that long.
+    /// Holds each answer back that long.
     #[doc(alias("latency", "fixedDelayMilliseconds", "headersDelay", "bodyDelay"))]
     Delay {
-        /// How long.
+        /// The delay.
         time: Duration,
-        /// At most so much more or less, by the seed.
+        /// The most by which a delay, drawn from the seed, is longer or shorter.
         jitter: Duration,
     },
-    /// At most so many bytes a write, and a pause after each.
+    /// Writes at most this many bytes at once, and pauses after each write.
     #[doc(alias("slicer", "chunkedDribbleDelay", "dribble"))]
     Slice {
         /// Bytes.
         size: u64,
-        /// The pause; without one, TCP glues the pieces together again.
+        /// The pause. Without one, TCP joins the pieces again.
         gap: Duration,
     },
-    /// So many bytes a second.
+    /// Writes this many bytes a second.
     #[doc(alias("bandwidth", "throttleBody", "throttle"))]
     Rate {
         /// Bytes.
         per_second: u64,
     },
-    /// The kernel seems to take at most so many bytes at once.
+    /// Makes the kernel seem to take at most this many bytes per write.
     Short {
         /// Bytes.
         size: u64,
     },
-    /// We stop writing and keep the connection.
+    /// Stops writing and keeps the connection.
     #[doc(alias("timeout", "NO_RESPONSE", "STALL_SOCKET_AT_START", "NoResponse"))]
     Stall,
-    /// We stop reading.
+    /// Stops reading.
     Deaf,
-    /// One bit of the byte there is flipped.
+    /// Flips one bit of the byte there.
     #[doc(alias("MALFORMED_RESPONSE_CHUNK", "RANDOM_DATA_THEN_CLOSE"))]
     Corrupt,
-    /// The client's end is ignored, and ours is not said.
+    /// Ignores the client's EOF, and does not end the server's half.
     #[doc(alias("slow_close", "KEEP_OPEN"))]
     HoldOpen,
-    /// Our half ends; we go on reading.
+    /// Ends the server's half, and goes on reading.
     #[doc(alias("SHUTDOWN_OUTPUT_AT_END", "ShutdownConnection", "half-close"))]
     Shut,
-    /// An orderly end: FIN.
+    /// Closes the connection with a FIN.
     #[doc(alias("limit_data", "DISCONNECT_AT_START", "DISCONNECT_AT_END", "EMPTY_RESPONSE"))]
     #[doc(alias("DISCONNECT_AFTER_REQUEST", "DISCONNECT_DURING_RESPONSE_BODY", "CloseSocket"))]
     #[doc(alias("truncate"))]
     Close,
-    /// An end by RST.
+    /// Closes the connection with a RST.
     #[doc(alias("reset_peer", "CONNECTION_RESET_BY_PEER", "CloseStream"))]
     Reset,
-    /// The listener is closed.
+    /// Closes the listener.
     #[doc(alias("down", "disabled"))]
     Refuse,
-    /// Clients stay in the backlog.
+    /// Leaves the clients in the backlog.
     NeverAccept,
+    /// Keeps the backlog full, so that a connect gets no answer. Needs TCP on Linux.
+    #[doc(alias("timeout", "blackhole", "drop"))]
+    Unreachable,
 }
 
-/// From when on a fault acts.
+/// The moment at which a fault begins to act.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum When {
     /// At once.
-    Accept,
-    /// When so many bytes were written.
+    AtOnce,
+    /// When the server has written this many bytes.
     Sent(u64),
-    /// When so many bytes were read.
+    /// When the server has read this many bytes.
     Received(u64),
-    /// So long after the connection was accepted.
+    /// This long after the connection was accepted, or after the fault was added to it.
     Time(Duration),
     /// When the client has ended its half.
     Eof,
-    /// Before our write with this number, counted from 1.
+    /// Before the server's write with this number, counted from 1.
     Write(u64),
 }
 
@@ -161,20 +173,26 @@ pub(super) enum Part {
     Who,
     Effect,
     When,
+    Duration,
 }
 
 impl Fault {
-    /// A fault of nobody in particular.
+    /// Creates a fault that names no connections and does not end by itself.
     pub fn new(effect: Effect, when: When) -> Fault {
-        Fault { whom: None, effect, when }
+        Fault { whom: None, effect, when, duration: None }
     }
 
-    /// The same for some connections of a service.
+    /// Returns the same fault with an end.
+    pub fn lasting(self, duration: Duration) -> Fault {
+        Fault { duration: Some(duration), ..self }
+    }
+
+    /// Returns the same fault for connections of a service.
     pub fn of(self, service: impl Into<String>, who: Who) -> Fault {
         Fault { whom: Some(Whom { service: service.into(), who }), ..self }
     }
 
-    /// What cannot be meant, if anything.
+    /// Returns the part that makes no sense, and the reason.
     pub(super) fn objection(&self) -> Option<(Part, &'static str)> {
         let who = self.whom.as_ref().map(|whom| &whom.who);
         Some(match (&self.effect, &self.when, who) {
@@ -203,17 +221,22 @@ impl Fault {
             (.., Some(Who::Chance { millionths: 1_000_001.. })) => {
                 (Part::Who, "the percentage is greater than 100%")
             }
-            (.., Some(Who::Once | Who::Chance { .. })) if self.is_of_listener() => (
+            (.., Some(Who::New | Who::Once | Who::Chance { .. })) if self.is_of_listener() => (
                 Part::Who,
                 "this effect holds for all clients: use `every`, or `#N` to begin at connection N",
             ),
+            (Effect::Corrupt | Effect::Shut | Effect::Close | Effect::Reset, ..)
+                if self.duration.is_some() =>
+            {
+                (Part::Duration, "this effect cannot be undone: leave out `for`")
+            }
             _ => return None,
         })
     }
 
-    /// Whether it is done to the listener and not to a connection.
+    /// Returns whether it acts on the listener and not on a connection.
     pub(super) fn is_of_listener(&self) -> bool {
-        matches!(self.effect, Effect::Refuse | Effect::NeverAccept)
+        matches!(self.effect, Effect::Refuse | Effect::NeverAccept | Effect::Unreachable)
     }
 }
 
@@ -222,15 +245,17 @@ impl fmt::Display for Fault {
         if let Some(Whom { service, who }) = &self.whom {
             write!(f, "{service}{who}: ")?;
         }
-        write!(f, "{}{}", self.effect, self.when)
+        write!(f, "{}{}", self.effect, self.when)?;
+        self.duration.map_or(Ok(()), |duration| write!(f, " for {}", Time(duration)))
     }
 }
 
 impl fmt::Display for Who {
-    /// With a blank before it, or nothing.
+    /// Writes a space first, or nothing at all.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Who::Every => Ok(()),
+            Who::New => f.write_str(" new"),
             Who::Once => f.write_str(" once"),
             Who::Numbers { first, last } if first == last => write!(f, " #{first}"),
             Who::Numbers { first, last } => write!(f, " #{first}..{last}"),
@@ -262,10 +287,10 @@ impl fmt::Display for Effect {
 }
 
 impl fmt::Display for When {
-    /// With a blank before it, or nothing.
+    /// Writes a space first, or nothing at all.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            When::Accept => Ok(()),
+            When::AtOnce => Ok(()),
             When::Sent(size) => write!(f, " after {}", Size(size)),
             When::Received(size) => write!(f, " after {} in", Size(size)),
             When::Time(time) => write!(f, " after {}", Time(time)),
@@ -276,7 +301,7 @@ impl fmt::Display for When {
 }
 
 /// The name of each effect. The values of the first four are examples; [`GAP`] is the default.
-pub(super) const EFFECTS: [(&str, Effect); 13] = [
+pub(super) const EFFECTS: [(&str, Effect); 14] = [
     ("delay", Effect::Delay { time: Duration::ZERO, jitter: Duration::ZERO }),
     ("slice", Effect::Slice { size: 1, gap: GAP }),
     ("rate", Effect::Rate { per_second: 1 }),
@@ -290,9 +315,10 @@ pub(super) const EFFECTS: [(&str, Effect); 13] = [
     ("reset", Effect::Reset),
     ("refuse", Effect::Refuse),
     ("never-accept", Effect::NeverAccept),
+    ("unreachable", Effect::Unreachable),
 ];
 
-/// The pause of `slice` where none is said.
+/// The pause of `slice` if the text has none.
 pub(super) const GAP: Duration = Duration::from_millis(1);
 
 /// Units of length, in nanoseconds, and of size, in bytes; the greatest first.

@@ -1,4 +1,4 @@
-//! [`Logged`]: a kernel whose connections are written down in a [`Book`].
+//! [`Logged`]: a kernel that keeps a ledger of each connection in a [`Book`].
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
@@ -6,14 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::ledger::{Book, Entry, Page, Side, lock};
+use super::entry::Entry;
+use super::ledger::{Book, Page, Side, lock};
 use crate::connection::{Snapshot, Stream};
 use crate::kernel::{Event, Kernel, Phase, Wake};
 use crate::limits::Limits;
 use crate::protocol::{Address, CloseReason, ConnId};
 
-/// A kernel that does what the one inside does, and keeps a [`Ledger`](super::Ledger) of each
-/// accepted connection.
+/// A kernel that keeps a [`Ledger`](super::Ledger) of each accepted connection, and otherwise does
+/// what the kernel inside does.
 #[derive(Debug)]
 pub struct Logged<K: Kernel> {
     inner: K,
@@ -31,7 +32,7 @@ struct Slot {
 }
 
 impl<K: Kernel> Logged<K> {
-    /// Writes into `book`.
+    /// Records the connections of `inner` in `book`.
     pub fn new(inner: K, book: &Book) -> Logged<K> {
         let began = inner.now();
         let now = Rc::new(Cell::new(began));
@@ -48,7 +49,7 @@ impl<K: Kernel> Logged<K> {
     }
 }
 
-/// A passive socket and the service it is for.
+/// A listener, and the name of its service.
 #[derive(Debug)]
 pub struct LoggedListener<L> {
     inner: L,
@@ -72,16 +73,25 @@ impl<K: Kernel> Kernel for Logged<K> {
 
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)> {
         let service = &listener.service;
-        let (inner, peer) = self.inner.accept(&mut listener.inner).inspect_err(|error| {
-            if error.kind() != ErrorKind::WouldBlock {
-                self.book.read(Entry::AcceptError { service, error: &error.to_string() });
+        let (inner, peer) = loop {
+            let (inner, peer) = self.inner.accept(&mut listener.inner).inspect_err(|error| {
+                if error.kind() != ErrorKind::WouldBlock {
+                    self.book.read(Entry::AcceptError { service, error: &error.to_string() });
+                }
+            })?;
+            if !self.book.is_our_own(&peer) {
+                break (inner, peer);
             }
-        })?;
+        };
         let opened = self.now.get() - self.began;
-        let page = self.book.open(service, peer.clone(), opened);
+        let page = self.book.begin(service, peer.clone(), opened);
         let (book, now) = (self.book.clone(), Rc::clone(&self.now));
         let log = Some(Log { page, book, began: self.began, now });
         Ok((LoggedStream { inner, log }, peer))
+    }
+
+    fn set_backlog(&mut self, listener: &Self::Listener, backlog: u32) -> io::Result<()> {
+        self.inner.set_backlog(&listener.inner, backlog)
     }
 
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {
@@ -89,7 +99,7 @@ impl<K: Kernel> Kernel for Logged<K> {
     }
 
     fn connect(&mut self, addr: &Address, limits: &Limits) -> io::Result<Self::Stream> {
-        // Outgoing connections are the embedder's; a book is about a service's clients.
+        // A book records the clients of services, not outgoing connections.
         self.inner.connect(addr, limits).map(|inner| LoggedStream { inner, log: None })
     }
 
@@ -108,7 +118,8 @@ impl<K: Kernel> Kernel for Logged<K> {
             let mut ledger = lock(&slot.page);
             let now = self.now.get();
             if ledger.closed.is_some() {
-                // Somebody else's slot: whoever is over in its first run is never registered.
+                // The slot is another connection's now: one that ends in its first run is never
+                // registered.
             } else if view.congested {
                 let since = slot.unread_since.replace(now).unwrap_or(now);
                 ledger.unread += now - since;
@@ -156,14 +167,20 @@ impl Drop for Log {
 }
 
 impl<S> LoggedStream<S> {
-    fn note_write(&self, offered: usize, outcome: io::Result<usize>) -> io::Result<usize> {
-        if let Some(log) = &self.log {
-            let mut ledger = lock(&log.page);
-            match &outcome {
-                Ok(taken) => ledger.note_write(offered, *taken),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => ledger.blocked_writes += 1,
-                Err(_) => {}
-            }
+    /// Writes, and counts that in the ledger. The ledger is locked until it counts the bytes, so that
+    /// a client that has received them finds them there.
+    fn counted(
+        &mut self,
+        offered: usize,
+        write: impl FnOnce(&mut S) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let Some(log) = &self.log else { return write(&mut self.inner) };
+        let mut ledger = lock(&log.page);
+        let outcome = write(&mut self.inner);
+        match &outcome {
+            Ok(taken) => ledger.note_write(offered, *taken),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => ledger.blocked_writes += 1,
+            Err(_) => {}
         }
         outcome
     }
@@ -194,20 +211,19 @@ impl<S: Stream> Write for LoggedStream<S> {
     forward! { flush }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let outcome = self.inner.write(bytes);
-        self.note_write(bytes.len(), outcome)
+        self.counted(bytes.len(), |inner| inner.write(bytes))
     }
 }
 
 impl<S: Stream> Stream for LoggedStream<S> {
-    forward! { connected local_addr retry_at }
+    forward! { connected local_addr is_held }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
-        let outcome = self.inner.shutdown_write();
-        if let (Some(log), Ok(())) = (&self.log, &outcome) {
-            lock(&log.page).note_end(Side::We, false);
-        }
-        outcome
+        let Some(log) = &self.log else { return self.inner.shutdown_write() };
+        let mut ledger = lock(&log.page);
+        self.inner.shutdown_write()?;
+        ledger.note_end(Side::We, false);
+        Ok(())
     }
 
     fn abort(&mut self) {
@@ -218,8 +234,7 @@ impl<S: Stream> Stream for LoggedStream<S> {
     }
 
     fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let outcome = self.inner.write_last(bytes);
-        self.note_write(bytes.len(), outcome)
+        self.counted(bytes.len(), |inner| inner.write_last(bytes))
     }
 
     fn ended(&mut self, reason: &CloseReason) {

@@ -1,4 +1,4 @@
-//! [`Timed`]: a kernel whose clock stands still until somebody moves it.
+//! [`Timed`]: a kernel whose clock a [`ManualClock`] moves.
 
 use std::fmt;
 use std::io;
@@ -14,9 +14,9 @@ use crate::protocol::{Address, ConnId};
 /// How far manual time goes: timers count milliseconds in 40 bits, which are 34 years.
 const END: Duration = Duration::from_secs(30 * 365 * 86_400);
 
-/// A hand on the clock of a loop.
+/// Moves the time of a loop on a [`Timed`] kernel. Clones move the same time.
 #[derive(Clone)]
-pub(super) struct Hand(Arc<Shared>);
+pub struct ManualClock(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
@@ -28,29 +28,47 @@ struct Shared {
 struct State {
     shown: Duration,
     wanted: Duration,
-    /// The time at which the loop had nothing left to do.
+    /// The latest time at which the loop had nothing left to do.
     rested_at: Duration,
     is_over: bool,
+    /// When time began to pass by itself again.
+    released: Option<Instant>,
     waker: Option<Arc<dyn Wake>>,
 }
 
-impl fmt::Debug for Hand {
+impl fmt::Debug for ManualClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hand").field("shown", &self.lock().shown).finish_non_exhaustive()
+        f.debug_struct("ManualClock").field("shown", &self.lock().shown).finish_non_exhaustive()
     }
 }
 
-impl Hand {
-    pub(super) fn new() -> Hand {
-        Hand(Arc::new(Shared { state: Mutex::default(), rested: Condvar::new() }))
+impl Default for ManualClock {
+    fn default() -> ManualClock {
+        ManualClock::new()
+    }
+}
+
+impl ManualClock {
+    /// Creates a clock that stands still, for one kernel.
+    pub fn new() -> ManualClock {
+        ManualClock(Arc::new(Shared { state: Mutex::default(), rested: Condvar::new() }))
     }
 
-    /// Lets time pass, from deadline to deadline, until nothing is left to do at its end.
+    /// Returns the time that has passed since the loop began.
+    pub fn elapsed(&self) -> Duration {
+        self.lock().shown
+    }
+
+    /// Lets time pass, from deadline to deadline, and returns when everything that was due is done.
     ///
     /// # Errors
-    /// If time would pass its end, or the loop does not come to rest within the patience.
-    pub(super) fn advance(&self, by: Duration, patience: Duration) -> Result<(), &'static str> {
+    /// If the sum of all advances is more than 30 years, or if the loop still has something to do
+    /// after `patience` of real time.
+    pub fn advance(&self, by: Duration, patience: Duration) -> Result<(), &'static str> {
         let mut state = self.lock();
+        if state.released.is_some() {
+            return Err("time passes by itself again: advance it before the end begins");
+        }
         let wanted = state.wanted.saturating_add(by);
         if wanted > END {
             return Err("manual time ends 30 years after the server started: advance by less");
@@ -62,23 +80,32 @@ impl Hand {
         let is_moving = |state: &mut State| state.rested_at < wanted && !state.is_over;
         let waited = self.0.rested.wait_timeout_while(self.lock(), patience, is_moving);
         match waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
-            true => Err("the loop did not come to rest"),
+            true => Err("the loop still has something to do; a protocol may block it"),
             false => Ok(()),
         }
     }
 
-    /// How long to sleep really. Time moves on here, and at most to the next deadline, so that
-    /// every one on the way is met.
+    /// Lets time pass by itself from now on, so that a shutdown comes to its end.
+    pub fn release(&self) {
+        let mut state = self.lock();
+        state.released.get_or_insert_with(Instant::now);
+        let waker = state.waker.clone();
+        drop(state);
+        wake(waker);
+    }
+
+    /// Returns how long to sleep in real time. Manual time moves on here, at most to the next
+    /// deadline, so that each deadline on the way is met.
     fn sleep(&self, patience: Option<Duration>) -> Option<Duration> {
-        if patience == Some(Duration::ZERO) {
+        let mut state = self.lock();
+        if patience == Some(Duration::ZERO) || state.released.is_some() {
             return patience;
         }
-        let mut state = self.lock();
         let rest = state.wanted - state.shown;
         if rest.is_zero() {
             state.rested_at = state.shown;
             self.0.rested.notify_all();
-            // Only somebody's event, or hand, can end this.
+            // Only an event of the network or an advance, which wakes the loop, ends this sleep.
             return None;
         }
         state.shown += patience.map_or(rest, |patience| patience.min(rest));
@@ -90,30 +117,31 @@ impl Hand {
     }
 }
 
-/// A kernel whose time is moved by a hand, or, without one, is the inside one's.
+/// A kernel with a [`ManualClock`], or, without one, with the time of the kernel inside.
 #[derive(Debug)]
 pub struct Timed<K> {
     inner: K,
     began: Instant,
-    hand: Option<Hand>,
+    clock: Option<ManualClock>,
     has_rearmed: bool,
 }
 
 impl<K: Kernel> Timed<K> {
-    pub(super) fn new(inner: K, hand: Option<Hand>) -> Timed<K> {
+    /// Lets `clock` move the time of `inner`, if there is a clock.
+    pub fn new(inner: K, clock: Option<ManualClock>) -> Timed<K> {
         let began = inner.now();
-        if let Some(hand) = &hand {
-            hand.lock().waker = Some(inner.waker());
+        if let Some(clock) = &clock {
+            clock.lock().waker = Some(inner.waker());
         }
-        Timed { inner, began, hand, has_rearmed: false }
+        Timed { inner, began, clock, has_rearmed: false }
     }
 }
 
 impl<K> Drop for Timed<K> {
     fn drop(&mut self) {
-        if let Some(hand) = &self.hand {
-            hand.lock().is_over = true;
-            hand.0.rested.notify_all();
+        if let Some(clock) = &self.clock {
+            clock.lock().is_over = true;
+            clock.0.rested.notify_all();
         }
     }
 }
@@ -122,23 +150,24 @@ impl<K: Kernel> Kernel for Timed<K> {
     type Stream = K::Stream;
     type Listener = K::Listener;
 
-    forward! { events capacity waker listen adopt listener_addr accept connect register watch phase observe }
+    forward! { events capacity waker listen adopt listener_addr accept set_backlog connect register watch phase observe }
 
     fn poll(&mut self, patience: Option<Duration>) -> io::Result<()> {
-        let patience = match &self.hand {
-            // Whoever waits at a listener that was asked again is told of first: no time passes.
+        let patience = match &self.clock {
+            // A re-armed listener reports its waiting clients first: no time passes until then.
             Some(_) if std::mem::take(&mut self.has_rearmed) => Some(Duration::ZERO),
-            Some(hand) => hand.sleep(patience),
+            Some(clock) => clock.sleep(patience),
             None => patience,
         };
         self.inner.poll(patience)
     }
 
     fn now(&self) -> Instant {
-        match &self.hand {
-            Some(hand) => self.began.checked_add(hand.lock().shown).unwrap_or(self.began),
-            None => self.inner.now(),
-        }
+        let Some(clock) = &self.clock else { return self.inner.now() };
+        let state = clock.lock();
+        let since = |released| self.inner.now().saturating_duration_since(released);
+        let passed = state.shown + state.released.map_or(Duration::ZERO, since);
+        self.began.checked_add(passed).unwrap_or(self.began)
     }
 
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()> {

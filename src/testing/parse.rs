@@ -140,17 +140,20 @@ impl<'a> Parser<'a> {
         let effect = self.effect()?;
         let when_at = self.peek();
         let when = self.when()?;
+        let duration_at = self.peek();
+        let duration = if self.take("for") { Some(self.time()?) } else { None };
         let rest = self.peek();
         if !rest.text.is_empty() {
             return Err(rest.error(format!("unexpected `{}` after the fault", rest.text)));
         }
-        let fault = Fault { whom, effect, when };
+        let fault = Fault { whom, effect, when, duration };
         let Some((part, what)) = fault.objection() else { return Ok(fault) };
         let wrong = match part {
             // The first token is the service.
             Part::Who => *self.tokens.get(1).unwrap_or(&self.end),
             Part::Effect => effect_at,
             Part::When => when_at,
+            Part::Duration => duration_at,
         };
         Err(wrong.error(what))
     }
@@ -166,8 +169,8 @@ impl<'a> Parser<'a> {
         } else if self.peek().is_number() {
             self.chance()?
         } else {
-            let known = [("every", Who::Every), ("once", Who::Once)];
-            self.one_of("every, once, #3, #3..5 or 10%", "choice of connections", &known)?
+            let known = [("every", Who::Every), ("new", Who::New), ("once", Who::Once)];
+            self.one_of("every, new, once, #3, #3..5 or 10%", "choice of connections", &known)?
         };
         self.expect(":", "a `:`")?;
         Ok(Whom { service, who })
@@ -210,12 +213,15 @@ impl<'a> Parser<'a> {
     }
 
     fn when(&mut self) -> Result<When, FaultError> {
-        let Some(&word) = self.tokens.get(self.at) else { return Ok(When::Accept) };
+        let word = self.peek();
+        if ["", "for"].contains(&word.text) {
+            return Ok(When::AtOnce);
+        }
         self.at += 1;
         match word.text {
             "at" => {
                 let known =
-                    [("accept", When::Accept), ("eof", When::Eof), ("write", When::Write(1))];
+                    [("accept", When::AtOnce), ("eof", When::Eof), ("write", When::Write(1))];
                 match self.one_of("accept, eof or write", "moment", &known)? {
                     When::Write(_) => self.count().map(When::Write),
                     moment => Ok(moment),
@@ -230,7 +236,7 @@ impl<'a> Parser<'a> {
                     Ok(if self.take("in") { When::Received(size) } else { When::Sent(size) })
                 }
             },
-            _ => Err(word.unknown("trigger", &["after", "at"])),
+            _ => Err(word.unknown("trigger", &["after", "at", "for"])),
         }
     }
 
@@ -238,7 +244,7 @@ impl<'a> Parser<'a> {
     fn size(&mut self) -> Result<u64, FaultError> {
         let (number_at, number, unit) = (self.peek(), self.count()?, self.peek());
         let mut factor = 1;
-        if !["", "in", "/"].contains(&unit.text) {
+        if !["", "in", "/", "for"].contains(&unit.text) {
             let known = SIZES.iter().find(|(name, _)| *name == unit.text);
             let times = TIMES.iter().map(|(name, _)| *name);
             let names: Vec<_> = SIZES.iter().map(|(name, _)| *name).chain(times).collect();
@@ -322,9 +328,10 @@ impl<'a> Parser<'a> {
 
 /// Says that a word is unknown, and names the nearest known word, or all of them.
 fn unknown(word: &str, what: &str, known: &[&str]) -> String {
-    let nearest = known.iter().map(|name| (distance(word, name), name)).min();
-    match nearest {
-        Some((steps, name)) if steps <= 2 && steps < name.len() => {
+    let begins_otherwise = |name: &str| name.chars().next() != word.chars().next();
+    let nearest = known.iter().map(|name| (distance(word, name), begins_otherwise(name), name));
+    match nearest.min() {
+        Some((steps, _, name)) if steps <= 2 && steps < name.len() => {
             format!("unknown {what} `{word}`: did you mean `{name}`?")
         }
         _ => format!("unknown {what} `{word}`: use {}", known.join(", ")),

@@ -1,11 +1,14 @@
-//! Which connection gets which faults, decided by a seed and by counting, never by time.
+//! The faults in force, and which connection gets which: decided by a seed and by counting, never by
+//! time.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::fault::{Effect, Fault, When, Who, Whom};
+use super::random::{Random, hash};
 use crate::kernel::Wake;
 
 /// The faults that are in force. Clones are the same plan: a test holds one, the loop another.
@@ -14,30 +17,52 @@ pub struct Plan(Arc<Shared>);
 
 struct Shared {
     seed: u64,
+    ignores_probes: bool,
     state: Mutex<State>,
-    seen: Condvar,
+    acknowledged: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    entries: Vec<Entry>,
+    listed: Vec<Listed>,
     last_id: u64,
     /// Connections so far, by service.
     counts: HashMap<String, u64>,
     /// Changes of the plan, and how many of them the loop has acted on.
     changes: u64,
     acted_on: u64,
-    /// Nobody acts on it any more.
+    /// The loop has ended, so it acts on no change any more.
     is_over: bool,
     waker: Option<Arc<dyn Wake>>,
 }
 
-struct Entry {
+/// A fault in force, as the plan and the connections share it.
+#[derive(Debug)]
+pub(super) struct Entry {
     id: u64,
     whom: Whom,
-    fault: Fault,
-    /// When the loop first saw it.
+    pub(super) fault: Fault,
+    is_over: AtomicBool,
+}
+
+impl Entry {
+    /// Returns whether the fault was removed.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+}
+
+struct Listed {
+    entry: Arc<Entry>,
+    /// When the loop first saw a fault of a listener.
     since: Option<Instant>,
+    /// A `once` that a connection has got. It stays listed while that connection is open, so that it
+    /// can be removed.
+    is_given: bool,
+    /// A `once` that may stay unused.
+    is_optional: bool,
+    /// Why a listener cannot do it.
+    failure: Option<String>,
 }
 
 impl fmt::Debug for Plan {
@@ -46,33 +71,52 @@ impl fmt::Debug for Plan {
     }
 }
 
-/// What is to be done with a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
-    Open,
+/// How a listener behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ListenerState {
+    Accepting,
     /// Clients wait in the backlog.
-    Shut,
-    /// There is no listener.
-    Gone,
+    Idle,
+    /// The backlog is full: SYNs are dropped.
+    Full,
+    Closed,
+}
+
+/// What a new connection gets: its number within its service, and its faults.
+pub(super) struct Arrival {
+    pub(super) number: u64,
+    pub(super) entries: Vec<Arc<Entry>>,
+    /// Entries with an id up to this one were considered.
+    pub(super) considered: u64,
 }
 
 impl Plan {
-    /// A plan without a fault. From one seed come the same choices, for the same connections.
+    /// Creates a plan without a fault. The same seed makes the same choices for the same connections.
     pub fn new(seed: u64) -> Plan {
-        let state = Mutex::default();
-        Plan(Arc::new(Shared { seed, state, seen: Condvar::new() }))
+        Plan::made(seed, false)
     }
 
-    /// What chances and jitter are drawn from.
+    /// Creates a plan in which a `once` is taken by the first connection that sends a byte, or to which
+    /// the service writes: a client that connects and closes does not use it up.
+    pub fn ignoring_probes(seed: u64) -> Plan {
+        Plan::made(seed, true)
+    }
+
+    fn made(seed: u64, ignores_probes: bool) -> Plan {
+        let (state, acknowledged) = (Mutex::default(), Condvar::new());
+        Plan(Arc::new(Shared { seed, ignores_probes, state, acknowledged }))
+    }
+
+    /// Returns the seed of percentages and jitter.
     pub fn seed(&self) -> u64 {
         self.0.seed
     }
 
-    /// Adds a fault; it holds for whoever is accepted from now on. One of a listener holds once
-    /// [`settle`](Plan::settle) has returned. The number is for [`remove`](Plan::remove).
+    /// Adds a fault and returns its id. The loop has acted on it, on open connections too, when
+    /// [`settle`](Plan::settle) has returned true.
     ///
     /// # Errors
-    /// If it says not whom, or cannot be meant.
+    /// If the fault names no service, or makes no sense.
     pub fn add(&self, fault: Fault) -> Result<u64, String> {
         if let Some((_, objection)) = fault.objection() {
             return Err(format!("{fault}: {objection}"));
@@ -82,67 +126,146 @@ impl Plan {
         let mut state = self.lock();
         state.last_id += 1;
         let id = state.last_id;
-        state.entries.push(Entry { id, whom, fault, since: None });
+        let entry = Arc::new(Entry { id, whom, fault, is_over: AtomicBool::new(false) });
+        let (since, failure) = (None, None);
+        state.listed.push(Listed { entry, since, is_given: false, is_optional: false, failure });
         self.changed(state);
         Ok(id)
     }
 
-    /// Takes a fault back: it holds for nobody who is accepted from now on.
-    pub fn remove(&self, id: u64) {
-        let mut state = self.lock();
-        state.entries.retain(|entry| entry.id != id);
-        self.changed(state);
+    /// Ends a fault and returns it, or `None` if there is none with this id. A connection that it has
+    /// slowed or silenced goes on.
+    pub fn remove(&self, id: u64) -> Option<Fault> {
+        self.end(|entry| entry.id == id).pop().map(|(_, fault)| fault)
     }
 
-    /// The faults in force; of those for one connection only, the ones not given out.
-    pub fn faults(&self) -> Vec<Fault> {
-        self.lock().entries.iter().map(|entry| entry.fault.clone()).collect()
+    /// Ends all faults and returns them with their ids.
+    pub fn clear(&self) -> Vec<(u64, Fault)> {
+        self.end(|_| true)
     }
 
-    /// Waits until the loop has acted on every change so far, or is over; false if it did not in
-    /// time. Not for the loop's own thread.
-    pub fn settle(&self, patience: Duration) -> bool {
+    fn end(&self, which: impl Fn(&Entry) -> bool) -> Vec<(u64, Fault)> {
+        let (mut state, mut ended) = (self.lock(), Vec::new());
+        state.listed.retain(|Listed { entry, .. }| {
+            let ends = which(entry);
+            if ends {
+                entry.is_over.store(true, Ordering::Relaxed);
+                ended.push((entry.id, entry.fault.clone()));
+            }
+            !ends
+        });
+        if !ended.is_empty() {
+            self.changed(state);
+        }
+        ended
+    }
+
+    /// Returns the faults in force with their ids; of those for one connection, the ones that no
+    /// connection has got.
+    pub fn faults(&self) -> Vec<(u64, Fault)> {
+        let state = self.lock();
+        let in_force = state.listed.iter().filter(|listed| !listed.is_given);
+        in_force.map(|Listed { entry, .. }| (entry.id, entry.fault.clone())).collect()
+    }
+
+    /// Returns the faults for one connection that no connection has got, but for optional ones.
+    pub(super) fn unused(&self) -> Vec<Fault> {
+        let state = self.lock();
+        let unused =
+            state.listed.iter().filter(|Listed { entry, is_given, is_optional, .. }| {
+                entry.whom.who == Who::Once && !is_given && !is_optional
+            });
+        unused.map(|Listed { entry, .. }| entry.fault.clone()).collect()
+    }
+
+    /// Lets a `once` stay unused.
+    pub(super) fn make_optional(&self, id: u64) {
+        self.lock().find(id).for_each(|listed| listed.is_optional = true);
+    }
+
+    /// Waits until the loop has acted on every change so far, or has ended; returns false if it did not
+    /// in time. Must not be called on the loop's own thread.
+    pub fn settle(&self, timeout: Duration) -> bool {
         let state = self.lock();
         let changes = state.changes;
         let is_waiting = |state: &mut State| state.acted_on < changes && !state.is_over;
-        let waited = self.0.seen.wait_timeout_while(state, patience, is_waiting);
+        let waited = self.0.acknowledged.wait_timeout_while(state, timeout, is_waiting);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Counts a newcomer and gives out its number and its faults.
-    pub(super) fn arrive(&self, service: &str) -> (u64, Vec<Fault>) {
+    /// Returns why a fault of a listener has no effect there, if it has none.
+    pub fn failure(&self, id: u64) -> Option<String> {
+        self.lock().find(id).find_map(|listed| listed.failure.clone())
+    }
+
+    /// Counts a new connection and gives it its faults.
+    pub(super) fn arrive(&self, service: &str) -> Arrival {
         let mut state = self.lock();
         let number = state.count(service) + 1;
         state.counts.insert(service.to_owned(), number);
-        let (mut drawn, mut is_first) = (Vec::new(), true);
-        state.entries.retain(|Entry { whom, fault, .. }| {
-            if whom.service != service || fault.is_of_listener() {
-                return true;
-            }
-            let is_once = whom.who == Who::Once;
-            let is_meant = match whom.who {
-                Who::Every => true,
-                Who::Once => std::mem::take(&mut is_first),
-                Who::Numbers { first, last } => (first..=last).contains(&number),
-                Who::Chance { millionths } => {
-                    let seed = self.seed_of(service, number) ^ hash(&fault.to_string());
-                    Random(seed).below(1_000_000) < u64::from(millionths)
-                }
-            };
-            if is_meant {
-                drawn.push(fault.clone());
-            }
-            !(is_once && is_meant)
+        // A `once` whose connection is gone cannot be removed any more.
+        state.listed.retain(|listed| !listed.is_given || Arc::strong_count(&listed.entry) > 1);
+        let taken = if self.0.ignores_probes { None } else { state.take_once(service) };
+        let taken = taken.map(|entry| entry.id);
+        let entries = state.listed.iter().map(|listed| &listed.entry).filter(|entry| {
+            let is_new = entry.whom.who == Who::New && entry.is_for(service);
+            is_new || Some(entry.id) == taken || self.is_meant(entry, service, number)
         });
-        (number, drawn)
+        let entries = entries.cloned().collect();
+        Arrival { number, entries, considered: state.last_id }
     }
 
-    /// What to do with a listener now, and when that may change by itself.
-    pub(super) fn door(&self, service: &str, now: Instant) -> (Door, Option<Instant>) {
+    /// Returns the faults that were added since for an open connection, and the id of the last one.
+    pub(super) fn join(
+        &self,
+        service: &str,
+        number: u64,
+        considered: u64,
+    ) -> (Vec<Arc<Entry>>, u64) {
+        let state = self.lock();
+        let added = state
+            .listed
+            .iter()
+            .map(|listed| &listed.entry)
+            .filter(|entry| entry.id > considered && self.is_meant(entry, service, number));
+        (added.cloned().collect(), state.last_id)
+    }
+
+    /// Returns whether a `once` waits for the first byte of a connection.
+    pub(super) fn ignores_probes(&self) -> bool {
+        self.0.ignores_probes
+    }
+
+    /// Gives the next `once` of a service away, if there is one.
+    pub(super) fn take_once(&self, service: &str) -> Option<Arc<Entry>> {
+        self.lock().take_once(service)
+    }
+
+    /// Returns whether a fault is for this connection, open or new.
+    fn is_meant(&self, entry: &Entry, service: &str, number: u64) -> bool {
+        let is_chosen = match entry.whom.who {
+            Who::Every => true,
+            Who::New | Who::Once => false,
+            Who::Numbers { first, last } => (first..=last).contains(&number),
+            Who::Chance { millionths } => {
+                let seed = self.seed_of(service, number) ^ hash(&entry.fault.to_string());
+                Random(seed).below(1_000_000) < u64::from(millionths)
+            }
+        };
+        is_chosen && entry.is_for(service)
+    }
+
+    /// Returns how a listener is to behave now, and when that changes by itself.
+    pub(super) fn listener_state(
+        &self,
+        service: &str,
+        now: Instant,
+    ) -> (ListenerState, Option<Instant>) {
         let mut state = self.lock();
         let next_number = state.count(service) + 1;
-        let (mut door, mut change) = (Door::Open, None);
-        for Entry { whom, fault, since, .. } in &mut state.entries {
+        let (mut wanted, mut change) = (ListenerState::Accepting, None::<Instant>);
+        for Listed { entry, since, .. } in &mut state.listed {
+            let Entry { whom, fault, .. } = &**entry;
             let is_meant = match whom.who {
                 Who::Numbers { first, last } => (first..=last).contains(&next_number),
                 _ => true,
@@ -155,20 +278,33 @@ impl Plan {
                 When::Time(time) => since.checked_add(time),
                 _ => Some(since),
             };
-            match begins {
-                None => {}
-                Some(at) if now < at => {
-                    change = Some(change.map_or(at, |before: Instant| before.min(at)));
-                }
-                _ if fault.effect == Effect::Refuse => door = Door::Gone,
-                _ if door == Door::Open => door = Door::Shut,
-                _ => {}
+            let ends = begins.and_then(|begins| begins.checked_add(fault.duration?));
+            let Some(begins) = begins else { continue };
+            if now < begins {
+                change = Some(change.map_or(begins, |before| before.min(begins)));
+            } else if ends.is_none_or(|ends| now < ends) {
+                change = change.into_iter().chain(ends).min();
+                wanted = wanted.max(match fault.effect {
+                    Effect::Refuse => ListenerState::Closed,
+                    Effect::Unreachable => ListenerState::Full,
+                    _ => ListenerState::Idle,
+                });
             }
         }
-        (door, change)
+        (wanted, change)
     }
 
-    /// What is random about one connection begins with this.
+    /// Records that the listener of a service cannot be made unreachable.
+    pub(super) fn fail_unreachable(&self, service: &str, reason: &str) {
+        for listed in &mut self.lock().listed {
+            let Entry { whom, fault, .. } = &*listed.entry;
+            if whom.service == service && fault.effect == Effect::Unreachable {
+                listed.failure.get_or_insert_with(|| reason.to_owned());
+            }
+        }
+    }
+
+    /// Returns the seed of everything random about one connection.
     pub(super) fn seed_of(&self, service: &str, number: u64) -> u64 {
         Random(Random(self.0.seed ^ hash(service)).next() ^ number).next()
     }
@@ -181,7 +317,7 @@ impl Plan {
         self.lock().changes
     }
 
-    /// Whether something changed that the loop has not acted on.
+    /// Returns whether something changed that the loop has not acted on.
     pub(super) fn has_news(&self) -> bool {
         let state = self.lock();
         state.acted_on < state.changes
@@ -191,13 +327,13 @@ impl Plan {
         let mut state = self.lock();
         if state.acted_on != changes {
             state.acted_on = changes;
-            self.0.seen.notify_all();
+            self.0.acknowledged.notify_all();
         }
     }
 
-    pub(super) fn end(&self) {
+    pub(super) fn loop_ended(&self) {
         self.lock().is_over = true;
-        self.0.seen.notify_all();
+        self.0.acknowledged.notify_all();
     }
 
     fn changed(&self, mut state: MutexGuard<'_, State>) {
@@ -219,34 +355,27 @@ pub(super) fn wake(waker: Option<Arc<dyn Wake>>) {
     }
 }
 
+impl Entry {
+    /// Returns whether it acts on connections of this service.
+    fn is_for(&self, service: &str) -> bool {
+        self.whom.service == service && !self.fault.is_of_listener()
+    }
+}
+
 impl State {
     fn count(&self, service: &str) -> u64 {
         self.counts.get(service).copied().unwrap_or(0)
     }
-}
 
-/// SplitMix64 (Steele, Lea, Flood 2014): one addition a step, so any number is a seed.
-#[derive(Debug, Clone)]
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+    fn find(&mut self, id: u64) -> impl Iterator<Item = &mut Listed> {
+        self.listed.iter_mut().filter(move |listed| listed.entry.id == id)
     }
 
-    /// A number below `bound`, which is not zero.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    fn take_once(&mut self, service: &str) -> Option<Arc<Entry>> {
+        let listed = self.listed.iter_mut().find(|Listed { entry, is_given, .. }| {
+            entry.whom.who == Who::Once && !is_given && entry.is_for(service)
+        })?;
+        listed.is_given = true;
+        Some(Arc::clone(&listed.entry))
     }
-}
-
-/// FNV-1a: the same in every process, which the standard library's hash is not.
-fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }

@@ -1,6 +1,7 @@
-//! [`TestServer`]: both services, and yours, on a thread of their own, as bad as asked.
+//! [`TestServer`]: both services, and yours, on a thread of their own, with faults on request.
 
-use std::fmt::{self, Write};
+use std::fmt;
+use std::future::{Future, poll_fn};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Mutex, PoisonError};
@@ -10,9 +11,10 @@ use std::time::Duration;
 use super::builder::{Builder, Recording};
 use super::fault::{Fault, Who};
 use super::faulty::Faulty;
+use super::guard::{Guard, Once};
 use super::ledger::{Book, Ledger};
 use super::logged::Logged;
-use super::manual::{Hand, Timed};
+use super::manual::{ManualClock, Timed};
 use super::plan::Plan;
 use crate::background::Background;
 use crate::handle::Handle;
@@ -20,22 +22,21 @@ use crate::kernel::Mio;
 use crate::protocol::Address;
 use crate::record::{Recorded, Recorder};
 
-/// How long a test waits for the loop at most.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a client of [`Service::connect`] waits at most.
+/// How long a test waits for the loop, and for a connection to end.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client of [`Service::connect`] waits for a read or a write.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Rows of the table of a failed test.
-const ROWS: usize = 50;
 
 /// The kernel of a [`TestServer`].
 pub type TestKernel = Recorded<Faulty<Logged<Timed<Mio>>>>;
 
 /// Daytime and echo on free ports of 127.0.0.1, for one test.
 ///
-/// It runs on a thread of its own, needs no runtime and shares nothing with other servers.
-/// Dropping it aborts what is open, joins, and closes the ports. A panic of a protocol, and an
-/// expectation that was not met, panic there; unless the test panics already, a table of the
-/// connections and the seed is printed with them, and it is printed then, too.
+/// It runs on a thread of its own, needs no runtime and shares nothing with other servers. Dropping it
+/// resets the open connections, closes the ports and joins the thread.
+///
+/// If a protocol has panicked, or an expectation was not met, the drop panics. A table of the
+/// connections and the seed are printed with that panic, and with any other panic of the test.
 ///
 /// ```
 /// use std::io::Read;
@@ -63,7 +64,7 @@ pub struct TestServer {
     pub(super) handle: Handle,
     pub(super) plan: Plan,
     pub(super) book: Book,
-    pub(super) hand: Option<Hand>,
+    pub(super) manual_clock: Option<ManualClock>,
     pub(super) places: Vec<(String, Address)>,
     pub(super) expected: Mutex<Vec<Expectation>>,
     pub(super) recording: Option<(Recording, Recorder)>,
@@ -81,27 +82,27 @@ impl TestServer {
     /// 2014-01-29T19:14:15Z.
     ///
     /// # Panics
-    /// If that fails.
+    /// If a port cannot be bound or the thread cannot be created.
     pub fn start() -> TestServer {
         TestServer::builder().start()
     }
 
-    /// A server with another clock, seed, limits, faults or services.
+    /// Returns a builder, for another clock, seed, limits, faults or services.
     pub fn builder() -> Builder {
         Builder::new()
     }
 
-    /// The echo service.
+    /// Returns the echo service.
     pub fn echo(&self) -> Service<'_> {
         self.service("echo")
     }
 
-    /// The daytime service.
+    /// Returns the daytime service.
     pub fn daytime(&self) -> Service<'_> {
         self.service("daytime")
     }
 
-    /// The service with this name.
+    /// Returns the service with this name.
     ///
     /// # Panics
     /// If there is none.
@@ -125,7 +126,7 @@ impl TestServer {
     /// returns, for as long as the server lives.
     ///
     /// # Panics
-    /// If the text is no fault, or for nobody here.
+    /// If the text is not a fault, or names a service that this server does not have.
     #[track_caller]
     pub fn fault<F: TryInto<Fault, Error: fmt::Display>>(&self, fault: F) {
         let fault = or_panic(fault.try_into());
@@ -133,30 +134,30 @@ impl TestServer {
         self.add(fault);
     }
 
-    /// Lets time pass, at once, and returns when everything that was due is done.
+    /// Lets time pass at once, and returns when everything that was due on the way is done.
     ///
     /// # Panics
     /// If the time is not manual: see [`Builder::manual_time`]. If the sum of all advances is more
     /// than 30 years. If the loop still has something to do after 5 seconds.
     #[track_caller]
     pub fn advance(&self, by: Duration) {
-        let Some(hand) = &self.hand else {
+        let Some(manual_clock) = &self.manual_clock else {
             panic!(
                 "cannot advance the clock, which runs by itself; start the server with \
                  TestServer::builder().manual_time()"
             );
         };
-        if let Err(error) = hand.advance(by, PATIENCE) {
+        if let Err(error) = manual_clock.advance(by, PATIENCE) {
             panic!("cannot advance the clock by {by:?}: {error}\n{}", self.table());
         }
     }
 
-    /// What chances and jitter are drawn from.
+    /// Returns the seed of all random choices, such as `10%` and jitter.
     pub fn seed(&self) -> u64 {
         self.plan.seed()
     }
 
-    /// The ledgers of the connections that ended, in that order.
+    /// Returns the ledgers of the connections that ended, in that order.
     #[doc(alias("getAllServeEvents", "requests"))]
     pub fn ledgers(&self) -> Vec<Ledger> {
         self.book.ended()
@@ -168,39 +169,22 @@ impl TestServer {
 
     #[track_caller]
     fn add(&self, fault: Fault) -> u64 {
-        let is_of_listener = fault.is_of_listener();
         let id = or_panic(self.plan.add(fault));
-        if is_of_listener {
-            self.settle();
+        if !self.plan.settle(PATIENCE) {
+            // A fault that was refused must not take effect later.
+            let fault = self.plan.remove(id);
+            panic!(
+                "cannot add the fault{}: the loop has not acknowledged it within {PATIENCE:?}, because \
+                 a protocol blocks it; let the callback return, then add the fault again\n{}",
+                fault.map(|fault| format!(" `{fault}`")).unwrap_or_default(),
+                self.table()
+            );
+        }
+        if let Some(failure) = self.plan.failure(id) {
+            self.plan.remove(id);
+            panic!("cannot add the fault: {failure}");
         }
         id
-    }
-
-    #[track_caller]
-    fn settle(&self) {
-        let is_settled = self.plan.settle(PATIENCE);
-        assert!(
-            is_settled || thread::panicking(),
-            "the loop has not acknowledged the fault within {PATIENCE:?}; a protocol may block it\n{}",
-            self.table()
-        );
-    }
-
-    /// The connections that ended and the seed, as text.
-    fn table(&self) -> String {
-        let ended = self.book.ended();
-        let mut text = format!("campanile test server, seed {}\n", self.plan.seed());
-        let skipped = ended.len().saturating_sub(ROWS);
-        if skipped > 0 {
-            let _ = writeln!(text, "  ({skipped} earlier connections)");
-        }
-        for ledger in &ended[skipped..] {
-            let _ = writeln!(text, "  {ledger}");
-        }
-        for fault in self.plan.faults() {
-            let _ = writeln!(text, "  in force: {fault}");
-        }
-        text
     }
 
     /// Waits until the recording is written; returns a line that names it. If it is for a failure, and
@@ -218,7 +202,7 @@ impl TestServer {
         format!("  recording: {path}{cut}; see it with `campanile play {path}`\n")
     }
 
-    /// What was expected and did not happen.
+    /// Returns a line for each expectation that is not met.
     fn unmet(&self) -> Vec<String> {
         let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
         let unmet = expected.iter().filter_map(|Expectation { service, least, most }| {
@@ -227,7 +211,10 @@ impl TestServer {
             let most = if *most == u64::MAX { "any".to_owned() } else { most.to_string() };
             (!is_met).then(|| format!("{service}: {count} connections, expected {least} to {most}"))
         });
-        unmet.collect()
+        let unused = self.plan.unused().into_iter().map(|fault| {
+            format!("no connection got the fault `{fault}`: connect, or call `optional()` on it")
+        });
+        unmet.chain(unused).collect()
     }
 }
 
@@ -250,7 +237,7 @@ impl Drop for TestServer {
     }
 }
 
-/// The fault, or whatever else adding it has returned.
+/// Unwraps the outcome of adding a fault.
 #[track_caller]
 pub(super) fn or_panic<T>(outcome: Result<T, impl fmt::Display>) -> T {
     outcome.unwrap_or_else(|error| panic!("cannot add the fault: {error}"))
@@ -285,7 +272,7 @@ impl<'a> Service<'a> {
     pub fn connect(&self) -> TcpStream {
         let addr = self.addr();
         let connect = || {
-            // With a time-out it would ask for errors, and find a reset that came at once.
+            // `connect_timeout` reads SO_ERROR, and would report a reset that follows at once.
             let stream = TcpStream::connect(addr)?;
             stream.set_read_timeout(Some(DEADLINE))?;
             stream.set_write_timeout(Some(DEADLINE))?;
@@ -294,20 +281,24 @@ impl<'a> Service<'a> {
         connect().unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.name))
     }
 
-    /// Does this to the next connection. Several queue up, one a connection, in order.
+    /// Adds a fault for the next connection. Several such faults queue up, one per connection. A fault
+    /// that no connection has got when the server is dropped fails the test.
     ///
     /// # Panics
-    /// If the text is no fault, or says whose.
+    /// If the text is not a fault, or names connections.
     #[track_caller]
     #[doc(alias("enqueue", "willReturn"))]
-    pub fn once<F: TryInto<Fault, Error: fmt::Display>>(&self, fault: F) {
-        self.add(fault, Who::Once);
+    pub fn once<F: TryInto<Fault, Error: fmt::Display>>(&self, fault: F) -> Once<'a> {
+        Once { server: self.server, id: self.add(fault, Who::Once) }
     }
 
-    /// Does this to every connection from now on, until the guard is dropped.
+    /// Adds a fault for every connection, open ones too, until the guard is dropped. When this returns,
+    /// the fault acts on each connection that is open.
+    ///
+    /// A connection that the fault has slowed or silenced goes on when the guard is dropped.
     ///
     /// # Panics
-    /// If the text is no fault, or says whose.
+    /// If the text is not a fault, or names connections.
     #[track_caller]
     #[doc(alias("addToxic", "toxics"))]
     pub fn always<F: TryInto<Fault, Error: fmt::Display>>(&self, fault: F) -> Guard<'a> {
@@ -321,26 +312,62 @@ impl<'a> Service<'a> {
         self.server.add(fault.of(self.name, who))
     }
 
-    /// What happened on the next connection that ends, each once and in that order; waits for it.
+    /// Waits for the next connection to end, and returns its ledger. Each is returned once, in the
+    /// order in which they ended.
     ///
     /// # Panics
-    /// If none ends within 5 seconds.
+    /// If none ends within 5 seconds. The message lists the connections, those that are open too, the
+    /// faults, and the next step.
     #[track_caller]
     #[doc(alias("takeRequest", "verify"))]
     pub fn ended(&self) -> Ledger {
-        let ledger = self.server.book.next_ended(self.name, PATIENCE);
+        self.ended_within(PATIENCE)
+    }
+
+    /// Like [`ended`](Service::ended), with another limit on the wait.
+    ///
+    /// # Panics
+    /// If none ends within `limit`.
+    #[track_caller]
+    pub fn ended_within(&self, limit: Duration) -> Ledger {
+        let ledger = self.server.book.next_ended(self.name, limit);
         ledger.unwrap_or_else(|| {
-            panic!("no connection to {} ended within 5 s\n{}", self.name, self.server.table())
+            let (advice, table) = (self.server.advice(self.name), self.server.table());
+            panic!("no connection to {} ended within {limit:?}: {advice}\n{table}", self.name)
         })
     }
 
-    /// How many connections were accepted so far.
+    /// Like [`ended`](Service::ended), without waiting: returns `None` if no other connection has
+    /// ended.
+    pub fn try_ended(&self) -> Option<Ledger> {
+        self.server.book.next_ended(self.name, Duration::ZERO)
+    }
+
+    /// Like [`ended`](Service::ended), as a future that any runtime can poll.
+    ///
+    /// It has no limit of its own: wrap it in the timeout of your runtime. It keeps the ledgers, but
+    /// not the server: once the server is dropped, no further connection ends.
+    pub fn ended_async(&self) -> impl Future<Output = Ledger> + Send + use<> {
+        let (book, name) = (self.server.book.clone(), self.name.to_owned());
+        poll_fn(move |cx| book.poll_ended(&name, cx))
+    }
+
+    /// Returns the ledgers of the connections that are open, as of now, by id.
+    pub fn open(&self) -> Vec<Ledger> {
+        let mut open = self.server.book.open();
+        open.retain(|ledger| ledger.service == self.name);
+        open
+    }
+
+    /// Returns how many connections were accepted so far.
     #[doc(alias("getRequestCount", "requestCount"))]
     pub fn accepted(&self) -> u64 {
         self.server.book.accepted(self.name)
     }
 
-    /// Expects so many connections by the time the server is dropped.
+    /// Expects this many connections by the time the server is dropped.
+    ///
+    /// The drop panics if there were fewer or more.
     #[doc(alias("expect", "times"))]
     pub fn expect_connections(&self, range: impl RangeBounds<u64>) {
         let least = match range.start_bound() {
@@ -356,21 +383,5 @@ impl<'a> Service<'a> {
         let expectation = Expectation { service: self.name.to_owned(), least, most };
         let mut expected = self.server.expected.lock().unwrap_or_else(PoisonError::into_inner);
         expected.push(expectation);
-    }
-}
-
-/// A fault is in force until this is dropped.
-#[must_use = "the fault ends as soon as this is dropped"]
-#[derive(Debug)]
-#[doc(alias("removeToxic"))]
-pub struct Guard<'a> {
-    server: &'a TestServer,
-    id: u64,
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        self.server.plan.remove(self.id);
-        self.server.settle();
     }
 }

@@ -7,6 +7,7 @@ mod program;
 
 mod asking;
 mod blocked_sinks;
+mod commands;
 mod connection_lines;
 mod echoing;
 mod ending;

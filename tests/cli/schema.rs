@@ -65,12 +65,20 @@ fn check(schema: &Value, value: &Value) -> Result<(), String> {
 fn the_schema_refuses_wrong_events() {
     checked(r#"{"v":1,"event":"stopped"}"#);
     checked(r#"{"v":1,"event":"lost","count":1}"#);
+    checked(r#"{"v":1,"event":"listed","count":0}"#);
+    checked(r#"{"v":1,"event":"fault","id":3,"fault":"echo: reset"}"#);
+    checked(r#"{"v":1,"event":"accepted","service":"own","id":1,"peer":"unix:"}"#);
     for wrong in [
         r#"{"v":2,"event":"stopped"}"#,
         r#"{"v":1,"event":"begun"}"#,
         r#"{"v":1,"event":"fault"}"#,
-        r#"{"v":1,"event":"fault","fault":""}"#,
-        r#"{"v":1,"event":"fault","fault":3}"#,
+        r#"{"v":1,"event":"fault","fault":"echo: reset"}"#,
+        r#"{"v":1,"event":"fault","id":0,"fault":"echo: reset"}"#,
+        r#"{"v":1,"event":"fault","id":3,"fault":""}"#,
+        r#"{"v":1,"event":"fault","id":3,"fault":3}"#,
+        r#"{"v":1,"event":"cleared"}"#,
+        r#"{"v":1,"event":"advanced","by_us":5}"#,
+        r#"{"v":1,"event":"accepted","service":"","id":1,"peer":"unix:"}"#,
         r#"{"v":1,"event":"stopped","more":1}"#,
         r#"{"v":1,"event":"lost"}"#,
         r#"{"v":1,"event":"lost","count":0}"#,

@@ -139,7 +139,7 @@ fn the_help_of_serve_fits_a_terminal_and_names_every_flag_in_its_group() {
     }
     let groups = "Listen: --daytime --echo --backlog --ready-file \
                   Limits: --max-connections --max-per-peer --idle --linger --lifetime --grace \
-                  Faults: --fault --seed --clock --zone \
+                  Faults: --fault --seed --clock --zone --manual-time \
                   Watch: --record --record-bytes --json --pipe --verbose --quiet \
                   Examples:";
     let (_, flags) = ended.stdout.split_once("--help").unwrap();

@@ -68,7 +68,7 @@ fn agree(totals: &Totals, ledgers: &[Ledger]) {
             continue;
         }
         let mut ledgers: Vec<_> = ledgers.iter().filter(|of| of.service == service).collect();
-        ledgers.sort_by_key(|ledger| ledger.number);
+        ledgers.sort_by_key(|ledger| ledger.id);
         assert_eq!(ids.len(), ledgers.len());
         for (id, ledger) in ids.iter().zip(ledgers) {
             assert_eq!(totals.ended[id], (ledger.bytes_in, ledger.bytes_out), "{ledger}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use campanile::sys::{Input, Kernel, Output, Snapshot};
 
-use super::faults::{ENDS, SILENT};
+use super::faults::ENDS;
 use super::run::Simulation;
 use super::socket::{Service, Socket};
 use super::world::{Queue, World};
@@ -17,12 +17,18 @@ const ROUNDING: Duration = Duration::from_millis(2);
 /// Whether the loop rests: no event waits, and nothing is due.
 pub fn is_quiet<K: Kernel>(simulation: &Simulation<K>) -> bool {
     let is_silent = simulation.world.borrow().is_silent() && !simulation.bell.is_rung();
-    is_silent && simulation.reactor.timeout() != Some(Duration::ZERO)
+    is_silent
+        && simulation.faults.is_settled()
+        && simulation.reactor.timeout() != Some(Duration::ZERO)
 }
 
 pub fn after_turn<K: Kernel>(simulation: &Simulation<K>) {
     let (is_quiet, rest) = (is_quiet(simulation), simulation.reactor.timeout());
     let (reactor, world) = (&simulation.reactor, &mut *simulation.world.borrow_mut());
+    if !simulation.faults.is_settled() {
+        // A fault ends in the turn that acts on the change, whenever that turn comes.
+        world.faults_end_now();
+    }
     let stats = reactor.stats();
     let connections = reactor.connections();
     if stats.accepted + stats.connecting - stats.closed != connections as u64 {
@@ -127,7 +133,7 @@ fn overdue(world: &World, socket: &Socket) -> Option<String> {
     };
     // Found out within a fifth of the time more.
     let shared = |bound: Option<Duration>| bound.map(|bound| bound + bound / 5);
-    let progress = socket.last_read.max(socket.last_write);
+    let progress = socket.last_read.max(socket.last_write).max(socket.healed_at);
     if !socket.opened {
         let is_late = passed(shared(Some(limits.connect_timeout)), socket.born);
         return is_late.then(|| "should have given up connecting".into());
@@ -161,8 +167,7 @@ fn overdue(world: &World, socket: &Socket) -> Option<String> {
 
 /// Whether the loop sleeps on work: the one thing that no event would ever mend.
 fn stuck(world: &World, socket: &Socket) -> Option<String> {
-    // Whom a fault holds back must come to its end all the same: later, and if it may.
-    if socket.is_delayed(world.now) || !socket.faults.is_empty() {
+    if socket.is_delayed(world.now) || !socket.is_timed() {
         return None;
     }
     let view = socket.view.as_ref()?;
@@ -211,11 +216,8 @@ pub fn everybody_is_done<K: Kernel>(simulation: &Simulation<K>) {
         }
         let is_finished = socket.reason.as_deref() == Some("finished");
         let heard_all = socket.read == socket.sent && socket.eof;
-        let is_all_said = socket.owed() == 0 || socket.suffers(&ENDS);
+        let is_all_said = socket.owed() == 0 || socket.is_cut();
         let wrong = if !socket.dropped {
-            if socket.suffers(&SILENT) {
-                continue;
-            }
             "is still there"
         } else if socket.is_spared() {
             "was to be told something false, and was not"
@@ -244,7 +246,7 @@ pub fn after_the_end<K: Kernel>(simulation: &mut Simulation<K>) {
     let world = &mut *simulation.world.borrow_mut();
     let of_all = |what: fn(&Socket) -> usize| world.sockets.iter().map(what).sum::<usize>() as u64;
     // What is swallowed or discarded in between, the two count differently.
-    let is_counted = !world.sockets.iter().any(|socket| socket.suffers(&ENDS));
+    let is_counted = !world.sockets.iter().any(Socket::is_cut);
     let counts = [
         ("bytes in", stats.bytes_in, of_all(|socket| socket.read)),
         ("bytes out", stats.bytes_out, of_all(|socket| socket.written)),

@@ -84,8 +84,10 @@ impl Kernel for Sim {
             world.tell(None, &format!("poll: {kind}"));
             return Err(kind.into());
         }
+        world.end_delays();
         let is_silent = world.is_silent();
         world.fetch();
+        let patience = patience.into_iter().chain(world.next_delay()).min();
         if is_silent && world.batch.is_empty() {
             match patience {
                 Some(patience) => {
@@ -99,6 +101,8 @@ impl Kernel for Sim {
                     return Err(ErrorKind::TimedOut.into());
                 }
             }
+            world.end_delays();
+            world.fetch();
         }
         Ok(())
     }
@@ -253,7 +257,10 @@ impl SimStream {
             return Err(error);
         }
         let socket = &mut world.sockets[sid];
-        if socket.is_delayed(now) {
+        // Once the peer's EOF was read, every read returns it.
+        if socket.is_delayed(now) && !(name == "recv" && socket.eof) {
+            // An event follows when the delay is over.
+            (socket.read_armed, socket.write_armed) = (true, true);
             return Err(ErrorKind::WouldBlock.into());
         }
         if socket.interrupts > 0 {
@@ -398,18 +405,20 @@ impl Stream for SimStream {
                 socket.dead = true;
                 Err(io::Error::from_raw_os_error(errno))
             }
+            // A held stream asks whether its peer has reset it.
+            Link::Up if socket.opened => match socket.error.take() {
+                Some(errno) => {
+                    socket.dead = true;
+                    Err(io::Error::from_raw_os_error(errno))
+                }
+                None => Ok(true),
+            },
             Link::Up => {
                 (socket.last_read, socket.last_write) = (now, now);
                 world.progress += 1;
                 Ok(true)
             }
         }
-    }
-
-    fn retry_at(&self) -> Option<Instant> {
-        let world = self.world.borrow();
-        let until = world.sockets[self.sid].delayed_to.filter(|&until| until > world.now)?;
-        Some(world.instant() + (until - world.now))
     }
 
     fn ended(&mut self, reason: &CloseReason) {

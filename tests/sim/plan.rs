@@ -37,8 +37,9 @@ pub enum Action {
     Turn { times: usize },
     Settle,
     Shutdown { grace: u64 },
-    // Something is asked of the fault language, or everything that was asked is taken back.
+    // A fault of the language is added, the nth one ends, or all end.
     Fault(Order),
+    Heal(usize),
     Mend,
 }
 
@@ -125,6 +126,10 @@ impl Plan {
         for _ in 0..1 + random.below(5) {
             let at = if random.percent(50) { 0 } else { random.below(plan.actions.len()) };
             plan.actions.insert(at, Action::Fault(Order::draw(&mut random)));
+            if random.percent(40) {
+                let later = at + 1 + random.below(plan.actions.len() - at);
+                plan.actions.insert(later, Action::Heal(random.below(5)));
+            }
         }
         if random.percent(20) {
             plan.actions.insert(random.below(plan.actions.len()), Action::Mend);

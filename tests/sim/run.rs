@@ -14,7 +14,7 @@ use campanile::{Accepted, ConnId, Reactor, sys::Kernel};
 use super::check;
 use super::contract::Contract;
 use super::fake::NOW;
-use super::faults::{ENDS, Faults};
+use super::faults::{ENDS, Faults, Order};
 use super::kernel::{Bell, Sim};
 use super::plan::{Action, Dialled, Plan};
 use super::random::Random;
@@ -61,7 +61,7 @@ pub struct Simulation<K: Kernel = Traced<Sim>> {
     seed: u64,
     spins: usize,
     trace: SharedTrace,
-    faults: Faults,
+    pub faults: Faults,
 }
 
 /// A world with its kernel, and what is said between the kernel and the loop.
@@ -269,11 +269,18 @@ impl<K: Kernel> Simulation<K> {
             }
             Action::Fault(mut order) => {
                 order.listener %= self.world.borrow().queues.len();
-                if self.faults.add(&order) {
-                    self.world.borrow_mut().orders.push(order);
+                if self.world.borrow().is_ambiguous(&order) {
+                    return;
+                }
+                if let Some(id) = self.faults.add(&order) {
+                    self.world.borrow_mut().add_order(Order { id, ..order });
                 }
             }
-            Action::Mend => self.mend(),
+            Action::Heal(nth) => {
+                let order = self.world.borrow().orders.get(nth).copied();
+                order.into_iter().for_each(|order| self.end_faults(Some(order.id)));
+            }
+            Action::Mend => self.end_faults(None),
             Action::InterruptPoll => {
                 self.world.borrow_mut().fail_polls.push_back(ErrorKind::Interrupted)
             }
@@ -281,10 +288,10 @@ impl<K: Kernel> Simulation<K> {
         }
     }
 
-    /// No more faults of the language, for whoever comes from now on.
-    fn mend(&mut self) {
-        self.faults.mend();
-        self.world.borrow_mut().orders.clear();
+    /// Ends one fault of the language, or all.
+    fn end_faults(&mut self, id: Option<u64>) {
+        self.faults.end(id);
+        self.world.borrow_mut().end_orders(id);
     }
 
     /// What the far ends do.
@@ -460,7 +467,7 @@ impl<K: Kernel> Simulation<K> {
 
     /// No more faults; whoever talked ends, whoever stalled reads.
     fn calm(&mut self) {
-        self.mend();
+        self.end_faults(None);
         let world = &mut *self.world.borrow_mut();
         world.is_calm = true;
         world.fail_registers.clear();

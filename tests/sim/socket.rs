@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use campanile::{ConnId, sys::Snapshot};
 
-use super::faults::Order;
+use super::faults::Suffered;
 use super::random::said;
 
 /// How an outgoing connection stands.
@@ -64,8 +64,12 @@ pub struct Socket {
     pub short: Option<usize>,
     pub fail_next: Option<i32>,
     pub delayed_to: Option<Duration>,
-    /// What the fault language does to it, and the bits that may be flipped yet.
-    pub faults: Vec<Order>,
+    /// The listener that has accepted it, and its number there.
+    pub listener: Option<usize>,
+    pub number: usize,
+    /// Its faults, when the last one ended, and the bits that may still be flipped.
+    pub faults: Vec<Suffered>,
+    pub healed_at: Duration,
     pub flips_in: usize,
     pub flips_out: usize,
     // Our half.

@@ -92,9 +92,6 @@ impl<T> Numbered<T> {
 impl<S: Stream> Numbered<S> {
     fn exchanged(&self, half: Half, asked: usize, outcome: &io::Result<usize>) {
         match outcome {
-            Err(error) if error.kind() == ErrorKind::WouldBlock && self.retry_at().is_some() => {
-                self.tried(half, asked, &Ok(()), Got::Nothing);
-            }
             Ok(count) => self.tried(half, asked, outcome, Got::Bytes(*count)),
             Err(_) => self.tried(half, asked, outcome, Got::Nothing),
         }
@@ -200,7 +197,7 @@ impl<S: Stream> Write for Numbered<S> {
 }
 
 impl<S: Stream> Stream for Numbered<S> {
-    forward! { abort connected local_addr retry_at ended }
+    forward! { abort connected local_addr is_held ended }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         self.trace.borrow_mut().note(Step::Shut { id: self.id });

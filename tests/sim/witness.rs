@@ -6,7 +6,7 @@ use std::time::Duration;
 use campanile::services::{Daytime, Echo};
 use campanile::{Clock, CloseReason, Outbox, Protocol};
 
-use super::faults::HOLDS;
+use super::faults::ABANDONED;
 use super::random::{Random, said};
 use super::socket::{Service, Socket};
 use super::world::{CHUNK, Shared, injection};
@@ -200,7 +200,10 @@ pub fn boom(world: &Shared, sid: usize) -> ! {
 fn wrong_reason(world: &Shared, sid: usize, reason: &CloseReason) -> Option<String> {
     let world = world.borrow();
     let (socket, limits, now) = (&world.sockets[sid], &world.limits, world.now);
-    let since = |at: Duration| now.saturating_sub(at);
+    // The loop counts whole milliseconds.
+    let since = |at: Duration| {
+        Duration::from_millis((now.as_millis() as u64).saturating_sub(at.as_millis() as u64))
+    };
     let progress = socket.last_read.max(socket.last_write);
     let early = |bound: Option<Duration>, at: Duration| match bound {
         Some(bound) if since(at) >= bound => None,
@@ -209,19 +212,15 @@ fn wrong_reason(world: &Shared, sid: usize, reason: &CloseReason) -> Option<Stri
     let wrong = |is_wrong: bool, what: &str| is_wrong.then(|| what.to_owned());
     match reason {
         CloseReason::Finished if socket.is_to_be_reset() => Some("it was to be reset".into()),
-        // Whoever is held open, or is about to be reset, ends without a word.
-        CloseReason::Finished => {
-            let is_mute = socket.suffers(&HOLDS) || socket.suffers(&["reset"]);
-            wrong(!socket.eof || !(socket.shut || is_mute), "a half is open")
-        }
+        CloseReason::Finished => wrong(!socket.eof || !socket.shut, "a half is open"),
         CloseReason::Aborted => wrong(!socket.asked_abort, "nobody asked"),
         CloseReason::Idle => early(limits.idle_timeout, progress),
+        CloseReason::Stalled if socket.is_stalled() => Some("a fault holds it".into()),
         CloseReason::Stalled => {
             let since = socket.last_write.max(socket.owed_since.unwrap_or_default());
             early(limits.write_timeout.or(limits.idle_timeout), since)
         }
         CloseReason::Lingered if socket.discarded > limits.linger_bytes => None,
-        CloseReason::Lingered if socket.suffers(&HOLDS) => None,
         CloseReason::Lingered => {
             early(Some(limits.linger_timeout), socket.shut_at.max(socket.deaf_since.unwrap_or(now)))
         }
@@ -242,6 +241,9 @@ fn wrong_reason(world: &Shared, sid: usize, reason: &CloseReason) -> Option<Stri
             }
         }
         CloseReason::ConnectFailed(_) => wrong(socket.opened, "it was open"),
+        CloseReason::Failed(error) if error.to_string().ends_with(ABANDONED) => {
+            wrong(!socket.suffers(&["stall"]) || !socket.eof, "no stall has outlived its client")
+        }
         CloseReason::Failed(_) => wrong(!socket.was_hurt, "nothing had failed"),
         _ => Some("that is unheard of".into()),
     }

@@ -284,6 +284,24 @@ impl World {
         }
     }
 
+    /// How long until the next delay of a socket is over.
+    pub fn next_delay(&self) -> Option<Duration> {
+        let live = self.sockets.iter().filter(|socket| socket.key.is_some());
+        let delays = live.filter_map(|socket| socket.delayed_to?.checked_sub(self.now));
+        delays.filter(|delay| !delay.is_zero()).min()
+    }
+
+    /// Reports the sockets whose delay is over.
+    pub fn end_delays(&mut self) {
+        for sid in 0..self.sockets.len() {
+            let (now, socket) = (self.now, &mut self.sockets[sid]);
+            let is_over = |until: &mut Duration| *until <= now;
+            if socket.key.is_some() && socket.delayed_to.take_if(is_over).is_some() {
+                self.edge(sid, true, true, true);
+            }
+        }
+    }
+
     /// Something came from the far end. `loud` is what epoll always tells: a FIN, an error, an
     /// urgent byte.
     pub fn edge(&mut self, sid: usize, readable: bool, writable: bool, loud: bool) {
@@ -422,7 +440,9 @@ impl World {
     }
 
     pub fn is_silent(&self) -> bool {
-        self.ready.is_empty() && self.fail_polls.is_empty()
+        let has_come = |socket: &Socket| socket.delayed_to.is_some_and(|until| until <= self.now);
+        let is_delay_over = self.sockets.iter().any(|s| s.key.is_some() && has_come(s));
+        self.ready.is_empty() && self.fail_polls.is_empty() && !is_delay_over
     }
 
     /// Moves what is ready into the batch. Nothing real is handed out twice.

@@ -22,6 +22,7 @@ fn effects() -> Vec<Effect> {
         Effect::Reset,
         Effect::Refuse,
         Effect::NeverAccept,
+        Effect::Unreachable,
     ];
     for time in times {
         all.push(Effect::Delay { time, jitter: Duration::ZERO });
@@ -37,7 +38,7 @@ fn effects() -> Vec<Effect> {
 }
 
 fn moments() -> Vec<When> {
-    let mut all = vec![When::Accept, When::Eof, When::Write(1), When::Write(u64::MAX)];
+    let mut all = vec![When::AtOnce, When::Eof, When::Write(1), When::Write(u64::MAX)];
     for size in [0, 1, 5, 1024, 65_537, 3 << 20, u64::MAX] {
         all.extend([When::Sent(size), When::Received(size)]);
     }
@@ -48,7 +49,7 @@ fn moments() -> Vec<When> {
 }
 
 fn choices() -> Vec<Option<Who>> {
-    let mut all = vec![None, Some(Who::Every), Some(Who::Once)];
+    let mut all = vec![None, Some(Who::Every), Some(Who::New), Some(Who::Once)];
     all.extend(
         [(1, 1), (3, 5), (7, u64::MAX)].map(|(first, last)| Some(Who::Numbers { first, last })),
     );
@@ -60,12 +61,17 @@ fn choices() -> Vec<Option<Who>> {
 }
 
 #[test]
-fn whatever_is_printed_parses_to_the_same_fault() {
+fn a_printed_fault_parses_to_the_same_fault() {
     let (mut same, mut refused) = (0, 0);
     for effect in effects() {
         for when in moments() {
             for who in choices() {
                 let fault = Fault::new(effect.clone(), when.clone());
+                // A third of them have an end.
+                let fault = match (same + refused) % 3 {
+                    0 => fault.lasting(Duration::from_millis(same)),
+                    _ => fault,
+                };
                 let fault = match who {
                     Some(who) => fault.of("echo", who),
                     None => fault,
@@ -79,7 +85,7 @@ fn whatever_is_printed_parses_to_the_same_fault() {
                     Err(error) => {
                         let (what, at) = (error.to_string(), error.column());
                         assert!(
-                            ["use `after T`", "use `every`", "nothing is left"]
+                            ["use `after T`", "use `every`", "nothing is left", "leave out `for`"]
                                 .iter()
                                 .any(|w| what.contains(w)),
                             "{text}: {what}"
@@ -114,6 +120,10 @@ fn a_fault_may_be_written_in_more_ways_than_it_is_printed() {
         ("hold-open at eof", "hold-open at eof"),
         ("never-accept after 60s", "never-accept after 1m"),
         ("refuse after 0ms", "refuse after 0s"),
+        ("echo new: stall after 64KiB for 3000 ms", "echo new: stall after 64KiB for 3s"),
+        ("echo:deaf for 1s", "echo: deaf for 1s"),
+        ("echo: rate 1KiB/s at eof for 2m", "echo: rate 1KiB/s at eof for 2m"),
+        ("unreachable for 5s", "unreachable for 5s"),
         ("corrupt after 2MiB in", "corrupt after 2MiB in"),
     ] {
         assert_eq!(parse(text).to_string(), printed, "{text}");
@@ -121,7 +131,7 @@ fn a_fault_may_be_written_in_more_ways_than_it_is_printed() {
 }
 
 #[test]
-fn a_wrong_word_is_pointed_at_and_the_nearest_is_named() {
+fn an_error_names_the_column_and_the_nearest_word() {
     for (text, column, word) in [
         ("echo: rest after 5 bytes", 7, "unknown effect `rest`: did you mean `reset`?"),
         ("echo: holdopen", 7, "did you mean `hold-open`?"),
@@ -160,6 +170,11 @@ fn a_wrong_word_is_pointed_at_and_the_nearest_is_named() {
         ("echo: refuse after 5 bytes", 14, "use `after T`"),
         ("echo once: refuse", 6, "this effect holds for all clients"),
         ("echo 5%: never-accept", 6, "this effect holds for all clients"),
+        ("echo new: unreachable", 6, "this effect holds for all clients"),
+        ("echo: reset after 5 bytes for 1s", 27, "this effect cannot be undone"),
+        ("echo: corrupt for 1s", 15, "this effect cannot be undone"),
+        ("echo: stall for 5 bytes", 19, "unknown unit `bytes`"),
+        ("echo: stall fro 5s", 13, "unknown trigger `fro`: did you mean `for`?"),
         ("echo: reset after 18446744073709551616", 19, "the number is too large"),
         ("echo: reset after 18446744073709551615KiB", 19, "the number is too large"),
         ("echo: delay 99999999999999999999h", 13, "the duration is too long"),
@@ -216,5 +231,5 @@ fn the_guide_has_a_row_for_every_effect_and_every_test_it_names_is_there() {
         assert!(tests.contains(&test), "{row}");
         rows += 1;
     }
-    assert_eq!(rows, 13);
+    assert_eq!(rows, 14);
 }

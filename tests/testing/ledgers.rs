@@ -9,7 +9,7 @@ use campanile::testing::{Side, TestServer};
 use crate::common::{eventually, pattern, ping, read_all, read_exactly, reset};
 
 #[test]
-fn a_conversation_is_written_down() {
+fn a_ledger_records_a_conversation() {
     let server = TestServer::builder().keep_received().start();
     let mut client = server.echo().connect();
     let peer = client.local_addr().unwrap();
@@ -18,7 +18,7 @@ fn a_conversation_is_written_down() {
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_all(&mut client).unwrap(), b"");
     let ledger = server.echo().ended();
-    assert_eq!((&*ledger.service, ledger.number), ("echo", 1));
+    assert_eq!((&*ledger.service, ledger.id), ("echo", 1));
     assert_eq!(ledger.peer.inet(), Some(peer));
     assert_eq!((ledger.bytes_in, ledger.bytes_out, ledger.writes), (12, 12, 2));
     assert_eq!(ledger.write_sizes, [7, 5]);
@@ -37,20 +37,20 @@ fn received_bytes_are_kept_on_request_only() {
 }
 
 #[test]
-fn connections_of_a_service_are_counted_from_1_and_told_once_each() {
+fn connections_of_a_service_are_counted_from_1_and_returned_once() {
     let server = TestServer::start();
     for number in 1..=3 {
         drop(server.daytime().connect());
-        assert_eq!(server.daytime().ended().number, number);
+        assert_eq!(server.daytime().ended().id, number);
         drop(server.echo().connect());
     }
-    let numbers: Vec<_> = (0..3).map(|_| server.echo().ended().number).collect();
+    let numbers: Vec<_> = (0..3).map(|_| server.echo().ended().id).collect();
     assert_eq!(numbers, [1, 2, 3]);
     assert_eq!(server.ledgers().len(), 6);
 }
 
 #[test]
-fn it_is_written_down_who_ended_first_and_how() {
+fn a_ledger_names_the_side_that_ended_first() {
     let server = TestServer::start();
     let client = server.daytime().connect();
     read_exactly(&mut client.try_clone().unwrap(), 26);
@@ -68,7 +68,7 @@ fn it_is_written_down_who_ended_first_and_how() {
 }
 
 #[test]
-fn a_reader_who_does_not_read_costs_short_writes_and_time_unread() {
+fn a_client_that_does_not_read_causes_short_writes_and_unread_time() {
     let limits = Limits::default().send_buffer(Some(4096));
     let server = TestServer::builder().limits(limits).manual_time().start();
     let mut client = server.echo().connect();
@@ -95,7 +95,7 @@ fn a_reader_who_does_not_read_costs_short_writes_and_time_unread() {
 }
 
 #[test]
-fn of_many_writes_the_sizes_of_the_first_are_kept() {
+fn the_sizes_of_the_first_64_writes_are_kept() {
     let server = TestServer::start();
     server.echo().once("short 10");
     ping(&mut server.echo().connect(), &pattern(1000));
@@ -104,13 +104,13 @@ fn of_many_writes_the_sizes_of_the_first_are_kept() {
 }
 
 #[test]
-fn who_is_refused_before_being_served_is_written_down_too() {
+fn a_connection_that_is_refused_before_it_is_served_has_a_ledger() {
     let limits = Limits::default().max_per_peer(Some(1));
     let server = TestServer::builder().limits(limits).start();
     let first = server.echo().connect();
     eventually("the accept", || (server.echo().accepted() == 1).then_some(()));
     let _second = server.echo().connect();
     let ledger = server.echo().ended();
-    assert_eq!((ledger.number, &*ledger.reason), (2, "dropped before it was served"));
+    assert_eq!((ledger.id, &*ledger.reason), (2, "dropped before it was served"));
     drop(first);
 }

@@ -73,7 +73,7 @@ fn after_1_mebibyte() {
 }
 
 #[test]
-fn a_reader_who_is_slow_gets_all_of_it_too() {
+fn a_slow_client_receives_everything_before_the_reset() {
     let limits = Limits::default().linger_timeout(DEADLINE);
     let server = TestServer::builder().limits(limits).start();
     server.echo().once("reset after 1MiB");

@@ -36,7 +36,7 @@ fn run(seed: u64, count: usize) -> (Vec<Delivered>, Applied) {
     let applied = (0..count).map(|_| {
         let ledger = server.echo().ended();
         let faults = ledger.faults.iter().map(ToString::to_string).collect();
-        (ledger.number, (faults, ledger.bytes_out))
+        (ledger.id, (faults, ledger.bytes_out))
     });
     let applied = applied.collect();
     (delivered, applied)

@@ -10,8 +10,8 @@ use campanile::{Accepted, Clock, Limits, Outbox, Protocol, Zone};
 
 use crate::common::{TUTORIAL_LINE, ping, read_all, read_exactly};
 
-/// What a closure panics with.
-fn panic_of(run: impl FnOnce()) -> String {
+/// Returns the message that a closure panics with.
+pub fn panic_of(run: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(run)).expect_err("it panics");
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).expect("a text")
@@ -26,7 +26,7 @@ fn both_services_are_there_when_start_returns() {
 }
 
 #[test]
-fn dropping_it_closes_the_ports_and_resets_who_is_there() {
+fn dropping_the_server_closes_the_ports_and_resets_its_clients() {
     let server = TestServer::start();
     let (time, voice) = (server.daytime().addr(), server.echo().addr());
     let mut client = server.echo().connect();
@@ -95,7 +95,7 @@ fn a_panic_of_a_protocol_is_raised_by_the_drop() {
 }
 
 #[test]
-fn what_was_expected_and_did_not_come_is_raised_by_the_drop() {
+fn an_unmet_expectation_panics_in_the_drop() {
     let server = TestServer::builder().seed(7).start();
     server.echo().expect_connections(2..=3);
     server.daytime().expect_connections(..);
@@ -123,7 +123,7 @@ fn one_panic_is_not_followed_by_another() {
 }
 
 #[test]
-fn faults_of_one_time_queue_up_in_order() {
+fn once_faults_queue_up_in_order() {
     let server = TestServer::start();
     for said in [1, 2, 3] {
         server.daytime().once(&*format!("close after {said} bytes"));
@@ -133,7 +133,7 @@ fn faults_of_one_time_queue_up_in_order() {
 }
 
 #[test]
-fn a_guard_ends_its_fault_for_those_who_come_later() {
+fn a_guard_ends_its_fault_for_later_connections() {
     let server = TestServer::start();
     let guard = server.daytime().always("close after 4 bytes");
     assert_eq!(read_all(&mut server.daytime().connect()).unwrap(), b"Wed ");
@@ -143,14 +143,14 @@ fn a_guard_ends_its_fault_for_those_who_come_later() {
 }
 
 #[test]
-fn a_wrong_fault_is_told_where_it_was_written() {
+fn a_wrong_fault_panics_at_its_call() {
     let server = TestServer::start();
-    let told = panic_of(|| server.echo().once("rest"));
+    let told = panic_of(|| server.echo().once("rest").optional());
     assert_eq!(
         told,
         "cannot add the fault: column 1: unknown effect `rest`: did you mean `reset`?"
     );
-    let told = panic_of(|| server.echo().once("echo: reset"));
+    let told = panic_of(|| server.echo().once("echo: reset").optional());
     assert_eq!(told, "`echo: reset` names a service; add it with TestServer::fault");
     let told = panic_of(|| server.fault("ekho: reset"));
     assert_eq!(
@@ -158,14 +158,14 @@ fn a_wrong_fault_is_told_where_it_was_written() {
         "cannot add the fault: column 1: unknown service `ekho`: did you mean `echo`?"
     );
     assert!(panic_of(|| server.fault("reset")).contains("name a service, as in `daytime: reset`"));
-    let told = panic_of(|| server.echo().once("refuse"));
+    let told = panic_of(|| server.echo().once("refuse").optional());
     assert!(told.contains("this effect holds for all clients"), "{told}");
     let told = panic_of(|| drop(TestServer::builder().fault("ekho: reset").start()));
     assert!(told.contains("did you mean `echo`?"), "{told}");
 }
 
 #[test]
-fn timeouts_pass_only_when_the_test_says_so() {
+fn manual_timeouts_pass_only_when_the_test_advances_time() {
     let limits = Limits::default().idle_timeout(Duration::from_secs(300));
     let server = TestServer::builder().limits(limits).manual_time().start();
     let mut client = server.echo().connect();
@@ -200,7 +200,7 @@ fn manual_time_passes_for_30_years_and_refuses_more_than_that() {
 }
 
 #[test]
-fn the_clock_and_the_zone_are_the_tests_to_choose() {
+fn a_test_sets_the_clock_and_the_zone() {
     let zone = Zone::east(3600).unwrap();
     let server = TestServer::builder().clock(Clock::fixed(0)).zone(zone).start();
     let line = read_all(&mut server.daytime().connect()).unwrap();

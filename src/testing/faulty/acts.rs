@@ -1,19 +1,21 @@
-//! One fault of one connection, and how far it has come.
+//! One fault on one connection, and how far it has come.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::testing::fault::{Effect, Fault, When};
-use crate::testing::plan::Random;
+use crate::testing::plan::Entry;
+use crate::testing::random::Random;
 
-/// What a connection has seen so far: triggers are about this, and nothing else.
-#[derive(Debug)]
+/// What a connection has done so far: the triggers of faults are about this, and nothing else.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Progress {
     pub(super) now: Instant,
-    pub(super) accepted: Instant,
     pub(super) sent: u64,
     pub(super) received: u64,
     pub(super) writes: u64,
-    pub(super) is_eof: bool,
+    /// When the peer's EOF was read.
+    pub(super) eof: Option<Instant>,
 }
 
 /// A point in time that may never come: no clock counts as far as a duration can say.
@@ -33,8 +35,10 @@ impl Deadline {
 /// A fault with its state.
 #[derive(Debug)]
 pub(super) struct Act {
-    pub(super) fault: Fault,
-    pub(super) has_begun: bool,
+    entry: Arc<Entry>,
+    /// The connection's progress when it got the fault: triggers count from there.
+    base: Progress,
+    begun: Option<Instant>,
     /// Holds bytes back until then. `delay` keeps one that has come until everything is written.
     resume: Option<Deadline>,
     /// `corrupt` is done.
@@ -42,54 +46,79 @@ pub(super) struct Act {
 }
 
 impl Act {
-    pub(super) fn new(fault: Fault) -> Act {
-        Act { fault, has_begun: false, resume: None, is_done: false }
+    pub(super) fn new(entry: Arc<Entry>, base: Progress) -> Act {
+        Act { entry, base, begun: None, resume: None, is_done: false }
     }
 
-    /// Whether its moment has come. A write is about to be tried if `writing`.
+    pub(super) fn fault(&self) -> &Fault {
+        &self.entry.fault
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.begun = Some(now);
+    }
+
+    /// Returns whether its moment has come. `writing` says that a write is about to be tried.
     pub(super) fn is_due(&self, at: &Progress, writing: bool) -> bool {
-        !self.has_begun
-            && match self.fault.when {
-                When::Accept => true,
-                When::Sent(size) => at.sent >= size,
-                When::Received(size) => at.received >= size,
-                When::Time(time) => Deadline::after(at.accepted, time).has_come(at.now),
-                When::Eof => at.is_eof,
-                When::Write(number) => at.writes + u64::from(writing) >= number,
+        self.begun.is_none()
+            && match self.fault().when {
+                When::AtOnce => true,
+                When::Sent(size) => at.sent - self.base.sent >= size,
+                When::Received(size) => at.received - self.base.received >= size,
+                When::Time(time) => Deadline::after(self.base.now, time).has_come(at.now),
+                When::Eof => at.eof.is_some(),
+                When::Write(number) => at.writes - self.base.writes + u64::from(writing) >= number,
             }
     }
 
-    /// When to look again for its sake.
-    pub(super) fn look_at(&self, accepted: Instant) -> Option<Instant> {
-        match self.fault.when {
-            _ if self.has_begun => self.resume?.0,
-            When::Time(time) => Deadline::after(accepted, time).0,
+    /// Returns whether it was removed, or its duration has passed.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.entry.is_over() || self.end().has_come(now)
+    }
+
+    fn end(&self) -> Deadline {
+        let end = self.begun.zip(self.fault().duration);
+        Deadline(end.and_then(|(begun, duration)| begun.checked_add(duration)))
+    }
+
+    /// Returns the next times at which it changes by itself.
+    pub(super) fn changes(&self) -> impl Iterator<Item = Instant> {
+        let begins = match self.fault().when {
+            When::Time(time) if self.begun.is_none() => Deadline::after(self.base.now, time).0,
             _ => None,
-        }
+        };
+        let resumes = self.resume.filter(|_| self.begun.is_some()).and_then(|resume| resume.0);
+        [begins, resumes, self.end().0].into_iter().flatten()
     }
 
-    /// How many more bytes may be written before it begins.
+    /// Returns how many more bytes may be written before it begins.
     pub(super) fn sent_before(&self, sent: u64) -> u64 {
-        match self.fault.when {
-            When::Sent(size) if !self.has_begun => size.saturating_sub(sent),
+        match self.fault().when {
+            When::Sent(size) if self.begun.is_none() => size.saturating_sub(sent - self.base.sent),
             _ => u64::MAX,
         }
     }
 
-    /// How many more bytes may be read before it begins.
+    /// Returns how many more bytes may be read before it begins.
     pub(super) fn received_before(&self, received: u64) -> u64 {
-        match self.fault.when {
-            When::Received(size) if !self.has_begun => size.saturating_sub(received),
+        match self.fault().when {
+            When::Received(size) if self.begun.is_none() => {
+                size.saturating_sub(received - self.base.received)
+            }
             _ => u64::MAX,
         }
     }
 
-    /// How many bytes may be written now; none while it holds them back.
+    /// Returns how many bytes may be written now; none while it holds them back.
     pub(super) fn room(&mut self, now: Instant, random: &mut Random) -> u64 {
-        if !self.has_begun {
+        if self.begun.is_none() {
             return u64::MAX;
         }
-        match self.fault.effect {
+        match self.entry.fault.effect {
             Effect::Stall => 0,
             Effect::Short { size } => size.max(1),
             Effect::Delay { time, jitter } => {
@@ -104,14 +133,15 @@ impl Act {
         }
     }
 
-    /// Bytes were written; `is_all` if these were all there were.
+    /// Records that bytes were written; `is_all` says that these were all there were.
     pub(super) fn wrote(&mut self, count: u64, is_all: bool, now: Instant) {
-        match self.fault.effect {
+        let has_begun = self.begun.is_some();
+        match self.fault().effect {
             Effect::Delay { .. } if is_all => self.resume = None,
-            Effect::Slice { gap, .. } if self.has_begun => {
+            Effect::Slice { gap, .. } if has_begun => {
                 self.resume = Some(Deadline::after(now, gap));
             }
-            Effect::Rate { per_second } if self.has_begun => {
+            Effect::Rate { per_second } if has_begun => {
                 let nanos = u128::from(count) * 1_000_000_000 / u128::from(per_second.max(1));
                 let length = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
                 // From the end of the pause before, or the lateness of timers would add up.
@@ -124,15 +154,22 @@ impl Act {
         }
     }
 
-    /// Whether it is about to flip a bit of what we read, or else of what we write.
+    /// Returns whether it is about to flip a bit of what the server reads, or else of what it writes.
     pub(super) fn is_corrupting(&self, incoming: bool) -> bool {
-        let is_incoming = matches!(self.fault.when, When::Received(_));
+        let is_incoming = matches!(self.fault().when, When::Received(_));
         self.is(&Effect::Corrupt) && !self.is_done && is_incoming == incoming
     }
 
-    /// Whether it is in force and does this.
+    /// Returns whether it has begun and has this effect.
     pub(super) fn is(&self, effect: &Effect) -> bool {
-        self.has_begun && self.fault.effect == *effect
+        self.begun.is_some() && self.fault().effect == *effect
+    }
+
+    /// For a stall: returns the peer's EOF or the beginning of the stall, if that was later. From then
+    /// on the peer has no more to wait for.
+    pub(super) fn stalls_since_eof(&self, eof: Option<Instant>) -> Option<Instant> {
+        let begun = self.begun.filter(|_| self.fault().effect == Effect::Stall)?;
+        Some(eof?.max(begun))
     }
 }
 

@@ -1,35 +1,39 @@
-//! [`FaultyStream`]: a stream that goes wrong.
+//! [`FaultyStream`]: a stream with the faults of its connection.
 
+mod ending;
+
+use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
+use self::ending::{Ending, our_doing};
 use super::Turn;
-use super::acts::{Act, Deadline, Progress};
-use super::unacked::Turns;
+use super::acts::{Act, Progress};
 use crate::connection::Stream;
 use crate::protocol::{Address, CloseReason};
-use crate::testing::fault::{Effect, Fault};
+use crate::testing::fault::Effect;
 use crate::testing::ledger::{Book, Page};
-use crate::testing::plan::Random;
+use crate::testing::plan::{Arrival, Entry, Plan};
+use crate::testing::random::Random;
 
-/// How long after the last byte a reset comes at least. The client may still be in connect(2), or
-/// about to end its half: a reset that is there before makes these calls fail, and the client never
-/// reads the bytes.
-const GRACE: Duration = Duration::from_millis(5);
-
-/// A stream that goes wrong as its faults say; without any, the stream inside.
+/// A stream that misbehaves as its faults say; without any, the stream inside.
 #[derive(Debug)]
 pub struct FaultyStream<S> {
     pub(super) inner: S,
+    /// Outgoing connections have no faults.
     pub(super) state: Option<Box<State>>,
 }
 
-/// Where a connection is, and what its stream must know of that.
+/// What a stream knows of its connection and of the loop.
 #[derive(Debug)]
 pub(super) struct Circumstances {
-    pub(super) seed: u64,
+    pub(super) plan: Plan,
+    pub(super) service: Arc<str>,
+    /// Of the connection within its service.
+    pub(super) number: u64,
     pub(super) turn: Rc<Turn>,
     /// Its ledger, if one is kept.
     pub(super) page: Option<Page>,
@@ -39,72 +43,118 @@ pub(super) struct Circumstances {
     pub(super) linger_bytes: usize,
 }
 
-/// What is left of a connection that a fault ends.
-#[derive(Debug)]
-enum Ending {
-    No,
-    /// Our half has ended; what comes is discarded until the peer's has, or until then. To close
-    /// at once could reset the connection and destroy what the peer has not read yet.
-    Close {
-        until: Deadline,
-        fault: Fault,
-    },
-    /// To be reset once the peer has acknowledged everything, or then.
-    Reset {
-        until: Deadline,
-        fault: Fault,
-        /// By the real clock.
-        begun: Instant,
-        /// Both ends, ours first, if they are known.
-        ends: Option<(SocketAddr, SocketAddr)>,
-    },
-}
-
 #[derive(Debug)]
 pub(super) struct State {
     acts: Vec<Act>,
+    /// Faults with an id up to this one were considered.
+    considered: u64,
+    /// The change of the plan up to which they were.
+    seen: u64,
+    /// The first byte takes a `once`.
+    wants_once: bool,
     progress: Progress,
     random: Random,
     ending: Ending,
     /// Our half has ended: what is written is swallowed.
     is_shut: bool,
+    /// A fault has refused the last read, or the last write.
+    is_deaf: bool,
+    is_silent: bool,
+    /// What `is_held` has returned last.
+    was_held: Cell<bool>,
     discarded: usize,
-    pub(super) key: Option<usize>,
+    key: Option<usize>,
     /// The turn of the last write.
     wrote_in: u64,
     around: Circumstances,
 }
 
 impl State {
-    pub(super) fn new(faults: Vec<Fault>, around: Circumstances) -> Option<Box<State>> {
-        if faults.is_empty() {
-            return None;
-        }
+    pub(super) fn new(arrival: Arrival, around: Circumstances) -> State {
         let now = around.turn.now.get();
-        let progress =
-            Progress { now, accepted: now, sent: 0, received: 0, writes: 0, is_eof: false };
-        Some(Box::new(State {
-            acts: faults.into_iter().map(Act::new).collect(),
+        let progress = Progress { now, sent: 0, received: 0, writes: 0, eof: None };
+        State {
+            acts: arrival.entries.into_iter().map(|entry| Act::new(entry, progress)).collect(),
+            considered: arrival.considered,
+            seen: around.turn.changes.get(),
+            wants_once: around.plan.ignores_probes(),
             progress,
-            random: Random(around.seed),
+            random: Random(around.plan.seed_of(&around.service, around.number)),
             ending: Ending::No,
             is_shut: false,
+            is_deaf: false,
+            is_silent: false,
+            was_held: Cell::new(false),
             discarded: 0,
             key: None,
             wrote_in: 0,
             around,
-        }))
+        }
     }
 
-    /// Begins what is due.
-    fn begin(&mut self, inner: &mut impl Stream, writing: bool) {
+    pub(super) fn registered(&mut self, key: usize) {
+        self.key = Some(key);
+        self.around.turn.open.borrow_mut().insert(key, None);
+        self.plan_event();
+    }
+
+    /// Makes a call, then plans the next event.
+    fn calling<R>(&mut self, call: impl FnOnce(&mut State) -> R) -> R {
+        let outcome = call(self);
+        self.plan_event();
+        outcome
+    }
+
+    /// Ends and begins what is due.
+    fn update(&mut self, inner: &mut impl Stream, writing: bool) {
         self.progress.now = self.around.turn.now.get();
+        let changes = self.around.turn.changes.get();
+        if std::mem::replace(&mut self.seen, changes) != changes {
+            let Circumstances { plan, service, number, .. } = &self.around;
+            let (entries, considered) = plan.join(service, *number, self.considered);
+            self.considered = considered;
+            entries.into_iter().for_each(|entry| self.get(entry));
+        }
+        self.heal();
+        self.begin(inner, writing);
+    }
+
+    fn get(&mut self, entry: Arc<Entry>) {
+        self.progress.now = self.around.turn.now.get();
+        self.acts.push(Act::new(entry, self.progress));
+    }
+
+    fn take_once(&mut self) {
+        if std::mem::take(&mut self.wants_once) {
+            let once = self.around.plan.take_once(&self.around.service);
+            once.into_iter().for_each(|entry| self.get(entry));
+        }
+    }
+
+    /// Drops the faults that are over.
+    fn heal(&mut self) {
+        let now = self.progress.now;
+        if !self.acts.iter().any(|act| act.is_over(now)) {
+            return;
+        }
+        (self.is_deaf, self.is_silent) = (false, false);
+        let acts = std::mem::take(&mut self.acts).into_iter();
+        let (over, acts): (Vec<_>, _) = acts.partition(|act| act.is_over(now));
+        self.acts = acts;
+        for act in over {
+            if let (true, Some(page)) = (act.has_begun(), &self.around.page) {
+                self.around.book.fault_acts(page, act.fault(), false);
+            }
+        }
+    }
+
+    fn begin(&mut self, inner: &mut impl Stream, writing: bool) {
         for at in 0..self.acts.len() {
             if !self.acts[at].is_due(&self.progress, writing) {
                 continue;
             }
-            self.acts[at].has_begun = true;
-            let fault = self.acts[at].fault.clone();
+            self.acts[at].begin(self.progress.now);
+            let fault = self.acts[at].fault().clone();
             if let Some(page) = &self.around.page {
                 self.around.book.fault_acts(page, &fault, true);
             }
@@ -112,89 +162,51 @@ impl State {
         }
     }
 
-    fn begin_to_end(&mut self, inner: &mut impl Stream, fault: Fault) {
-        if !matches!(self.ending, Ending::No) {
-            return;
-        }
-        let until = Deadline::after(self.progress.now, self.around.linger);
-        match fault.effect {
-            Effect::Reset => {
-                let local = inner.local_addr().ok().and_then(|local| local.inet());
-                let ends = local.zip(self.around.peer);
-                self.ending = Ending::Reset { until, fault, begun: Instant::now(), ends };
-            }
-            Effect::Close => {
-                self.shut(inner);
-                self.ending = Ending::Close { until, fault };
-            }
-            Effect::Shut => self.shut(inner),
-            _ => {}
-        }
-    }
-
-    fn shut(&mut self, inner: &mut impl Stream) {
-        if !std::mem::replace(&mut self.is_shut, true) {
-            // If it fails, the peer is gone, and the next read says so.
-            let _ = inner.shutdown_write();
-        }
-    }
-
-    /// The end of the connection, if it has come.
-    fn end(&mut self, inner: &mut impl Stream) -> io::Result<()> {
-        let now = self.progress.now;
-        match &self.ending {
-            Ending::Reset { until, fault, begun, ends } => {
-                if until.has_come(now) || self.is_acknowledged(*ends, *begun) {
-                    inner.abort();
-                    return Err(match self.around.peer {
-                        Some(_) => our_doing(fault),
-                        None => not_reset(fault),
-                    });
-                }
-                self.wait_for_acks();
-                Ok(())
-            }
-            Ending::Close { until, fault } if until.has_come(now) => Err(our_doing(fault)),
-            _ => Ok(()),
-        }
-    }
-
-    fn is_acknowledged(&self, ends: Option<(SocketAddr, SocketAddr)>, begun: Instant) -> bool {
+    /// Plans the next event that no kernel will report: the end of a pause, of a fault or of a wait.
+    fn plan_event(&self) {
+        let Some(key) = self.key else { return };
         let turn = &self.around.turn;
-        match ends {
-            Some((local, peer)) if self.progress.sent > 0 => {
-                let turns = Turns { now: turn.number.get(), wrote: self.wrote_in };
-                begun.elapsed() >= GRACE
-                    && turn.unacked.borrow_mut().of(local, peer, turns) == Some(0)
+        let until = match &self.ending {
+            Ending::No => self.abandoned().and_then(|(at, _)| at.0),
+            Ending::Close { until, .. } => until.0,
+            Ending::Reset { .. } => {
+                // No event reports an acknowledgement, so the connection runs every turn.
+                turn.waiting.borrow_mut().insert(key);
+                None
             }
-            _ => true,
-        }
-    }
-
-    /// Has the connection run every turn: no event tells of an acknowledgement.
-    pub(super) fn wait_for_acks(&self) {
-        if let (Some(key), Ending::Reset { .. }) = (self.key, &self.ending) {
-            self.around.turn.waiting.borrow_mut().insert(key);
-        }
+        };
+        let changes = self.acts.iter().flat_map(Act::changes).chain(until);
+        turn.plan_event(key, changes.filter(|at| *at > self.progress.now).min());
     }
 
     fn does(&self, effect: &Effect) -> bool {
         self.acts.iter().any(|act| act.is(effect))
     }
 
-    /// Whether neither half may end. Silence is no end either, so `stall` is among these.
+    /// Returns whether neither half may end. A stalled server sends no FIN either.
     fn holds_open(&self) -> bool {
         self.does(&Effect::HoldOpen) || self.does(&Effect::Stall)
     }
 
-    /// The act that flips a bit of what passes now, and which bit.
+    fn is_held(&self) -> bool {
+        let is_held = self.is_deaf
+            || self.is_silent
+            || !matches!(self.ending, Ending::No)
+            || self.abandoned().is_some();
+        // Once more after the end: the timeouts begin anew there.
+        self.was_held.replace(is_held) || is_held
+    }
+
+    /// The act that flips a bit of what passes now, and the bit.
     fn corrupting(&mut self, incoming: bool) -> Option<(&mut Act, u8)> {
+        let bit = 1 << (self.around.plan.seed_of(&self.around.service, self.around.number) % 8);
         let act = self.acts.iter_mut().find(|act| act.is_corrupting(incoming))?;
-        Some((act, 1 << (self.around.seed % 8)))
+        Some((act, bit))
     }
 
     fn write(&mut self, inner: &mut impl Stream, bytes: &[u8]) -> io::Result<usize> {
-        self.begin(inner, true);
+        self.take_once();
+        self.update(inner, true);
         self.end(inner)?;
         if matches!(self.ending, Ending::Reset { .. }) {
             return Err(ErrorKind::WouldBlock.into());
@@ -208,8 +220,9 @@ impl State {
         for act in &mut self.acts {
             room = room.min(act.room(now, &mut self.random)).min(act.sent_before(sent));
         }
-        if room == 0 {
-            return Err(ErrorKind::WouldBlock.into());
+        self.is_silent = room == 0;
+        if self.is_silent {
+            return refuse(inner);
         }
         let offer = &bytes[..room as usize];
         let taken = match self.corrupting(false) {
@@ -228,33 +241,38 @@ impl State {
             act.wrote(taken as u64, taken == bytes.len(), now);
         }
         self.begin(inner, false);
-        self.wait_for_acks();
         Ok(taken)
     }
 
     fn read(&mut self, inner: &mut impl Stream, buffer: &mut [u8]) -> io::Result<usize> {
-        self.begin(inner, false);
+        self.update(inner, false);
         self.end(inner)?;
+        self.is_deaf = self.does(&Effect::Deaf);
         match self.ending {
             Ending::Close { .. } => return self.discard(inner, buffer),
             Ending::Reset { .. } => return Err(ErrorKind::WouldBlock.into()),
-            Ending::No if self.does(&Effect::Deaf) => return Err(ErrorKind::WouldBlock.into()),
+            Ending::No if self.is_deaf => return refuse(inner),
             Ending::No => {}
         }
         let received = self.progress.received;
         let rooms = self.acts.iter().map(|act| act.received_before(received));
-        let room = rooms.fold(buffer.len() as u64, u64::min);
+        let most = if self.wants_once { 1 } else { buffer.len() };
+        let room = rooms.fold(most as u64, u64::min);
         let count = inner.read(&mut buffer[..room as usize])?;
         if count == 0 {
-            self.progress.is_eof = true;
+            self.progress.eof.get_or_insert(self.progress.now);
             self.begin(inner, false);
             self.end(inner)?;
             return match &self.ending {
-                Ending::Close { fault, .. } => Err(our_doing(fault)),
+                Ending::Close { fault, .. } => Err(our_doing(fault, "")),
                 Ending::Reset { .. } => Err(ErrorKind::WouldBlock.into()),
                 Ending::No if self.holds_open() => Err(ErrorKind::WouldBlock.into()),
                 Ending::No => Ok(0),
             };
+        }
+        if self.wants_once {
+            self.take_once();
+            self.begin(inner, false);
         }
         if let Some((act, bit)) = self.corrupting(true) {
             buffer[0] ^= bit;
@@ -262,59 +280,53 @@ impl State {
         }
         self.progress.received += count as u64;
         self.begin(inner, false);
-        self.wait_for_acks();
         Ok(count)
     }
 
-    /// After our end by `close`: reads and forgets.
+    /// After the end of our half by `close`: reads and discards.
     fn discard(&mut self, inner: &mut impl Stream, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let count = inner.read(buffer)?;
             self.discarded += count;
             let is_over = count == 0 || self.discarded > self.around.linger_bytes;
             if let (true, Ending::Close { fault, .. }) = (is_over, &self.ending) {
-                return Err(our_doing(fault));
+                return Err(our_doing(fault, ""));
             }
         }
     }
 
-    fn retry_at(&self) -> Option<Instant> {
-        let now = self.around.turn.now.get();
-        let closes = match self.ending {
-            Ending::Close { until, .. } => until.0,
-            _ => None,
-        };
-        let looks = self.acts.iter().map(|act| act.look_at(self.progress.accepted));
-        looks.chain([closes]).flatten().filter(|at| *at > now).min()
+    fn shutdown_write(&mut self, inner: &mut impl Stream) -> io::Result<()> {
+        self.update(inner, false);
+        self.end(inner)?;
+        if self.is_shut {
+            Ok(())
+        } else if self.holds_open() || !matches!(self.ending, Ending::No) {
+            Err(ErrorKind::WouldBlock.into())
+        } else {
+            inner.shutdown_write()
+        }
     }
 }
 
 impl Drop for State {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.around.turn.waiting.borrow_mut().remove(&key);
+            self.around.turn.forget(key);
         }
     }
 }
 
-/// The reason of a connection that a fault ends. It is no error.
-fn our_doing(fault: &Fault) -> io::Error {
-    io::Error::new(ErrorKind::ConnectionAborted, format!("closed by fault: {fault}"))
-}
-
-/// The same for a reset on a Unix socket.
-fn not_reset(fault: &Fault) -> io::Error {
-    let text =
-        format!("closed by fault: {fault} (a Unix socket has no reset: the client reads EOF)");
-    io::Error::new(ErrorKind::ConnectionAborted, text)
+/// Refuses a call as a socket would that cannot make progress. Fails if the peer has reset the
+/// connection, which no other call would find out.
+fn refuse(inner: &mut impl Stream) -> io::Result<usize> {
+    inner.connected()?;
+    Err(ErrorKind::WouldBlock.into())
 }
 
 impl<S: Stream> Read for FaultyStream<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.state {
-            None => self.inner.read(buffer),
-            Some(state) => state.read(&mut self.inner, buffer),
-        }
+        let Some(state) = &mut self.state else { return self.inner.read(buffer) };
+        state.calling(|state| state.read(&mut self.inner, buffer))
     }
 }
 
@@ -322,10 +334,8 @@ impl<S: Stream> Write for FaultyStream<S> {
     forward! { flush }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.state {
-            None => self.inner.write(bytes),
-            Some(state) => state.write(&mut self.inner, bytes),
-        }
+        let Some(state) = &mut self.state else { return self.inner.write(bytes) };
+        state.calling(|state| state.write(&mut self.inner, bytes))
     }
 }
 
@@ -334,22 +344,16 @@ impl<S: Stream> Stream for FaultyStream<S> {
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         let Some(state) = &mut self.state else { return self.inner.shutdown_write() };
-        state.begin(&mut self.inner, false);
-        let is_withheld =
-            state.is_shut || matches!(state.ending, Ending::Reset { .. }) || state.holds_open();
-        if is_withheld { Ok(()) } else { self.inner.shutdown_write() }
+        state.calling(|state| state.shutdown_write(&mut self.inner))
     }
 
     fn write_last(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.state {
-            None => self.inner.write_last(bytes),
-            // Whether an end follows these bytes is not certain, so they must not wait for it.
-            Some(state) => state.write(&mut self.inner, bytes),
-        }
+        let Some(state) = &mut self.state else { return self.inner.write_last(bytes) };
+        // Whether an end follows these bytes is not certain, so they must not wait for it.
+        state.calling(|state| state.write(&mut self.inner, bytes))
     }
 
-    fn retry_at(&self) -> Option<Instant> {
-        let ours = self.state.as_ref().and_then(|state| state.retry_at());
-        [ours, self.inner.retry_at()].into_iter().flatten().min()
+    fn is_held(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.is_held()) || self.inner.is_held()
     }
 }

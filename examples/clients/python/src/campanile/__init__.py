@@ -1,0 +1,17 @@
+"""A TCP server for tests that misbehaves exactly as you ask, and reports what happened.
+
+With pytest, use the fixture ``campanile``. Elsewhere, use ``with Campanile() as server:``.
+"""
+
+from .server import Campanile, Event, Fault, FaultError, NoEvent, ServerError, Service, find_program
+
+__all__ = [
+    "Campanile",
+    "Event",
+    "Fault",
+    "FaultError",
+    "NoEvent",
+    "ServerError",
+    "Service",
+    "find_program",
+]

@@ -1,0 +1,56 @@
+"""The pytest plugin: the fixture `campanile`, and its options as a marker."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Generator, Iterator
+
+import pytest
+
+from .server import Campanile, NoEvent, ServerError
+
+_SERVER: pytest.StashKey[Campanile] = pytest.StashKey()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "campanile(faults=[...], args=[...], **flags): options of the server of the fixture "
+        'campanile, such as idle="1s" or manual_time=True; see `campanile serve --help`',
+    )
+
+
+@pytest.fixture
+def campanile(request: pytest.FixtureRequest) -> Iterator[Campanile]:
+    """A server for this test: echo and daytime on free ports, with faults on request."""
+    options: Dict[str, Any] = {}
+    # The marker of the test comes first, then those of its class and its module.
+    for marker in reversed(list(request.node.iter_markers("campanile"))):
+        if marker.args:
+            pytest.fail(
+                f"the marker campanile takes names and values, not {marker.args!r}: "
+                'write @pytest.mark.campanile(idle="1s")',
+                pytrace=False,
+            )
+        options.update(marker.kwargs)
+    try:
+        server = Campanile(**options)
+    except ServerError as error:
+        pytest.fail(str(error), pytrace=False)
+    request.node.stash[_SERVER] = server
+    yield server
+    # The report of the test is complete; its events need no memory from here on.
+    del request.node.stash[_SERVER]
+    server.stop()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, Any, None]:
+    """Adds what happened on the server to the report of a failed test."""
+    report: pytest.TestReport = (yield).get_result()
+    server = item.stash.get(_SERVER, None)
+    if server and report.when == "call" and report.failed and call.excinfo:
+        # The message of this one has the table already.
+        if not isinstance(call.excinfo.value, NoEvent):
+            report.sections.append(("campanile", server.table()))
