@@ -97,3 +97,29 @@ fn with_manual_time_the_recording_has_the_time_that_has_passed() {
     let last = records(&text).last().unwrap()["t"].as_u64().unwrap();
     assert!((20_000_000..50_000_000).contains(&last), "{last}");
 }
+
+#[test]
+fn a_fault_that_begins_and_ends_on_an_open_connection_is_recorded() {
+    let folder = Folder::new("healed");
+    let path = folder.join("run.jsonl");
+    let server = TestServer::builder().record(&path).start();
+    let mut client = server.echo().connect();
+    ping(&mut client, b"before");
+    let sliced = server.echo().always("slice 3");
+    ping(&mut client, b"Hello");
+    drop(sliced);
+    ping(&mut client, b"after");
+    drop((client, server));
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(check(&text).bytes, (16, 16));
+    let of_fault = |kind: &str| {
+        let records = records(&text);
+        let of_kind = records.iter().filter(|record| record["k"] == kind);
+        of_kind
+            .map(|record| (record["c"].as_u64(), record["fault"].to_string()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of_fault("fault").len(), 1);
+    assert_eq!(of_fault("fault"), of_fault("heal"));
+    assert_eq!(of_fault("heal")[0].0, Some(1));
+}
