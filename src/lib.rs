@@ -40,9 +40,10 @@
 //! | feature | what it adds | crates |
 //! |---|---|---|
 //! | none | the library: the reactor, daytime and echo | eight on Linux |
-//! | `testing` | the modules `testing` and `ladder` | none |
+//! | `record` | the module `record`, which records what a loop does | none |
+//! | `testing` | the modules `testing` and `ladder`; it implies `record` | none |
 //! | `local-time` | `Zone::local`, for daytime in local time | two |
-//! | `cli` (default) | the program; it implies `testing` and `local-time` | 23 on Linux |
+//! | `cli` (default) | the program; it implies `testing` and `local-time` | 33 on Linux |
 //!
 //! To depend on the library alone, set `default-features = false`.
 //!
@@ -76,6 +77,7 @@
 //! | `reactor.rs` | [`Reactor`]: the turn, a list of phases; below it how connections begin (`admission`), how they are called by others (`commands`), how the reactor ends (`shutdown`), and the interface to the program around it (`embedding`) |
 //! | `background.rs` | [`Background`]: a reactor on its own thread |
 //! | `client/` | the two clients, with blocking sockets |
+//! | `record/` | a kernel that wraps a kernel to record what the loop does, for `campanile play`; with the feature `record` |
 //! | `testing/` | `TestServer`, with the faults that a test asks for: kernels that wrap a kernel to misbehave (`faulty`) and to record (`logged`), and the fault language (`fault`, `parse`); with the feature `testing` |
 //! | `ladder/` | the ladder of `campanile check`: any server or proxy, rung by rung; a file for each rung; with the feature `testing` |
 //! | [`guide`] | why the loop is as it is: chapters with an experiment each |
@@ -117,6 +119,10 @@ mod listener;
 mod mailbox;
 mod protocol;
 mod reactor;
+#[cfg(feature = "record")]
+#[cfg_attr(docsrs, doc(cfg(feature = "record")))]
+#[macro_use]
+pub mod record;
 mod send_queue;
 pub mod services;
 mod stats;

@@ -34,9 +34,9 @@ CRATES = {
     "chrono": ["services/clock", "services/daytime", "cli"],
     "jiff": ["services/clock"],
     "libc": [
-        "kernel", "listener", "client/connect", "ladder/error", "testing/faulty/sock_diag", "cli",
+        "kernel", "listener", "client/connect", "record/line", "ladder/error", "testing/faulty/sock_diag", "cli",
     ],
-    "log": ["services/clock", "kernel", "mailbox", "listener", "reactor", "background", "testing", "cli", "main"],
+    "log": ["services/clock", "kernel", "mailbox", "listener", "reactor", "background", "record", "testing", "cli", "main"],
 }
 
 CORE = {

@@ -8,12 +8,31 @@ mod bodies;
 #[allow(dead_code)]
 #[path = "common/diary.rs"]
 mod diary;
+#[cfg(feature = "testing")]
+#[allow(dead_code)]
+#[path = "../src/cli/json.rs"]
+mod json;
+#[cfg(feature = "testing")]
+#[allow(dead_code)]
+#[path = "../src/cli/play/perfetto.rs"]
+mod perfetto;
+#[cfg(feature = "testing")]
+#[path = "fuzz/playing.rs"]
+mod playing;
 #[path = "sim/random.rs"]
 #[allow(dead_code)]
 mod random;
+#[cfg(feature = "testing")]
+#[allow(dead_code)]
+#[path = "../src/cli/play/recording.rs"]
+mod recording;
 #[allow(dead_code)]
 #[path = "common/script.rs"]
 mod script;
+#[cfg(feature = "testing")]
+#[allow(dead_code)]
+#[path = "../src/cli/play/timeline.rs"]
+mod timeline;
 
 use random::Random;
 
@@ -96,4 +115,43 @@ fn any_fault_that_is_understood_says_itself_again() {
         bodies::faults(&fault);
         bodies::faults(&text(&mut random, &pieces));
     }
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn any_file_is_played_or_refused() {
+    let stories = ["back_pressure", "emfile", "reset", "short_write"];
+    let stories =
+        stories.map(|name| std::fs::read(format!("src/guide/stories/{name}.jsonl")).unwrap());
+    let pieces = "{|}|[|]|\"|:|,|0|-1|1e99|null|true|\n|\"c\":|\"t\":|\"k\":|\"turn\"|\"phase\"|\"accept\"\
+        |\"end\"|18446744073709551615|99999999999999999999|\\u0000|\\u202e|\0|\u{1b}[2J|\u{202e}|\u{e9}|Zg==";
+    let pieces: Vec<_> = pieces.split('|').collect();
+    let (mut random, mut played, mut refused) = (Random::new(5), 0, 0);
+    for _ in 0..600 {
+        let mut file = random.pick(&stories).clone();
+        // Lines that are lost, doubled and exchanged, then a few places that are wrong.
+        for _ in 0..random.below(4) {
+            let mut lines: Vec<_> = file.split_inclusive(|byte| *byte == b'\n').collect();
+            let (one, other) =
+                (1 + random.below(lines.len() - 1), 1 + random.below(lines.len() - 1));
+            match random.below(3) {
+                0 => drop(lines.remove(one)),
+                1 => lines.insert(one, lines[other]),
+                _ => lines.swap(one, other),
+            }
+            file = lines.concat();
+        }
+        for _ in 0..random.below(3) {
+            let at = random.below(file.len());
+            let piece = random.pick(&pieces).bytes();
+            file.splice(at..(at + random.below(9)).min(file.len()), piece);
+        }
+        file.truncate(file.len() - if random.percent(20) { random.below(file.len()) } else { 0 });
+        let is_played = playing::recordings(&file);
+        (played, refused) = (played + u32::from(is_played), refused + u32::from(!is_played));
+        let line = text(&mut random, &pieces);
+        let header = "{\"recording\":\"campanile\",\"v\":1}\n";
+        playing::recordings(format!("{header}{{\"t\":1,\"k\":\"call\",{line}").as_bytes());
+    }
+    assert!(played > 100 && refused > 100, "{played} played, {refused} refused");
 }

@@ -54,6 +54,8 @@ pub enum Command {
     /// Check any echo or daytime server, rung by rung
     #[command(subcommand, arg_required_else_help = true)]
     Check(Check),
+    /// Step through a recording
+    Play(Play),
 }
 
 #[derive(Debug, Args)]
@@ -135,12 +137,20 @@ pub struct Serve {
     /// Let time pass only on the command `advance T` of --pipe
     #[arg(long, value_parser = values::yes_or_no, help_heading = "Faults")]
     pub manual_time: bool,
+    /// Record what the loop does, for `campanile play FILE`
+    #[arg(long, value_name = "FILE", help_heading = "Watch")]
+    pub record: Option<PathBuf>,
+
+    /// Record the first N bytes each way, too
+    #[arg(long, value_name = "N", default_value = "off", value_parser = values::count_or_off)]
+    #[arg(help_heading = "Watch")]
+    pub record_bytes: OrOff<usize>,
 
     /// Print events to stdout, one JSON object per line
     #[arg(long, value_parser = values::yes_or_no, help_heading = "Watch")]
     pub json: bool,
 
-    /// Like --json, on free ports. Each line of stdin is a command;
+    /// Like --json, on free ports. Takes commands on stdin;
     /// the server exits when stdin closes
     #[arg(long, value_parser = values::yes_or_no, help_heading = "Watch", verbatim_doc_comment)]
     pub pipe: bool,
@@ -227,4 +237,20 @@ pub struct CheckServer<const PORT: u16, const RUNGS: usize> {
 
     #[command(flatten)]
     pub client: Client,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = include_str!("help/play.txt"))]
+pub struct Play {
+    /// A file that serve --record has written
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// Write a page for a browser; it can hold several files
+    #[arg(long, value_name = "OUT")]
+    pub html: Option<PathBuf>,
+
+    /// Write a trace for ui.perfetto.dev
+    #[arg(long, value_name = "OUT")]
+    pub perfetto: Option<PathBuf>,
 }

@@ -26,6 +26,11 @@ impl Object {
         self.raw(key, string(value.as_bytes()))
     }
 
+    /// Ends the object.
+    pub fn end(self) -> String {
+        self.0 + "}"
+    }
+
     /// Ends the object, as a line of its own.
     pub fn line(self) -> String {
         self.0 + "}\n"

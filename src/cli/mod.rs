@@ -15,6 +15,7 @@ mod listen;
 mod logging;
 mod output;
 mod pipe;
+mod play;
 mod ready;
 mod serve;
 mod signals;
@@ -53,5 +54,6 @@ pub fn main() -> ExitCode {
         Command::Daytime(args) => clients::daytime(&args),
         Command::Echo(args) => clients::echo(&args),
         Command::Check(args) => check::check(&args),
+        Command::Play(args) => play::play(&args),
     }
 }

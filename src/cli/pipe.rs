@@ -150,7 +150,7 @@ mod tests {
         // No loop is there to acknowledge them.
         let cli = Cli::try_parse_from(["campanile", "serve", "--pipe"]).unwrap();
         let args::Command::Serve(args) = cli.command else { panic!("another command") };
-        let setup = TestSetup::new(&args, &Output::new(true)).unwrap();
+        let setup = TestSetup::new(&args, &Output::new(true), None).unwrap();
         let fault = Command::Add("echo: refuse".parse().unwrap());
         let error = obey(&setup, fault, Duration::ZERO).unwrap_err();
         assert_eq!(error, "the loop did not apply the fault within 0ns: send it again");

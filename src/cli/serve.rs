@@ -1,11 +1,14 @@
 //! `campanile serve`: both services from one loop.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use campanile::record::{Recorded, Recorder};
 use campanile::services::{Daytime, Echo};
-use campanile::{Accepted, Clock, Limits, Reactor, sys::Kernel};
+use campanile::sys::{Kernel, Mio};
+use campanile::{Accepted, Clock, Limits, Reactor};
 
 use super::address::Place;
 use super::args::Serve;
@@ -37,20 +40,44 @@ pub fn serve(args: &Serve) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Runs on the plain kernel unless the arguments ask for faults or events.
+/// Runs on the plain kernel unless the arguments ask for faults, events or a recording.
 fn run(args: &Serve, output: &Output) -> Result<(), Failure> {
     check(args)?;
+    let recorder = args.record.as_deref().map(|path| recorder(path, args)).transpose()?;
+    let outcome = run_recorded(args, output, recorder.as_ref());
+    if let Some(recorder) = recorder {
+        // If something is missing, it has logged a warning.
+        recorder.finish(OUTPUT_TIMEOUT);
+    }
+    outcome
+}
+
+fn recorder(path: &Path, args: &Serve) -> Result<Recorder, Failure> {
+    let recorder = Recorder::create(path).map_err(|error| {
+        let what = format!("cannot create the recording {}: {error}", path.display());
+        Failure::new(FAILED, what, "name a file that can be written, in a directory that exists")
+    })?;
+    Ok(recorder.record_bytes(args.record_bytes.0.unwrap_or(0)).services(["daytime", "echo"]))
+}
+
+fn run_recorded(args: &Serve, output: &Output, recorder: Option<&Recorder>) -> Result<(), Failure> {
+    let limits = limits(args);
     let failed = |error: io::Error| {
         Failure::new(FAILED, format!("cannot create the event loop: {error}"), files::ADVICE)
     };
     if !TestSetup::is_wanted(args) {
-        let reactor = Reactor::with_limits(limits(args)).map_err(failed)?;
-        return run_on(reactor, args, output, None);
+        let kernel = Mio::new(limits.events).map_err(failed)?;
+        let Some(recorder) = recorder else {
+            return run_on(Reactor::with_kernel(kernel, limits), args, output, None, None);
+        };
+        let kernel = Recorded::new(kernel, Some(recorder.clone()), &limits).map_err(failed)?;
+        return run_on(Reactor::with_kernel(kernel, limits), args, output, None, Some(recorder));
     }
-    let setup = TestSetup::new(args, output).map_err(|error| {
+    let setup = TestSetup::new(args, output, recorder).map_err(|error| {
         Failure::new(USAGE, error, "write it as in --fault 'echo #3: reset after 5 bytes'")
     })?;
-    run_on(setup.reactor(limits(args)).map_err(failed)?, args, output, Some(&setup))
+    let reactor = setup.reactor(limits, recorder).map_err(failed)?;
+    run_on(reactor, args, output, Some(&setup), recorder)
 }
 
 fn run_on<K: Kernel>(
@@ -58,12 +85,13 @@ fn run_on<K: Kernel>(
     args: &Serve,
     output: &Output,
     setup: Option<&TestSetup>,
+    recorder: Option<&Recorder>,
 ) -> Result<(), Failure> {
     let signals = watch_signals(&mut reactor).map_err(|error| {
         Failure::new(FAILED, format!("cannot install the signal handlers: {error}"), files::ADVICE)
     })?;
     let connections_log = ConnectionsLog::default();
-    let bound = bind(&mut reactor, args, setup, &connections_log)?;
+    let bound = bind(&mut reactor, args, (setup, recorder), &connections_log)?;
     let lines: String = bound.iter().map(|(service, addr)| format!("{service} {addr}\n")).collect();
     // Removed on every way out.
     let ready_file =
@@ -172,7 +200,7 @@ fn check(args: &Serve) -> Result<(), Failure> {
 fn bind<K: Kernel>(
     reactor: &mut Reactor<K>,
     args: &Serve,
-    setup: Option<&TestSetup>,
+    (setup, recorder): (Option<&TestSetup>, Option<&Recorder>),
     connections_log: &ConnectionsLog,
 ) -> Result<Vec<(&'static str, String)>, Failure> {
     let mut all = Vec::new();
@@ -182,6 +210,9 @@ fn bind<K: Kernel>(
     let name = |service| {
         if let Some(setup) = setup {
             setup.serving(service);
+        }
+        if let Some(recorder) = recorder {
+            recorder.serving(service);
         }
     };
     if args.daytime != [Place::Off] {

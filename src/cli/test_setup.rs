@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use campanile::record::{Recorded, Recorder};
 use campanile::testing::{Book, Fault, Faulty, Logged, ManualClock, Plan, TestKernel, Timed};
 use campanile::{Limits, Reactor, sys::Mio};
 
@@ -32,23 +33,26 @@ impl TestSetup {
     }
 
     /// Adds the faults of the command line, before any connection is served.
-    pub fn new(args: &Serve, output: &Output) -> Result<TestSetup, String> {
+    pub fn new(
+        args: &Serve,
+        output: &Output,
+        recorder: Option<&Recorder>,
+    ) -> Result<TestSetup, String> {
         let is_json = args.json || args.pipe;
         let seed = args.seed.unwrap_or_else(any_seed);
         let plan = if args.ignore_probes { Plan::ignoring_probes(seed) } else { Plan::new(seed) };
         for fault in &args.fault {
             plan.add(fault.clone())?;
         }
-        let book = if is_json {
-            let output = output.clone();
-            Book::read_by(move |entry| {
-                if let Some(line) = events::entry(entry) {
-                    output.say(Sink::Stdout, line);
-                }
-            })
-        } else {
-            Book::new(0)
-        };
+        let (printer, recorder) = (is_json.then(|| output.clone()), recorder.cloned());
+        let book = Book::read_by(move |entry| {
+            if let Some(recorder) = &recorder {
+                entry.record(recorder);
+            }
+            if let Some(output) = &printer {
+                events::entry(entry).into_iter().for_each(|line| output.say(Sink::Stdout, line));
+            }
+        });
         if !args.fault.is_empty() && args.seed.is_none() {
             log::info!("the faults draw their random numbers from --seed {}", plan.seed());
         }
@@ -56,10 +60,16 @@ impl TestSetup {
         Ok(TestSetup { plan, book, clock, output: output.clone(), is_json, broken_stdin })
     }
 
-    pub fn reactor(&self, limits: Limits) -> io::Result<Reactor<TestKernel>> {
+    pub fn reactor(
+        &self,
+        limits: Limits,
+        recorder: Option<&Recorder>,
+    ) -> io::Result<Reactor<TestKernel>> {
         let timed = Timed::new(Mio::new(limits.events)?, self.clock.clone());
         let logged = Logged::new(timed, &self.book);
-        Ok(Reactor::with_kernel(Faulty::new(logged, &self.plan, &self.book), limits))
+        let faulty = Faulty::new(logged, &self.plan, &self.book);
+        let kernel = Recorded::new(faulty, recorder.cloned(), &limits)?;
+        Ok(Reactor::with_kernel(kernel, limits))
     }
 
     /// Names the service of the listeners that are bound from now on.

@@ -19,6 +19,7 @@ use crate::limits::Limits;
 use crate::listener::ListenOptions;
 use crate::protocol::{Accepted, Address, Protocol};
 use crate::reactor::Reactor;
+use crate::record::{Recorded, Recorder};
 use crate::services::{Clock, Zone, daytime, echo};
 
 /// The second of the tutorial that the two services come from: Wed Jan 29 19:14:15 2014.
@@ -39,6 +40,16 @@ pub struct Builder {
     ignores_probes: bool,
     faults: Vec<Fault>,
     services: Vec<(String, Listen)>,
+    recording: Option<Recording>,
+}
+
+/// Where a recording goes.
+#[derive(Debug)]
+pub(super) struct Recording {
+    pub(super) path: PathBuf,
+    pub(super) bytes: usize,
+    /// It is removed unless the test fails.
+    pub(super) only_on_failure: bool,
 }
 
 impl fmt::Debug for Builder {
@@ -62,6 +73,7 @@ impl Builder {
             ignores_probes: false,
             faults: Vec::new(),
             services: Vec::new(),
+            recording: None,
         }
     }
 
@@ -96,6 +108,41 @@ impl Builder {
     #[doc(alias("virtual time", "fake clock"))]
     pub fn manual_time(self) -> Builder {
         Builder { is_manual: true, ..self }
+    }
+
+    /// Records what the loop does into this file, for `campanile play`.
+    pub fn record(self, path: impl Into<PathBuf>) -> Builder {
+        let recording = Some(Recording { path: path.into(), bytes: 0, only_on_failure: false });
+        Builder { recording, ..self }
+    }
+
+    /// Records what the loop does into this file, and removes the file unless the test fails. The path
+    /// is printed with the table of a failed test.
+    ///
+    /// ```
+    /// use campanile::testing::TestServer;
+    ///
+    /// let path = std::env::temp_dir().join("a_test_of_mine.jsonl");
+    /// let server = TestServer::builder().record_on_failure(&path).start();
+    /// drop(server);
+    /// assert!(!path.exists());
+    /// ```
+    pub fn record_on_failure(self, path: impl Into<PathBuf>) -> Builder {
+        let recording = Some(Recording { path: path.into(), bytes: 0, only_on_failure: true });
+        Builder { recording, ..self }
+    }
+
+    /// Records the first `count` bytes of each connection in each direction, too. Follows `record` or
+    /// `record_on_failure`.
+    ///
+    /// # Panics
+    /// If it follows neither.
+    pub fn record_bytes(mut self, count: usize) -> Builder {
+        match &mut self.recording {
+            Some(recording) => recording.bytes = count,
+            None => panic!("record_bytes records nothing by itself; call record(path) before it"),
+        }
+        self
     }
 
     /// Gives a fault for one connection to the first connection that sends a byte, or that the service
@@ -190,8 +237,7 @@ impl Builder {
     /// server does not have.
     pub fn start(self) -> TestServer {
         let Builder { clock, seed, limits, keeps_received, is_manual, ignores_probes, .. } = self;
-        let Builder { faults, services, .. } = self;
-        let book = if keeps_received { Book::with_received(KEPT) } else { Book::new(KEPT) };
+        let Builder { faults, services, recording, .. } = self;
         let plan = if ignores_probes { Plan::ignoring_probes(seed) } else { Plan::new(seed) };
         let manual_clock = is_manual.then(ManualClock::new);
         let mut listens: Vec<(String, Listen)> = vec![
@@ -200,22 +246,27 @@ impl Builder {
         ];
         listens.extend(services);
         let names: Vec<&str> = listens.iter().map(|(name, _)| &**name).collect();
+        let recorder = recording.as_ref().map(|recording| recording.begin(&names));
+        let recording = recording.zip(recorder.clone());
+        let book = book(keeps_received, recorder.clone());
         for fault in faults {
             or_panic(fault.check_service(&names));
             or_panic(plan.add(fault));
         }
         let make = {
             let (plan, book, manual_clock) = (plan.clone(), book.clone(), manual_clock.clone());
+            let recorder = recorder.clone();
             move || {
                 let timed = Timed::new(Mio::new(limits.events)?, manual_clock);
                 let kernel = Faulty::new(Logged::new(timed, &book), &plan, &book);
-                Ok(Reactor::with_kernel(kernel, limits))
+                Ok(Reactor::with_kernel(Recorded::new(kernel, recorder, &limits)?, limits))
             }
         };
         let naming = book.clone();
         let started = Background::start_on(make, move |reactor| {
             let bind = |(name, listen): (String, Listen)| {
                 naming.serving(&name);
+                recorder.iter().for_each(|recorder| recorder.serving(&name));
                 Ok((name, listen(reactor)?))
             };
             listens.into_iter().map(bind).collect::<io::Result<Vec<_>>>()
@@ -224,12 +275,45 @@ impl Builder {
             Ok((background, places)) => {
                 let (handle, expected) = (background.handle().clone(), Mutex::default());
                 let background = Some(background);
-                TestServer { background, handle, plan, book, manual_clock, places, expected }
+                TestServer {
+                    background,
+                    handle,
+                    plan,
+                    book,
+                    manual_clock,
+                    places,
+                    expected,
+                    recording,
+                }
             }
             Err(error) => {
                 panic!("cannot start the test server: {error}; see ulimit -n and ulimit -u")
             }
         }
+    }
+}
+
+/// Creates the book. If the server is recorded, the faults in it are, too.
+fn book(keeps_received: bool, recorder: Option<Recorder>) -> Book {
+    match recorder {
+        Some(recorder) => {
+            Book::and_read_by(KEPT, keeps_received, move |entry| entry.record(&recorder))
+        }
+        None if keeps_received => Book::with_received(KEPT),
+        None => Book::new(KEPT),
+    }
+}
+
+impl Recording {
+    /// Creates the file.
+    fn begin(&self, services: &[&str]) -> Recorder {
+        let recorder = Recorder::create(&self.path).unwrap_or_else(|error| {
+            panic!(
+                "cannot create the recording {}: {error}; name a file in a directory that exists",
+                self.path.display()
+            )
+        });
+        recorder.record_bytes(self.bytes).services(services.iter().copied())
     }
 }
 

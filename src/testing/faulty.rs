@@ -159,6 +159,7 @@ impl<K: Kernel> Kernel for Faulty<K> {
             number: arrival.number,
             turn: Rc::clone(&self.turn),
             page: self.book.newest(),
+            book: self.book.clone(),
             peer: peer.inet(),
             linger: listener.limits.linger_timeout,
             linger_bytes: listener.limits.linger_bytes,

@@ -6,7 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::fault::Fault;
+use super::entry::Entry;
+use super::fault::{Effect, Fault};
+use super::plan::ListenerState;
 use crate::protocol::Address;
 
 /// How many sizes of writes are kept; later writes are only counted.
@@ -127,23 +129,6 @@ impl fmt::Display for Ledger {
     }
 }
 
-/// An entry of a [`Book`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Entry<'a> {
-    /// A connection was accepted.
-    Accepted(&'a Ledger),
-    /// A connection ended.
-    Closed(&'a Ledger),
-    /// accept(2) failed with another error than `WouldBlock`.
-    AcceptError {
-        /// The listener's service.
-        service: &'a str,
-        /// The error.
-        error: &'a str,
-    },
-}
-
 pub(super) type Page = Arc<Mutex<Ledger>>;
 type Reader = Arc<dyn Fn(Entry<'_>) + Send + Sync>;
 
@@ -208,6 +193,15 @@ impl Book {
     /// [`with_open`](Book::with_open): the ledger of its entry is locked.
     pub fn read_by(reader: impl Fn(Entry<'_>) + Send + Sync + 'static) -> Book {
         Book::made(0, false, Some(Arc::new(reader)))
+    }
+
+    /// A book as `new` or `with_received` makes it, whose entries are read, too.
+    pub(super) fn and_read_by(
+        kept: usize,
+        keeps_received: bool,
+        reader: impl Fn(Entry<'_>) + Send + Sync + 'static,
+    ) -> Book {
+        Book::made(kept, keeps_received, Some(Arc::new(reader)))
     }
 
     fn made(kept: usize, keeps_received: bool, reader: Option<Reader>) -> Book {
@@ -330,6 +324,34 @@ impl Book {
         self.0.closed_one.notify_all();
         for waker in wakers {
             waker.wake();
+        }
+    }
+
+    /// Writes down that a fault begins to act on the connection of a page, or stops.
+    pub(super) fn fault_acts(&self, page: &Page, fault: &Fault, begins: bool) {
+        let mut ledger = lock(page);
+        let of_kind = if begins { &mut ledger.faults } else { &mut ledger.healed };
+        of_kind.push(fault.clone());
+        if self.0.reader.is_some() {
+            let (service, number) = (ledger.service.clone(), Some(ledger.id));
+            drop(ledger);
+            let fault = &fault.to_string();
+            self.read(Entry::FaultActs { service: &service, number, fault, begins });
+        }
+    }
+
+    /// Reports that the fault of a listener ends, and that the next one begins.
+    pub(super) fn listener_changed(&self, service: &str, was: ListenerState, is: ListenerState) {
+        for (state, begins) in [(was, false), (is, true)] {
+            let effect = match state {
+                _ if was == is || self.0.reader.is_none() => continue,
+                ListenerState::Accepting => continue,
+                ListenerState::Idle => Effect::NeverAccept,
+                ListenerState::Full => Effect::Unreachable,
+                ListenerState::Closed => Effect::Refuse,
+            };
+            let fault = &format!("{service}: {effect}");
+            self.read(Entry::FaultActs { service, number: None, fault, begins });
         }
     }
 

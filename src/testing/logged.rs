@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::ledger::{Book, Entry, Page, Side, lock};
+use super::entry::Entry;
+use super::ledger::{Book, Page, Side, lock};
 use crate::connection::{Snapshot, Stream};
 use crate::kernel::{Event, Kernel, Phase, Wake};
 use crate::limits::Limits;

@@ -1,10 +1,8 @@
 //! A test server that misbehaves on request, and records what it did.
 #![doc = include_str!("guide.md")]
 
-#[macro_use]
-mod forward;
-
 mod builder;
+mod entry;
 mod fault;
 mod faulty;
 mod guard;
@@ -18,10 +16,11 @@ mod server;
 mod table;
 
 pub use builder::Builder;
+pub use entry::Entry;
 pub use fault::{Effect, Fault, When, Who, Whom};
 pub use faulty::{Faulty, FaultyListener, FaultyStream};
 pub use guard::{Guard, Once};
-pub use ledger::{Book, Entry, Ledger, Side};
+pub use ledger::{Book, Ledger, Side};
 pub use logged::{Logged, LoggedListener, LoggedStream};
 pub use manual::{ManualClock, Timed};
 pub use parse::FaultError;

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::builder::Builder;
+use super::builder::{Builder, Recording};
 use super::fault::{Fault, Who};
 use super::faulty::Faulty;
 use super::guard::{Guard, Once};
@@ -20,6 +20,7 @@ use crate::background::Background;
 use crate::handle::Handle;
 use crate::kernel::Mio;
 use crate::protocol::Address;
+use crate::record::{Recorded, Recorder};
 
 /// How long a test waits for the loop, and for a connection to end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,7 +28,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The kernel of a [`TestServer`].
-pub type TestKernel = Faulty<Logged<Timed<Mio>>>;
+pub type TestKernel = Recorded<Faulty<Logged<Timed<Mio>>>>;
 
 /// Daytime and echo on free ports of 127.0.0.1, for one test.
 ///
@@ -66,6 +67,7 @@ pub struct TestServer {
     pub(super) manual_clock: Option<ManualClock>,
     pub(super) places: Vec<(String, Address)>,
     pub(super) expected: Mutex<Vec<Expectation>>,
+    pub(super) recording: Option<(Recording, Recorder)>,
 }
 
 #[derive(Debug)]
@@ -185,6 +187,21 @@ impl TestServer {
         id
     }
 
+    /// Waits until the recording is written; returns a line that names it. If it is for a failure, and
+    /// there is none, removes it instead.
+    fn finish_recording(&self, has_failed: bool) -> String {
+        let Some((recording, recorder)) = &self.recording else { return String::new() };
+        let path = recording.path.display();
+        let is_whole = recorder.finish(PATIENCE);
+        if recording.only_on_failure && !has_failed {
+            // Something else may have removed it.
+            let _ = std::fs::remove_file(&recording.path);
+            return String::new();
+        }
+        let cut = if is_whole { "" } else { " (it is cut short)" };
+        format!("  recording: {path}{cut}; see it with `campanile play {path}`\n")
+    }
+
     /// Returns a line for each expectation that is not met.
     fn unmet(&self) -> Vec<String> {
         let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,16 +222,18 @@ impl Drop for TestServer {
     fn drop(&mut self) {
         let background = self.background.take();
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(background)));
+        let unmet = self.unmet();
+        let has_failed = thread::panicking() || ended.is_err() || !unmet.is_empty();
+        let note = self.finish_recording(has_failed);
         if thread::panicking() {
-            eprint!("{}", self.table());
+            eprint!("{}{note}", self.table());
             return;
         }
         if let Err(panic) = ended {
-            eprint!("{}", self.table());
+            eprint!("{}{note}", self.table());
             std::panic::resume_unwind(panic);
         }
-        let unmet = self.unmet();
-        assert!(unmet.is_empty(), "{}\n{}", unmet.join("\n"), self.table());
+        assert!(unmet.is_empty(), "{}\n{}{note}", unmet.join("\n"), self.table());
     }
 }
 

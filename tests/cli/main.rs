@@ -16,6 +16,7 @@ mod listening;
 mod nonblocking;
 mod pipe;
 mod ready_file;
+mod recording;
 mod schema;
 mod signals;
 mod unix;

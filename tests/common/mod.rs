@@ -4,6 +4,7 @@
 pub mod diary;
 pub mod each;
 pub mod namespace;
+pub mod recording;
 pub mod script;
 
 use std::fmt::Display;

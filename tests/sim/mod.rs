@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 #[macro_use]
-#[path = "../../src/testing/forward.rs"]
+#[path = "../../src/record/forward.rs"]
 mod forward;
 
 pub mod check;

@@ -117,6 +117,7 @@ impl<K: Kernel> Faulty<K> {
                 }
             }
         }
+        self.book.listener_changed(&managed.service, managed.state, wanted);
         managed.state = wanted;
         Ok(())
     }

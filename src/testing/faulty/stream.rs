@@ -15,7 +15,7 @@ use super::acts::{Act, Progress};
 use crate::connection::Stream;
 use crate::protocol::{Address, CloseReason};
 use crate::testing::fault::Effect;
-use crate::testing::ledger::{Page, lock};
+use crate::testing::ledger::{Book, Page};
 use crate::testing::plan::{Arrival, Entry, Plan};
 use crate::testing::random::Random;
 
@@ -37,6 +37,7 @@ pub(super) struct Circumstances {
     pub(super) turn: Rc<Turn>,
     /// Its ledger, if one is kept.
     pub(super) page: Option<Page>,
+    pub(super) book: Book,
     pub(super) peer: Option<SocketAddr>,
     pub(super) linger: Duration,
     pub(super) linger_bytes: usize,
@@ -142,7 +143,7 @@ impl State {
         self.acts = acts;
         for act in over {
             if let (true, Some(page)) = (act.has_begun(), &self.around.page) {
-                lock(page).healed.push(act.fault().clone());
+                self.around.book.fault_acts(page, act.fault(), false);
             }
         }
     }
@@ -155,7 +156,7 @@ impl State {
             self.acts[at].begin(self.progress.now);
             let fault = self.acts[at].fault().clone();
             if let Some(page) = &self.around.page {
-                lock(page).faults.push(fault.clone());
+                self.around.book.fault_acts(page, &fault, true);
             }
             self.begin_to_end(inner, fault);
         }

@@ -1,0 +1,15 @@
+//! The recorder: writes what a loop does into a file, for `campanile play`.
+#![doc = include_str!("format.md")]
+
+#[macro_use]
+mod forward;
+
+#[doc(hidden)]
+pub mod base64;
+mod line;
+mod queue;
+mod recorded;
+mod recorder;
+
+pub use recorded::{Recorded, RecordedListener, RecordedStream};
+pub use recorder::Recorder;
