@@ -9,7 +9,9 @@ import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
 const FOLDER = new URL("../../src/record/player/", import.meta.url);
-const PARTS = ["player.css", "decoder.js", "words.js", "lanes.js", "player.js"];
+const PARTS = [
+    "player.css", "state.js", "decoder.js", "words.js", "lanes.js", "panels.js", "player.js",
+];
 
 export const read = (name) => readFileSync(new URL(name, FOLDER), "utf8");
 
@@ -58,7 +60,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
         process.stdout.write(page(basename(files[0]), readFileSync(files[0], "utf8")));
     } else {
         process.stdout.write(stories("Stories", files.map((file) => ({
-            title: basename(file, ".jsonl"), text: `The recording ${basename(file)}.`,
+            title: basename(file, ".jsonl").replaceAll("_", " "), text: `The recording ${basename(file)}.`,
             recording: readFileSync(file, "utf8"),
         }))));
     }

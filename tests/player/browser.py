@@ -253,6 +253,40 @@ def plays_and_pauses(browser, path, recording):
         player.press("j", "f", "]", "[", "+", "-", "n", "p")
 
 
+# The colour at the middle of the selected lane's mark in the column of the current step.
+MARK = """() => {
+    const canvas = document.getElementById('canvas'), ratio = canvas.width / canvas.clientWidth;
+    const label = document.querySelector('#labels [aria-pressed=true]');
+    const y = label.getBoundingClientRect().top - canvas.getBoundingClientRect().top + 13;
+    const pixel = canvas.getContext('2d').getImageData(canvas.width / 2, y * ratio, 1, 1).data;
+    return [...pixel.slice(0, 3)].map((part) => part.toString(16).padStart(2, '0')).join('');
+}"""
+
+
+def draws_the_lanes(browser, path, recording):
+    reads = recording.steps(lambda record: record.get("f") == "read" and record.get("n", 0) > 0)
+    writes = recording.steps(lambda record: record.get("f") == "write" and record.get("n") == record.get("len"))
+    for scheme in SCHEMES:
+        for name, steps in (("read", reads), ("write", writes)):
+            # In the middle of the run the current step is in the middle of the view.
+            step = steps[len(steps) // 2]
+            with Player(browser, path, 1280, 900, scheme, f"#step={step}") as player:
+                player.settle()
+                colour = player.page.evaluate(
+                    f"getComputedStyle(document.documentElement).getPropertyValue('--{name}')")
+                expect("#" + player.page.evaluate(MARK), colour.strip(), f"the mark of the {name} at step {step}")
+    with Player(browser, path, hash_=f"#step={step}") as player:
+        box = player.page.locator("#canvas").bounding_box()
+        player.page.mouse.click(box["x"] + box["width"] / 2 + 3 * 14, box["y"] + 10)
+        expect(player.step(), step + 3, "the column that was clicked")
+        player.page.locator("#labels button").first.click()
+        player.settle()
+        chosen = player.text("#connection-title")
+        assert player.page.is_checked("#pin"), "the choice of a connection does not pin it"
+        player.press("c", "c", "c", "t")
+        expect(player.text("#connection-title"), chosen, "the pinned connection")
+
+
 def opens_hostile_text(browser, folder):
     header = {"recording": "campanile", "v": 1, "version": HOSTILE, "services": [HOSTILE]}
     records = [
@@ -343,8 +377,7 @@ LAYOUT = """() => {
         if (a.isFixed !== b.isFixed && (!!a.isFixed !== !!b.isFixed)) return;
         const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
         const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-        // Lines of text may touch by the leading of their fonts.
-        if (across > 1 && down > 4) complaints.push(`"${a.text}" and "${b.text}" overlap`);
+        if (across > 1 && down > 1) complaints.push(`"${a.text}" and "${b.text}" overlap`);
     }));
     return { complaints, texts: boxes.length };
 }"""
@@ -352,7 +385,9 @@ LAYOUT = """() => {
 
 def has_room_for_every_text(browser, path, recording, widths, schemes, axe):
     worst = recording.steps(is_short)[0]
-    steps = [worst, recording.kind("poll")[0], recording.kind("end")[0], len(recording.records)]
+    phases = [recording.steps(lambda record: record.get("p") == phase)[0] for phase in ("note_readiness", "accept")]
+    steps = [
+        worst, *phases, *(recording.kind(kind)[0] for kind in ("poll", "state", "end")), len(recording.records)]
     for width in widths:
         for scheme in schemes:
             with Player(browser, path, width, 900, scheme, f"#step={worst}") as player:
@@ -455,7 +490,7 @@ def main():
         checks = [
             (opens_on_the_worst_first_list, path, recording), (steps_by_each_unit, path, recording),
             (scrubs, path, recording), (follows_links_and_the_history, path, recording),
-            (opens_hostile_text, folder),
+            (draws_the_lanes, path, recording), (opens_hostile_text, folder),
             (has_room_for_every_text, path, recording, widths, schemes, axe),
         ]
         if not options.quick:

@@ -8,6 +8,7 @@ import { synthesize } from "./synthetic.mjs";
 
 const require = createRequire(import.meta.url);
 const Decoder = require("../../src/record/player/decoder.js");
+const State = require("../../src/record/player/state.js");
 const Words = require("../../src/record/player/words.js");
 
 const HEADER = '{"recording":"campanile","v":1,"version":"2.0.0","bytes":0,"high_water":65536,"low_water":16384,"services":["echo"]}';
@@ -20,7 +21,7 @@ test("a_seek_shows_the_state_of_a_straight_replay", () => {
         const places = [0, 1, 999, 1000, 1001, 11_999, 12_000, 12_344, 12_345];
         for (let at = 0; at < 40; at++) places.push((at * 7919 * seed) % 12_346);
         for (const step of places) {
-            assert.deepEqual(recording.at(step), Decoder.replay(recording.records, step), `step ${step}`);
+            assert.deepEqual(recording.at(step), State.replay(recording.records, step), `step ${step}`);
         }
     }
 });
@@ -29,7 +30,7 @@ test("a_seek_replays_at_most_a_thousand_records", () => {
     const recording = Decoder.open(synthesize(5_000));
     for (let step = 0; step <= recording.length; step++) {
         assert.equal(recording.at(step).step, step);
-        assert.ok(recording.replayed <= Decoder.SPACING, `${recording.replayed} at step ${step}`);
+        assert.ok(recording.replayed <= 1000, `${recording.replayed} at step ${step}`);
     }
 });
 
@@ -145,9 +146,9 @@ test("steps_go_by_record_event_call_and_turn", () => {
 
 test("every_record_has_a_sentence_and_every_sentence_a_place_or_none_on_purpose", () => {
     const recording = Decoder.open(synthesize(20_000, 4));
-    const used = new Set(), state = Decoder.initial();
+    const used = new Set(), state = State.initial();
     recording.records.forEach((record) => {
-        Decoder.apply(state, record);
+        State.apply(state, record);
         const { title, text, place } = Words.describe(record, state, recording.header);
         assert.match(text, /^[A-Z0-9#].*\.$/s, title);
         assert.doesNotMatch(title + text, /undefined|NaN|null|\[object/);
@@ -155,6 +156,27 @@ test("every_record_has_a_sentence_and_every_sentence_a_place_or_none_on_purpose"
         else assert.match(record.k, /fault|heal|gap/);
     });
     assert.ok(used.size >= 14, [...used].join(" "));
+});
+
+test("a_connection_that_failed_is_no_leftover", () => {
+    const recording = open(
+        { t: 1, k: "call", f: "read", c: 1, len: 9, e: "ECONNRESET" },
+        { t: 2, k: "state", c: 1, in: "open", out: "open", r: true, wr: true },
+        { t: 3, k: "state", c: 2, in: "open", out: "open", r: true, wr: true },
+    );
+    const { connections } = recording.at(3);
+    assert.equal(connections.get(1).queued, null);
+    assert.equal(connections.get(2).queued, "leftover");
+    assert.match(Words.describe(recording.records[1], recording.at(2), {}).text, /has failed/);
+});
+
+test("a_connection_is_being_made_until_its_call_returns_1", () => {
+    const call = (t, keys) => ({ t, k: "call", c: 1, ...keys });
+    const recording = open(
+        call(1, { f: "connect", peer: "127.0.0.1:9" }), call(2, { f: "connected", n: 0 }),
+        call(3, { f: "connected", n: 1 }),
+    );
+    assert.deepEqual([1, 2, 3].map((step) => recording.at(step).connections.get(1).connecting), [true, true, false]);
 });
 
 test("empty_records_have_a_sentence_too", () => {

@@ -10,11 +10,13 @@ use super::timeline::is_invisible;
 
 /// The player. Each of its parts stands in it by name, as a comment.
 const TEMPLATE: &str = include_str!("../../record/player/index.html");
-const PARTS: [(&str, &str); 5] = [
+const PARTS: [(&str, &str); 7] = [
     ("/*player.css*/", include_str!("../../record/player/player.css")),
+    ("/*state.js*/", include_str!("../../record/player/state.js")),
     ("/*decoder.js*/", include_str!("../../record/player/decoder.js")),
     ("/*words.js*/", include_str!("../../record/player/words.js")),
     ("/*lanes.js*/", include_str!("../../record/player/lanes.js")),
+    ("/*panels.js*/", include_str!("../../record/player/panels.js")),
     ("/*player.js*/", include_str!("../../record/player/player.js")),
 ];
 const TITLE: &str = "<!--TITLE-->";

@@ -227,7 +227,7 @@ const Lanes = (() => {
 
         phaseBefore(first) {
             let step = first;
-            while (step > 1 && first - step < 200 && this.recording.records[step - 1].k !== "phase") step -= 1;
+            while (step > 1 && first - step < 20_000 && this.recording.records[step - 1].k !== "phase") step -= 1;
             return step;
         }
 
@@ -279,7 +279,7 @@ const Lanes = (() => {
             if (wide < 1) return;
             if (this.buckets?.length !== Math.ceil(wide)) this.buckets = this.summarize(Math.ceil(wide));
             const most = Math.max(1, ...this.buckets.map((bucket) => bucket.calls));
-            const middle = height - 11;
+            const middle = height - 11, thick = Math.max(1, Math.min(6, wide / count - 1));
             c.fillStyle = this.colours.soft;
             c.fillRect(inset, 0, wide, height);
             const visible = this.canvas.clientWidth / this.column;
@@ -290,12 +290,12 @@ const Lanes = (() => {
                 const high = calls === 0 ? 0 : Math.max(1, Math.sqrt(calls / most) * (middle - 4));
                 c.fillStyle = this.colours.event;
                 c.globalAlpha = 0.6;
-                c.fillRect(inset + at, middle - high, 1, high);
+                c.fillRect(inset + at, middle - high, thick, high);
                 c.globalAlpha = 1;
                 const colour = bad ? "bad" : fault ? "fault" : warn ? "warn-mark" : null;
                 if (colour) {
                     c.fillStyle = this.colours[colour];
-                    c.fillRect(inset + at, middle + 3, bad || fault ? 2 : 1, bad || fault ? 7 : 4);
+                    c.fillRect(inset + at, middle + 3, Math.max(thick, bad || fault ? 2 : 1), bad || fault ? 7 : 4);
                 }
             });
         }

@@ -2,8 +2,8 @@
 // What each record means: the call as text, one sentence, and the place in the core that did it.
 
 const Words = (() => {
-    const { isWrite, isShort, isBlocked, isByFault, isOrderly, RESETS } =
-        typeof Decoder === "object" ? Decoder : require("./decoder.js");
+    const { isWrite, isShort, isBlocked, isByFault, RESETS } = typeof State === "object" ? State : require("./state.js");
+    const { isOrderly } = typeof Decoder === "object" ? Decoder : require("./decoder.js");
 
     // Where the core does it. A test checks that each file has the function, the anchor of the guide,
     // and the line.
@@ -46,6 +46,8 @@ const Words = (() => {
     };
 
     const ERRORS = {
+        EADDRINUSE: "another socket has this address",
+        EACCES: "this user may not have this address",
         EMFILE: "this process has no file descriptor left",
         ENFILE: "the system has no file descriptor left",
         ENOMEM: "the kernel has no memory left",
@@ -161,7 +163,7 @@ const Words = (() => {
         if (record.e === "EINTR") return ["A signal interrupted the poll. There are no events; the next turn computes its timeout again.", "poll"];
         if (record.e !== undefined) return [`The poll failed with ${plain(record.e)}.`, "poll"];
         if (record.timeout === 0) {
-            return [`The loop did not sleep, because work was left over. The kernel reports ${count(events, "event")}.`, "busy"];
+            return [`The loop did not sleep: work was left over, or the program that drives it asked for no wait. The kernel reports ${count(events, "event")}.`, "busy"];
         }
         if (events === 0) return ["The timeout has passed without an event: a deadline is due.", "poll"];
         return [`The kernel reports ${count(events, "event")}. The loop reads the clock once, for the whole turn.`, "poll"];
@@ -176,7 +178,7 @@ const Words = (() => {
         }
         const may = record.r && record.w ? "A read and a write" : record.w ? "A write" : "A read";
         const special = record.special ?
-            " The event also reports a closed half, an error or an urgent byte, so a short read proves nothing from now on." : "";
+            " The event may report more than data: a closed half, an error or an urgent byte. From now on a short read does not prove that the stream is empty." : "";
         return [`${may} on ${named(record)} may succeed. This is a hint: only the call itself shows whether it holds.${special}`,
             record.special ? "hint" : "event"];
     }
@@ -194,83 +196,92 @@ const Words = (() => {
     }
 
     function describeRead(record, connection) {
-        const who = named(record);
+        const subject = named(record);
         if (isBlocked(record)) {
-            return [`Nothing is left to read on ${who}: WouldBlock. The loop clears the readable bit; only now does the kernel promise another event.`, "read_blocked"];
+            return [`Nothing is left to read on ${subject}: WouldBlock. The loop clears the readable bit; only now does the kernel promise another event.`, "read_blocked"];
         }
         if (RESETS.has(record.e)) {
-            return [`The peer has reset ${who}. The kernel has dropped what was queued in both directions, so the connection closes at once.`, "read_failed"];
+            return [`The peer has reset ${subject}. The kernel has dropped what was queued in both directions, so the connection closes at once.`, "read_failed"];
         }
-        if (record.e === "EINTR") return [`A signal interrupted the read on ${who}; the loop reads again.`, "read_blocked"];
-        if (record.e !== undefined) return [`The read on ${who} failed with ${plain(record.e)}: the connection closes.`, "read_failed"];
+        if (record.e === "EINTR") return [`A signal interrupted the read on ${subject}; the loop reads again.`, "read_blocked"];
+        if (record.e !== undefined) return [`The read on ${subject} failed with ${plain(record.e)}: the connection closes.`, "read_failed"];
         if (record.n === 0) {
-            return [`The peer has ended its half of ${who}: zero bytes mean EOF. The other half stays open, so everything that is queued is still sent.`, "eof"];
+            return [`The peer has ended its half of ${subject}: zero bytes mean EOF. The other half stays open, so everything that is queued is still sent.`, "eof"];
         }
         if (connection?.closed) {
-            return [`The protocol of ${who} has closed, so these ${bytes(record.n ?? 0)} are discarded. If they stayed unread, closing would reset the connection and could destroy the answer.`, "discard"];
+            return [`The protocol of ${subject} has closed, so these ${bytes(record.n ?? 0)} are discarded. If they stayed unread, closing would reset the connection and could destroy the answer.`, "discard"];
         }
         if ((record.n ?? 0) < (record.len ?? 0)) {
-            return [`${bytes(record.n ?? 0)} arrived on ${who}, less than there was room for. If every event so far was plain, the stream is empty, and the loop saves the read that would return WouldBlock.`, "short_read"];
+            return [`${bytes(record.n ?? 0)} arrived on ${subject}, less than there was room for. If every event so far was plain, the stream is empty, and the loop saves the read that would return WouldBlock.`, "short_read"];
         }
-        return [`The read on ${who} filled all ${bytes(record.n ?? 0)} of its room. More may be waiting, so the connection stays readable.`, "full_read"];
+        return [`The read on ${subject} filled all ${bytes(record.n ?? 0)} of its room. More may be waiting, so the connection stays readable.`, "full_read"];
     }
 
     function describeWrite(record) {
-        const who = named(record);
+        const subject = named(record);
         const offered = bytes(record.len ?? 0);
         if (isBlocked(record)) {
-            return [`The kernel's send buffer for ${who} is full: WouldBlock. ${offered} stay in the send queue, and the loop writes again after the next writable event.`, "write_blocked"];
+            return [`The kernel's send buffer for ${subject} is full: WouldBlock. ${offered} stay in the send queue, and the loop writes again after the next writable event.`, "write_blocked"];
         }
         if (RESETS.has(record.e)) {
-            return [`The peer has reset ${who}: what is queued cannot be sent any more, and the connection closes.`, "write_failed"];
+            return [`The peer has reset ${subject}: what is queued cannot be sent any more, and the connection closes.`, "write_failed"];
         }
-        if (record.e === "EINTR") return [`A signal interrupted the write on ${who}; the loop writes again.`, "write_blocked"];
-        if (record.e !== undefined) return [`The write on ${who} failed with ${plain(record.e)}: the connection closes.`, "write_failed"];
+        if (record.e === "EINTR") return [`A signal interrupted the write on ${subject}; the loop writes again.`, "write_blocked"];
+        if (record.e !== undefined) return [`The write on ${subject} failed with ${plain(record.e)}: the connection closes.`, "write_failed"];
         if (isShort(record)) {
-            return [`A short write: the kernel took ${bytes(record.n)} of ${offered} for ${who}. The other ${bytes(record.len - record.n)} stay in the send queue, and the cursor moves.`, "short_write"];
+            return [`A short write: the kernel took ${bytes(record.n)} of ${offered} for ${subject}. The other ${bytes(record.len - record.n)} stay in the send queue, and the cursor moves.`, "short_write"];
         }
         const last = record.f === "write_last" ? " They are the last, so they share a segment with the FIN that follows." : "";
-        return [`The kernel took all ${bytes(record.n ?? 0)} for ${who}. That does not mean that the peer has read them.${last}`, "write"];
+        return [`The kernel took all ${bytes(record.n ?? 0)} for ${subject}. That does not mean that the peer has read them.${last}`, "write"];
     }
+
+    const PLACE_OF_CALL = {
+        shutdown: "shutdown", reset: "reset", close: "reap", register: "register", rearm: "drained",
+        listen: "listen", connect: "register",
+    };
 
     function describeOther(record, connection) {
-        const who = named(record);
-        const failed = record.e === undefined ? "" : ` The call failed with ${plain(record.e)}.`;
+        const subject = named(record);
+        if (record.e !== undefined && record.f !== "connected") {
+            const why = ERRORS[record.e];
+            return [`The call ${plain(record.f ?? "", 20)} for ${subject} failed with ${plain(record.e)}${why ? `: ${why}` : ""}.`, PLACE_OF_CALL[record.f] ?? null];
+        }
         switch (record.f) {
-            case "shutdown": return [`The loop ends its half of ${who}: the peer reads EOF after the last byte. The peer may still send.${failed}`, "shutdown"];
-            case "reset": return [`The loop resets ${who}: the peer's next call fails, and unsent bytes are dropped.${failed}`, "reset"];
-            case "close": return [`The loop closes the descriptor of ${who}; the kernel frees it for the next connection.${failed}`, "reap"];
-            case "register": return [`The kernel watches ${who} from now on. This is done once, after the first run: the events are edge-triggered, and interest is never changed.${failed}`, "register"];
-            case "rearm": return [`The loop asks for the next event of listener ${record.l ?? "?"}. That is cheaper than an accept that finds no client.${failed}`, "drained"];
-            case "listen": return [`The kernel queues clients for ${plain(record.addr ?? `listener ${record.l ?? "?"}`)}, even before the loop accepts them.${failed}`, "listen"];
-            case "connect": return [`The loop begins to connect ${who}${record.peer ? ` to ${plain(record.peer)}` : ""}. The first writable event will show the result.${failed}`, "register"];
+            case "shutdown": return [`The loop ends its half of ${subject}: the peer reads EOF after the last byte. The peer may still send.`, "shutdown"];
+            case "reset": return [`The loop resets ${subject}: the peer's next call fails, and unsent bytes are dropped.`, "reset"];
+            case "close": return [`The loop closes the descriptor of ${subject}; the kernel frees it for the next connection.`, "reap"];
+            case "register": return [`The kernel watches ${subject} from now on. This is done once, after the first run: the events are edge-triggered, and interest is never changed.`, "register"];
+            case "rearm": return [`The loop asks for the next event of listener ${record.l ?? "?"}. That is cheaper than an accept that finds no client.`, "drained"];
+            case "listen": return [`The kernel queues clients for ${plain(record.addr ?? `listener ${record.l ?? "?"}`)}, even before the loop accepts them.`, "listen"];
+            case "connect": return [`The loop begins to connect ${subject}${record.peer ? ` to ${plain(record.peer)}` : ""}. The first writable event will show the result.`, "register"];
             case "connected":
-                if (isBlocked(record)) return [`The kernel has no result for ${who} yet.`, "event"];
-                if (record.e !== undefined) return [`${who} could not connect: ${ERRORS[record.e] ?? plain(record.e)}.`, "event"];
-                return [`${who} is connected. From now on it is a conversation like an accepted one.`, "accept"];
-            default: return [`The loop calls ${plain(record.f ?? "the kernel")} for ${who}.${failed}`, connection ? "run_queue" : "turn"];
+                if (record.e !== undefined) return [`${subject} could not connect: ${ERRORS[record.e] ?? plain(record.e)}.`, "event"];
+                if (record.n !== 1) return [`The kernel has no result for ${subject} yet; the loop waits for the next writable event.`, "event"];
+                return [`${subject} is connected. From now on it is a conversation like an accepted one.`, "accept"];
+            default: return [`The loop calls ${plain(record.f ?? "the kernel")} for ${subject}.`, connection ? "run_queue" : "turn"];
         }
     }
 
-    function describeState(record, limits) {
-        const who = named(record), unsent = record.unsent ?? 0;
+    function describeState(record, limits, connection) {
+        const subject = named(record), unsent = record.unsent ?? 0;
+        if (connection?.failed) return [`${subject} has failed, so its run ends here. It keeps its slot until the end of the turn, so that no event of this turn can reach another connection.`, "reap"];
         if (record.in === "ended" && record.out === "shut") {
-            return [`Both halves of ${who} have ended and nothing is unsent: it has finished.`, "finished"];
+            return [`Both halves of ${subject} have ended and nothing is unsent: it has finished.`, "finished"];
         }
         if (record.congested && unsent <= (limits.low_water ?? 0)) {
-            return [`The send queue of ${who} has drained to ${bytes(unsent)}, at or below low water: the protocol may go on.`, "drain"];
+            return [`The send queue of ${subject} has drained to ${bytes(unsent)}, at or below low water: the protocol may go on.`, "drain"];
         }
         if (record.congested) {
-            return [`${who} has ${bytes(unsent)} unsent: back-pressure. The loop does not read from this peer until the queue has drained to ${bytes(limits.low_water ?? 0)}.`, "congested"];
+            return [`${subject} has ${bytes(unsent)} unsent: back-pressure. The loop does not read from this peer until the queue has drained to ${bytes(limits.low_water ?? 0)}.`, "congested"];
         }
-        if (record.paused) return [`The protocol of ${who} has paused reading; bytes wait in the kernel.`, "full_read"];
+        if (record.paused) return [`The protocol of ${subject} has paused reading; bytes wait in the kernel.`, "full_read"];
         if ((record.r && record.wr) || (record.w && record.ww)) {
-            return [`The budget of ${who} is spent before its work is done. It waits as a leftover, so that the other connections run first.`, "run_queue"];
+            return [`The budget of ${subject} is spent before its work is done. It waits as a leftover, so that the other connections run first.`, "run_queue"];
         }
-        if (unsent > 0) return [`${who} has ${bytes(unsent)} unsent, and waits for the kernel to report it writable.`, "queue"];
-        if (record.out === "shut") return [`${who} has sent everything and its FIN. It waits for the peer to end the other half.`, "shutdown"];
-        if (record.closed) return [`The protocol of ${who} has closed; the rest is being sent.`, "discard"];
-        return [`${who} has done all that can be done without blocking. It waits for the next event.`, "idle"];
+        if (unsent > 0) return [`${subject} has ${bytes(unsent)} unsent, and waits for the kernel to report it writable.`, "queue"];
+        if (record.out === "shut") return [`${subject} has sent everything and its FIN. It waits for the peer to end the other half.`, "shutdown"];
+        if (record.closed) return [`The protocol of ${subject} has closed; the rest is being sent.`, "discard"];
+        return [`${subject} has done all that can be done without blocking. It waits for the next event.`, "idle"];
     }
 
     function describeEnd(record) {
@@ -294,7 +305,7 @@ const Words = (() => {
                 if (record.f === "accept") return describeAccept(record);
                 if (record.f === "read") return describeRead(record, connection);
                 return isWrite(record) ? describeWrite(record) : describeOther(record, connection);
-            case "state": return describeState(record, limits);
+            case "state": return describeState(record, limits, connection);
             case "queue": return [`${count(record.fresh ?? 0, "connection")} with a new event run in this turn, and one of ${count(record.left ?? 0, "leftover")}.`, "run_queue"];
             case "fault": return [`A fault acts on ${named(record)}: ${plain(record.fault ?? "unknown")}. The test has asked for it; the loop itself sees only what the calls return.`, null];
             case "heal": return [`The fault on ${named(record)} has stopped: ${plain(record.fault ?? "unknown")}.`, null];
@@ -325,14 +336,14 @@ const Words = (() => {
 
     // The text of a moment in the list of findings.
     function moment(kind, item) {
-        const who = item.c !== undefined ? `#${item.c}` : item.l !== undefined ? `listener ${item.l}` : "";
+        const subject = item.c !== undefined ? `#${item.c}` : item.l !== undefined ? `listener ${item.l}` : "";
         switch (kind) {
             case "gap": return ["", count(item.weight, "record")];
-            case "short": return [who, `${bytes(item.weight)} left`];
-            case "blocked": return [who, item.weight > 0 ? `${bytes(item.weight)} refused` : plain(item.text ?? "", 40)];
-            case "unsent": return [who, bytes(item.weight)];
+            case "short": return [subject, `${bytes(item.weight)} left`];
+            case "blocked": return [subject, item.weight > 0 ? `${bytes(item.weight)} refused` : plain(item.text ?? "", 40)];
+            case "unsent": return [subject, bytes(item.weight)];
             case "turn": return [`turn ${number.format(item.n)}`, time(item.weight)];
-            default: return [who, plain(item.text ?? "", 80)];
+            default: return [subject, plain(item.text ?? "", 80)];
         }
     }
 
