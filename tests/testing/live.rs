@@ -111,7 +111,9 @@ fn a_connection_delivers_everything_and_its_eof_after_the_fault_ends() {
         server.advance(SECOND);
         drop(guard);
         assert_eq!(read_to_end(&mut client), (bytes.clone(), End::Eof), "{fault}");
-        assert_eq!(server.echo().ended().reason, "finished", "{fault}");
+        let ledger = server.echo().ended();
+        assert_eq!(ledger.reason, "finished", "{fault}");
+        assert_eq!(ledger.healed, ledger.faults, "{fault}");
     }
 }
 
@@ -228,7 +230,8 @@ fn a_fault_that_was_removed_before_its_moment_does_not_act() {
         drop(guard);
         ping(&mut client, &bytes);
         drop(client);
-        assert_eq!(server.echo().ended().faults, [], "{fault}");
+        let ledger = server.echo().ended();
+        assert_eq!((ledger.faults, ledger.healed), (vec![], vec![]), "{fault}");
     }
 }
 

@@ -166,15 +166,11 @@ impl State {
     fn plan_event(&self) {
         let Some(key) = self.key else { return };
         let turn = &self.around.turn;
-        let until = match &self.ending {
-            Ending::No => self.abandoned().and_then(|(at, _)| at.0),
-            Ending::Close { until, .. } => until.0,
-            Ending::Reset { .. } => {
-                // No event reports an acknowledgement, so the connection runs every turn.
-                turn.waiting.borrow_mut().insert(key);
-                None
-            }
-        };
+        if matches!(self.ending, Ending::Reset { .. }) {
+            // No event reports an acknowledgement, so the connection runs in the next turn.
+            turn.waiting.borrow_mut().insert(key);
+        }
+        let until = self.waits_until().and_then(|until| until.0);
         let changes = self.acts.iter().flat_map(Act::changes).chain(until);
         turn.plan_event(key, changes.filter(|at| *at > self.progress.now).min());
     }
@@ -189,10 +185,11 @@ impl State {
     }
 
     fn is_held(&self) -> bool {
-        let is_held = self.is_deaf
-            || self.is_silent
-            || !matches!(self.ending, Ending::No)
-            || self.abandoned().is_some();
+        // What is over holds nothing. The protocol may have paused, so that no call has found out.
+        let now = self.around.turn.now.get();
+        let is_refused = (self.is_deaf || self.is_silent)
+            && self.acts.iter().any(|act| act.has_begun() && !act.is_over(now));
+        let is_held = is_refused || self.waits_until().is_some_and(|until| !until.has_come(now));
         // Once more after the end: the timeouts begin anew there.
         self.was_held.replace(is_held) || is_held
     }

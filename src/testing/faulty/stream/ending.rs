@@ -88,6 +88,14 @@ impl State {
         }
     }
 
+    /// Returns until when a connection that ends, or that its client has left, is kept at most.
+    pub(super) fn waits_until(&self) -> Option<Deadline> {
+        match &self.ending {
+            Ending::No => self.abandoned().map(|(until, _)| until),
+            Ending::Close { until, .. } | Ending::Reset { until, .. } => Some(*until),
+        }
+    }
+
     /// Returns the stall that keeps a connection whose peer has ended its half, and until when it does:
     /// the peer may have closed.
     pub(super) fn abandoned(&self) -> Option<(Deadline, &Act)> {
