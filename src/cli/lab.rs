@@ -24,6 +24,8 @@ pub struct Lab {
     book: Book,
     output: Output,
     is_json: bool,
+    /// The names that a fault may name.
+    services: Vec<&'static str>,
     /// Why the commands of the pipe ended before stdin did.
     broken_stdin: Arc<OnceLock<io::Error>>,
 }
@@ -38,7 +40,11 @@ impl Lab {
     pub fn new(args: &Serve, output: &Output) -> Result<Lab, String> {
         let is_json = args.json || args.pipe;
         let plan = Plan::new(args.seed.unwrap_or_else(any_seed));
+        let services = args.services();
         for fault in &args.fault {
+            fault
+                .check_service(&services)
+                .map_err(|error| format!("--fault '{fault}': {error}"))?;
             plan.add(fault.clone())?;
         }
         let book = if is_json {
@@ -55,7 +61,7 @@ impl Lab {
             log::info!("the faults draw their random numbers from --seed {}", plan.seed());
         }
         let broken_stdin = Arc::default();
-        Ok(Lab { plan, book, output: output.clone(), is_json, broken_stdin })
+        Ok(Lab { plan, book, output: output.clone(), is_json, services, broken_stdin })
     }
 
     pub fn reactor(&self, limits: Limits) -> io::Result<Reactor<Faulty<Logged<Mio>>>> {
@@ -118,6 +124,7 @@ impl Lab {
 
     fn obey(&self, line: &str) -> Result<Fault, String> {
         let fault = fault(line)?;
+        fault.check_service(&self.services).map_err(|error| error.to_string())?;
         self.plan.add(fault.clone())?;
         if self.plan.settle(PATIENCE) {
             Ok(fault)
@@ -127,11 +134,9 @@ impl Lab {
     }
 }
 
-/// Parses a fault of one of the two services.
+/// Parses a fault. The names of the services are known once all arguments are parsed.
 pub fn fault(text: &str) -> Result<Fault, String> {
-    let fault: Fault = text.parse().map_err(|error| format!("{error}"))?;
-    fault.check_service(&["daytime", "echo"]).map_err(|error| error.to_string())?;
-    Ok(fault)
+    text.parse().map_err(|error| format!("{error}"))
 }
 
 /// A seed that differs from start to start, and is short enough to type.

@@ -16,7 +16,7 @@ use super::listen::listen;
 use super::output::{Output, Sink};
 use super::ready::ReadyFile;
 use super::signals::Signals;
-use super::{files, logging};
+use super::{files, logging, proxy};
 
 /// Descriptors reserved for everything that is not a connection.
 const SPARE_FILES: u64 = 32;
@@ -48,7 +48,9 @@ fn run(args: &Serve, output: &Output) -> Result<(), Failure> {
         return run_on(reactor, args, output, None);
     }
     let lab = Lab::new(args, output).map_err(|error| {
-        Failure::new(USAGE, error, "write it as in --fault 'echo #3: reset after 5 bytes'")
+        let service = args.services().last().copied().unwrap_or("echo");
+        let advice = format!("write it as in --fault '{service} #3: reset after 5 bytes'");
+        Failure::new(USAGE, error, advice)
     })?;
     run_on(lab.reactor(limits(args)).map_err(failed)?, args, output, Some(&lab))
 }
@@ -63,7 +65,9 @@ fn run_on<K: Kernel>(
         Failure::new(FAILED, format!("cannot install the signal handlers: {error}"), files::ADVICE)
     })?;
     let connections_log = ConnectionsLog::default();
-    let bound = bind(&mut reactor, args, lab, &connections_log)?;
+    let upstreams = proxy::resolve(&args.proxy)?;
+    let mut bound = bind(&mut reactor, args, lab, &connections_log)?;
+    bound.extend(proxy::bind(&mut reactor, &args.proxy, upstreams, lab, &connections_log)?);
     let lines: String = bound.iter().map(|(service, addr)| format!("{service} {addr}\n")).collect();
     // Removed on every way out.
     let ready_file =
@@ -147,7 +151,8 @@ fn check(args: &Serve) -> Result<(), Failure> {
         let advice = "use --pipe alone: it prints the same events";
         return Err(Failure::new(USAGE, "--json and --pipe cannot be combined", advice));
     }
-    if is_off(&args.daytime) && is_off(&args.echo) {
+    proxy::check(args)?;
+    if is_off(&args.daytime) && is_off(&args.echo) && args.proxy.is_empty() {
         let advice = "remove --daytime off or --echo off";
         return Err(Failure::new(USAGE, "both services are off, so nothing is served", advice));
     }

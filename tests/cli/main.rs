@@ -14,6 +14,7 @@ mod faults;
 mod listening;
 mod nonblocking;
 mod pipe;
+mod proxying;
 mod ready_file;
 mod schema;
 mod signals;
