@@ -13,9 +13,9 @@
 //! better.
 
 mod connect;
-mod side;
 mod libraries;
 mod proxies;
+mod side;
 mod tunnels;
 
 use std::net::SocketAddr;
