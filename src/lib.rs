@@ -30,6 +30,7 @@
 //! - To run beside your own code, use [`Background`], or your own loop around [`Reactor::turn`] with
 //!   [`Reactor::timeout`] and the reactor's descriptor.
 //! - To drive a reactor from another thread, use its [`Handle`].
+//! - To stand in front of another server, listen with [`relay`].
 //! - To bound what it may use, set [`Limits`]; for one listener, set [`ListenOptions`].
 //! - To test your client against a server that misbehaves, use the module `testing`.
 //! - To check a server or a proxy rung by rung, use the module `ladder`.
@@ -39,7 +40,7 @@
 //!
 //! | feature | what it adds | crates |
 //! |---|---|---|
-//! | none | the library: the reactor, daytime and echo | eight on Linux |
+//! | none | the library: the reactor, daytime, echo and the relay | eight on Linux |
 //! | `record` | the module `record`, which records what a loop does | none |
 //! | `testing` | the modules `testing` and `ladder`; it implies `record` | none |
 //! | `local-time` | `Zone::local`, for daytime in local time | two |
@@ -67,7 +68,7 @@
 //! | `protocol.rs` | [`Protocol`] and the order of its calls, its [`Outbox`] with its requests, [`CloseReason`], [`ConnId`] |
 //! | `limits.rs` | [`Limits`], and the [`Context`](sys::Context) that all connections share |
 //! | `connection.rs` | [`Connection`](sys::Connection): its state, and one run, which reads, calls and writes; below it the calls and the loop that writes (`io`) and the timeouts (`deadline`) |
-//! | `services/` | [`daytime`] (RFC 867), [`echo`] (RFC 862), and [`Clock`], the wall clock with its [`Zone`] |
+//! | `services/` | [`daytime`] (RFC 867), [`echo`] (RFC 862), [`relay`] to a server, and [`Clock`], the wall clock with its [`Zone`] |
 //! | `kernel.rs` | [`Kernel`](sys::Kernel), the interface to an operating system, and [`Mio`](sys::Mio), which implements it, with its sockets (`socket`): the only files that import mio |
 //! | `listener.rs` | [`ListenOptions`]; how many connections to accept per turn, when to pause, and the meaning of each accept error |
 //! | `mailbox.rs` | the queue of what other threads have posted |
@@ -141,7 +142,7 @@ pub use protocol::{Accepted, Address, CloseReason, ConnId, ListenerId, Outbox, P
 pub use reactor::Reactor;
 #[cfg(feature = "local-time")]
 pub use services::ZoneError;
-pub use services::{Clock, Zone, daytime, echo};
+pub use services::{Clock, Zone, daytime, echo, relay};
 pub use stats::Stats;
 
 /// The parts below the public API, for simulators and wrappers: another [`Kernel`](sys::Kernel), a

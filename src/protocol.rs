@@ -90,6 +90,14 @@ pub trait Protocol: AsAny {
 
     /// The connection is closed. Called exactly once, unless this protocol has panicked.
     fn on_close(&mut self, reason: &CloseReason) {}
+
+    /// The same with an outbox, for a protocol that must inform another connection. The loop calls this
+    /// method, and the default calls [`on_close`](Protocol::on_close). Only the requests
+    /// [`message`](Outbox::message), [`wake`](Outbox::wake) and [`connect`](Outbox::connect) have an
+    /// effect, and none has if the reactor is dropped.
+    fn on_close_with(&mut self, reason: &CloseReason, out: &mut Outbox) {
+        self.on_close(reason);
+    }
 }
 
 impl<P: Protocol + ?Sized> Protocol for Box<P> {
@@ -116,6 +124,9 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
     }
     fn on_close(&mut self, reason: &CloseReason) {
         (**self).on_close(reason);
+    }
+    fn on_close_with(&mut self, reason: &CloseReason, out: &mut Outbox) {
+        (**self).on_close_with(reason, out);
     }
 }
 
@@ -151,13 +162,18 @@ pub(crate) fn downcast<P: Protocol>(protocol: &mut dyn Protocol) -> Option<&mut 
 /// The payload of a panic.
 pub(crate) type Panic = Box<dyn Any + Send>;
 
-/// Calls `on_close`, unless the protocol has panicked before, and drops the protocol. Returns the
+/// Calls `on_close_with`, unless the protocol has panicked before, and drops the protocol. Returns the
 /// panic of a protocol that has not panicked before; a second panic in its drop belongs to the first.
-pub(crate) fn end(mut protocol: Box<dyn Protocol>, reason: &CloseReason) -> Option<Panic> {
+pub(crate) fn end(
+    mut protocol: Box<dyn Protocol>,
+    reason: &CloseReason,
+    out: &mut Outbox,
+) -> Option<Panic> {
     let has_panicked = matches!(reason, CloseReason::Panicked);
+    out.begin_last_call();
     let closed = catch_unwind(AssertUnwindSafe(|| {
         if !has_panicked {
-            protocol.on_close(reason);
+            protocol.on_close_with(reason, out);
         }
     }));
     let mut first = closed.err();

@@ -340,6 +340,7 @@ impl<K: Kernel> Reactor<K> {
             if self.cx.limits.max_per_peer.is_some() {
                 self.peers.forget(key);
             }
+            self.cx.begin_run(connection.id(key), connection.origin);
             connection.end(reason, &mut self.cx);
         }
         while let Some(panic) = self.cx.take_panic() {

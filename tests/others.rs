@@ -113,3 +113,19 @@ fn the_time_of_inetd_is_understood() {
         assert_eq!(ended.stdout.len(), 57, "{:?}", ended.stdout);
     }
 }
+
+/// `.ci/long proxy` does the same with PostgreSQL and nginx.
+#[test]
+fn a_redis_client_notices_the_proxy_only_by_the_faults_that_it_asks_for() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/servers.py");
+    let mut command = Command::new("python3");
+    let program = campanile().get_program().to_owned();
+    let Ok(output) = command.arg(script).arg(program).arg("redis").output() else {
+        return skip("python3 is not installed");
+    };
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    match output.status.code() {
+        Some(77) => skip(text.trim()),
+        code => assert_eq!((code, &*text), (Some(0), "redis: well\n")),
+    }
+}

@@ -10,6 +10,7 @@ use clap::builder::ArgPredicate;
 use clap::{Arg, ArgAction, Args, CommandFactory, Error, FromArgMatches, Parser, Subcommand};
 
 use super::address::{self, Place};
+use super::proxy::{self, Route};
 use super::test_setup;
 use super::values::{self, FrozenTime, OrOff, ZoneChoice};
 
@@ -25,8 +26,9 @@ pub struct Cli {
 impl Cli {
     /// Parses the command line. Flags of `serve` that it does not set come from the environment.
     pub fn from_args_and_env() -> Result<Cli, Error> {
-        let mut command =
-            Cli::command().mut_subcommand("serve", |serve| serve.mut_args(or_from_environment));
+        let mut command = Cli::command()
+            .mut_subcommand("serve", |serve| serve.mut_args(or_from_environment))
+            .mut_subcommand("proxy", |proxy| proxy.mut_args(of_proxy));
         let matches = command.try_get_matches_from_mut(env::args_os())?;
         Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
@@ -43,10 +45,29 @@ fn or_from_environment(flag: Arg) -> Arg {
     }
 }
 
+/// The flags of `serve` as `proxy` has them: it hides and refuses those of the other services.
+fn of_proxy(flag: Arg) -> Arg {
+    let fault = "Misbehave on request: 'proxy #3: reset after 5 bytes'";
+    let pipe = "Like --json. Each line of stdin adds a fault;\nthe proxy exits when stdin closes";
+    let flag = match flag.get_id().as_str() {
+        "daytime" | "echo" | "clock" | "zone" | "proxy" => {
+            return flag.hide(true).conflicts_with("routes");
+        }
+        "fault" => flag.help(fault),
+        "pipe" => flag.help(pipe),
+        // The connections of a client's pool stay open for hours.
+        "idle" => flag.default_value("off"),
+        _ => flag,
+    };
+    or_from_environment(flag)
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve daytime and echo from one loop
     Serve(Box<Serve>),
+    /// Pass connections on to your server, with faults on request
+    Proxy(Box<Proxy>),
     /// Ask a daytime server for the time
     Daytime(Daytime),
     /// Send to an echo server and compare what comes back
@@ -72,6 +93,11 @@ pub struct Serve {
     #[arg(default_value = "12345", default_value_if("pipe", ArgPredicate::IsPresent, "0"))]
     #[arg(value_parser = address::listening, help_heading = "Listen")]
     pub echo: Vec<Place>,
+
+    /// Pass connections on: 'db=6380>127.0.0.1:6379'
+    #[arg(long, value_name = "ROUTE", num_args = 1.., value_parser = proxy::route)]
+    #[arg(help_heading = "Listen")]
+    pub proxy: Vec<Route>,
 
     /// Let N clients wait to be accepted
     #[arg(long, value_name = "N", default_value = "4096", value_parser = values::count_u32)]
@@ -163,6 +189,17 @@ pub struct Serve {
     /// Log errors only
     #[arg(short, long, value_parser = values::yes_or_no, help_heading = "Watch")]
     pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = include_str!("help/proxy.txt"))]
+pub struct Proxy {
+    /// LISTEN UPSTREAM, or routes: 'NAME=LISTEN>UPSTREAM'
+    #[arg(value_name = "ROUTE", num_args = 1.., required = true)]
+    pub routes: Vec<String>,
+
+    #[command(flatten)]
+    pub serve: Serve,
 }
 
 /// Flags of the clients and of the check.

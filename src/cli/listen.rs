@@ -87,14 +87,24 @@ fn resolve(place: &Place, service: &str) -> Result<Vec<SocketAddr>, Failure> {
         Ok(_) => io::Error::new(ErrorKind::NotFound, "the name has no address"),
         Err(error) => error,
     };
+    let flag = flag(service);
     let advice = match place {
         Place::Zoned(..) => "list the interfaces with: ip link".into(),
         Place::Name(_, port) => {
-            format!("check the name, or give an address: --{service} 127.0.0.1:{port}")
+            format!("check the name, or give an address: {flag} 127.0.0.1:{port}")
         }
-        _ => format!("give an address: --{service} 127.0.0.1:0"),
+        _ => format!("give an address: {flag} 127.0.0.1:0"),
     };
     Err(Failure::new(FAILED, format!("cannot listen on {place} for {service}: {error}"), advice))
+}
+
+/// Returns the argument that sets the address of a service.
+fn flag(service: &str) -> &'static str {
+    match service {
+        "daytime" => "--daytime",
+        "echo" => "--echo",
+        _ => "LISTEN",
+    }
 }
 
 fn family(addr: SocketAddr) -> &'static str {
@@ -123,37 +133,34 @@ fn cannot_listen<K: Kernel>(
     addr: SocketAddr,
     error: &io::Error,
 ) -> Failure {
-    let port = addr.port();
+    let (port, flag) = (addr.port(), flag(service));
     let is_own =
         reactor.listeners().filter_map(|(_, addr)| addr.inet()).any(|own| is_shared(own, addr));
-    let any_port = format!("use another port, or --{service} 0 for any free port");
+    let any_port = format!("use another port, or {flag} 0 for any free port");
     let advice = match error.kind() {
-        _ if is_unzoned(addr) => format!(
-            "a link-local address needs its interface: --{service} [{}%eth0]:{port}",
-            addr.ip()
-        ),
+        _ if is_unzoned(addr) => {
+            format!("a link-local address needs its interface: {flag} [{}%eth0]:{port}", addr.ip())
+        }
         ErrorKind::AddrInUse if is_own => {
             format!("this command already listens on that address; {any_port}")
         }
         ErrorKind::AddrInUse => format!("another process listens on that address; {any_port}"),
         ErrorKind::PermissionDenied => format!(
-            "ports below 1024 need a privilege; use --{service} {}, or grant CAP_NET_BIND_SERVICE",
+            "ports below 1024 need a privilege; use {flag} {}, or grant CAP_NET_BIND_SERVICE",
             SocketAddr::new(addr.ip(), port.checked_add(10_000).unwrap_or(port))
         ),
         ErrorKind::AddrNotAvailable => format!(
-            "this machine does not have that address; use --{service} 127.0.0.1:{port} or 0.0.0.0:{port}"
+            "this machine does not have that address; use {flag} 127.0.0.1:{port} or 0.0.0.0:{port}"
         ),
         _ if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
             let family = family(addr);
-            format!(
-                "this machine has no {family}; use --{service} 127.0.0.1:{port} or [::1]:{port}"
-            )
+            format!("this machine has no {family}; use {flag} 127.0.0.1:{port} or [::1]:{port}")
         }
         _ if error.raw_os_error() == Some(libc::EMFILE) => {
             "the limit of open files is reached; raise the hard limit: ulimit -Hn, LimitNOFILE="
                 .into()
         }
-        _ => format!("use another address, such as --{service} 127.0.0.1:0"),
+        _ => format!("use another address, such as {flag} 127.0.0.1:0"),
     };
     let addr = place.show(addr);
     Failure::new(FAILED, format!("cannot listen on {addr} for {service}: {error}"), advice)

@@ -16,6 +16,7 @@ mod logging;
 mod output;
 mod pipe;
 mod play;
+mod proxy;
 mod ready;
 mod serve;
 mod signals;
@@ -46,11 +47,12 @@ pub fn main() -> ExitCode {
         }
     };
     #[cfg(unix)]
-    if !matches!(command, Command::Serve(_)) {
+    if !matches!(command, Command::Serve(_) | Command::Proxy(_)) {
         let _ = signals::end_at_once_as_pid_1();
     }
     match command {
         Command::Serve(args) => serve::serve(&args),
+        Command::Proxy(args) => proxy::proxy(*args),
         Command::Daytime(args) => clients::daytime(&args),
         Command::Echo(args) => clients::echo(&args),
         Command::Check(args) => check::check(&args),

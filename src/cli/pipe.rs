@@ -89,6 +89,7 @@ fn obey(setup: &TestSetup, command: Command, patience: Duration) -> Result<(), S
         }
         Command::Advance(by) => return advance(setup, by, patience),
         Command::Add(fault) => {
+            setup.check_service(&fault)?;
             let id = plan.add(fault.clone())?;
             if !plan.settle(patience) {
                 // A fault that is refused must not take effect later.

@@ -19,7 +19,7 @@ use super::output::{Output, Sink};
 use super::ready::ReadyFile;
 use super::signals::Signals;
 use super::test_setup::TestSetup;
-use super::{files, logging, pipe};
+use super::{files, logging, pipe, proxy};
 
 /// Descriptors reserved for everything that is not a connection.
 const SPARE_FILES: u64 = 32;
@@ -74,7 +74,9 @@ fn run_recorded(args: &Serve, output: &Output, recorder: Option<&Recorder>) -> R
         return run_on(Reactor::with_kernel(kernel, limits), args, output, None, Some(recorder));
     }
     let setup = TestSetup::new(args, output, recorder).map_err(|error| {
-        Failure::new(USAGE, error, "write it as in --fault 'echo #3: reset after 5 bytes'")
+        let service = args.services().last().copied().unwrap_or("echo");
+        let advice = format!("write it as in --fault '{service} #3: reset after 5 bytes'");
+        Failure::new(USAGE, error, advice)
     })?;
     let reactor = setup.reactor(limits, recorder).map_err(failed)?;
     run_on(reactor, args, output, Some(&setup), recorder)
@@ -91,7 +93,9 @@ fn run_on<K: Kernel>(
         Failure::new(FAILED, format!("cannot install the signal handlers: {error}"), files::ADVICE)
     })?;
     let connections_log = ConnectionsLog::default();
-    let bound = bind(&mut reactor, args, (setup, recorder), &connections_log)?;
+    let upstreams = proxy::resolve(&args.proxy)?;
+    let mut bound = bind(&mut reactor, args, (setup, recorder), &connections_log)?;
+    bound.extend(proxy::bind(&mut reactor, &args.proxy, upstreams, setup, &connections_log)?);
     let lines: String = bound.iter().map(|(service, addr)| format!("{service} {addr}\n")).collect();
     // Removed on every way out.
     let ready_file =
@@ -189,7 +193,8 @@ fn check(args: &Serve) -> Result<(), Failure> {
             advice,
         ));
     }
-    if is_off(&args.daytime) && is_off(&args.echo) {
+    proxy::check(args)?;
+    if is_off(&args.daytime) && is_off(&args.echo) && args.proxy.is_empty() {
         let advice = "remove --daytime off or --echo off";
         return Err(Failure::new(USAGE, "both services are off, so nothing is served", advice));
     }

@@ -22,6 +22,8 @@ pub struct TestSetup {
     pub clock: Option<ManualClock>,
     output: Output,
     is_json: bool,
+    /// The names that a fault may name.
+    services: Vec<&'static str>,
     /// The error of the read that ended the commands of the pipe.
     broken_stdin: Arc<OnceLock<io::Error>>,
 }
@@ -41,7 +43,11 @@ impl TestSetup {
         let is_json = args.json || args.pipe;
         let seed = args.seed.unwrap_or_else(any_seed);
         let plan = if args.ignore_probes { Plan::ignoring_probes(seed) } else { Plan::new(seed) };
+        let services = args.services();
         for fault in &args.fault {
+            fault
+                .check_service(&services)
+                .map_err(|error| format!("--fault '{fault}': {error}"))?;
             plan.add(fault.clone())?;
         }
         let (printer, recorder) = (is_json.then(|| output.clone()), recorder.cloned());
@@ -57,7 +63,8 @@ impl TestSetup {
             log::info!("the faults draw their random numbers from --seed {}", plan.seed());
         }
         let (clock, broken_stdin) = (args.manual_time.then(ManualClock::new), Arc::default());
-        Ok(TestSetup { plan, book, clock, output: output.clone(), is_json, broken_stdin })
+        let output = output.clone();
+        Ok(TestSetup { plan, book, clock, output, is_json, services, broken_stdin })
     }
 
     pub fn reactor(
@@ -75,6 +82,11 @@ impl TestSetup {
     /// Names the service of the listeners that are bound from now on.
     pub fn serving(&self, service: &str) {
         self.book.serving(service);
+    }
+
+    /// Checks that a fault names one of the services.
+    pub fn check_service(&self, fault: &Fault) -> Result<(), String> {
+        fault.check_service(&self.services).map_err(|error| error.to_string())
     }
 
     /// Returns the addresses as events, if stdout carries events.
@@ -113,11 +125,9 @@ impl TestSetup {
     }
 }
 
-/// Parses a fault of one of the two services.
+/// Parses a fault. The names of the services are known once all arguments are parsed.
 pub fn fault(text: &str) -> Result<Fault, String> {
-    let fault: Fault = text.parse().map_err(|error| format!("{error}"))?;
-    fault.check_service(&["daytime", "echo"]).map_err(|error| error.to_string())?;
-    Ok(fault)
+    text.parse().map_err(|error| format!("{error}"))
 }
 
 /// Returns a seed that differs from start to start, and is short enough to type.

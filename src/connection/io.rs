@@ -211,7 +211,7 @@ impl<S: Stream> Connection<S> {
         if reason.wants_reset() {
             stream.abort();
         }
-        cx.panics.extend(protocol::end(protocol, &reason));
+        cx.panics.extend(protocol::end(protocol, &reason, &mut cx.outbox));
         stream.ended(&reason);
     }
 }

@@ -45,6 +45,9 @@ pub mod exercises {}
 #[doc = include_str!("library.md")]
 pub mod library {}
 #[doc = include_str!("rustdoc_links.txt")]
+#[doc = include_str!("own_server.md")]
+pub mod own_server {}
+#[doc = include_str!("rustdoc_links.txt")]
 #[doc = include_str!("when.md")]
 pub mod when {}
 #[doc = include_str!("rustdoc_links.txt")]

@@ -173,6 +173,11 @@ impl Outbox {
         true
     }
 
+    /// Returns the number of unsent bytes that congests this outbox.
+    pub(crate) fn high_water(&self) -> usize {
+        self.high_water
+    }
+
     /// Returns the number of unsent bytes, from this call and from earlier ones.
     #[must_use]
     pub fn unsent(&self) -> usize {
@@ -353,6 +358,12 @@ impl Outbox {
         self.has_requests = false;
         self.timeouts = None;
         self.borrowed.1 = 0;
+    }
+
+    /// Prepares for the call that reports the end of a connection: nothing can be sent on it.
+    pub(crate) fn begin_last_call(&mut self) {
+        let state = State { output: Output::Shut, closed: true, ..State::default() };
+        self.begin_call(&mut SendQueue::default(), state, None);
     }
 
     /// Gives the queue back after the call, and returns the new state.

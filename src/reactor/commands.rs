@@ -93,7 +93,8 @@ impl<K: Kernel> Reactor<K> {
 
     /// Ends a connection that was asked for and is not made.
     fn end_unmade(&mut self, protocol: Box<dyn Protocol>, reason: &CloseReason) {
-        if let Some(panic) = protocol::end(protocol, reason) {
+        self.cx.outbox.id = ConnId { key: u32::MAX, ordinal: 0 };
+        if let Some(panic) = protocol::end(protocol, reason, &mut self.cx.outbox) {
             self.record_panic(panic);
         }
     }

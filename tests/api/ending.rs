@@ -182,3 +182,41 @@ fn the_first_payload_is_the_programs_to_take() {
     assert!(reactor.take_panic().is_none() && reactor.stats().panics == 2);
     std::mem::forget(payload);
 }
+
+/// Sends to itself and to the first connection when it closes.
+struct LastCall;
+
+impl Protocol for LastCall {
+    fn on_data(&mut self, _: &[u8], out: &mut Outbox) {
+        out.abort();
+    }
+    fn on_close_with(&mut self, _: &CloseReason, out: &mut Outbox) {
+        assert!(out.is_closed());
+        out.send(b"lost");
+        let first = FIRST.with(std::cell::Cell::get).expect("the first connection is open");
+        out.message(first, format!("{} is closed", out.id()).as_bytes());
+    }
+}
+
+thread_local! {
+    static FIRST: std::cell::Cell<Option<campanile::ConnId>> = const { std::cell::Cell::new(None) };
+}
+
+#[test]
+fn the_last_call_of_a_protocol_reaches_another_connection_and_sends_nothing_on_its_own() {
+    let world = World::new();
+    let make = |_: &campanile::Accepted| -> Box<dyn Protocol> { Box::new(LastCall) };
+    let mut reactor = serving(&world, Limits::default(), make);
+    let peer = world.expect_connect();
+    peer.establish();
+    let id = reactor.connect(nowhere(), campanile::services::Echo);
+    FIRST.with(|first| first.set(Some(id)));
+    let (client, _) = super::join(&world, &mut reactor);
+    client.send(b"x");
+    settle(&mut reactor);
+    assert!(client.saw_reset() && client.received().is_empty());
+    assert_eq!(peer.received(), b"#2 is closed");
+    peer.send(b"next");
+    settle(&mut reactor);
+    assert_eq!(peer.received(), b"next", "no byte of the closed connection is left in the outbox");
+}

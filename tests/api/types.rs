@@ -42,7 +42,7 @@ fn a_reactor_its_control_and_its_outboxes_stay_on_one_thread() {
 #[test]
 fn the_root_of_the_crate_exports_this_and_no_more() {
     let expected = "Accepted Address Background Clock CloseReason ConnId Control Handle Limits \
-        ListenOptions ListenerId Outbox Protocol Reactor SendError Stats Zone ZoneError daytime echo";
+        ListenOptions ListenerId Outbox Protocol Reactor SendError Stats Zone ZoneError daytime echo relay";
     let source = include_str!("../../src/lib.rs");
     let root = source.lines().filter_map(|line| line.strip_prefix("pub use "));
     let names = root.flat_map(|line| {

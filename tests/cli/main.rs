@@ -15,6 +15,7 @@ mod faults;
 mod listening;
 mod nonblocking;
 mod pipe;
+mod proxying;
 mod ready_file;
 mod recording;
 mod schema;

@@ -89,8 +89,13 @@ impl World {
     }
 
     fn with(selector: Selector, capacity: usize) -> World {
+        World::seeded(selector, 0, capacity)
+    }
+
+    /// A world whose selector draws its events from `seed`.
+    pub fn seeded(selector: Selector, seed: u64, capacity: usize) -> World {
         let limits = Limits::default().read_buffer(usize::MAX);
-        let world = world::World::new(selector, 0, capacity, limits);
+        let world = world::World::new(selector, seed, capacity, limits);
         World { shared: Rc::new(RefCell::new(world)), is_excused: Cell::new(false) }
     }
 
@@ -191,6 +196,31 @@ impl World {
         client
     }
 
+    /// From now on, every far end is well: no selector of this world gives an event that means nothing.
+    pub fn calm(&self) {
+        self.shared.borrow_mut().is_calm = true;
+    }
+
+    /// Whether no event waits.
+    pub fn is_silent(&self) -> bool {
+        self.shared.borrow().is_silent()
+    }
+
+    /// The first rule that was broken.
+    pub fn violation(&self) -> Option<String> {
+        self.shared.borrow().violations.first().cloned()
+    }
+
+    /// The next outgoing connection fails inside the call that asks for it.
+    pub fn expect_failed_connect(&self, errno: i32) {
+        self.shared.borrow_mut().dials.push_back(Err(errno));
+    }
+
+    /// Returns whether every expected outgoing connection was asked for.
+    pub fn has_dialled(&self) -> bool {
+        self.shared.borrow().dials.is_empty()
+    }
+
     /// The far end of the next outgoing connection.
     pub fn expect_connect(&self) -> Client {
         let client = self.client(None, Link::Pending);
@@ -216,11 +246,11 @@ pub struct Client {
 }
 
 impl Client {
-    fn socket<T>(&self, with: impl FnOnce(&mut Socket) -> T) -> T {
+    pub fn socket<T>(&self, with: impl FnOnce(&mut Socket) -> T) -> T {
         with(&mut self.world.borrow_mut().sockets[self.sid])
     }
 
-    fn tape<T>(&self, with: impl FnOnce(&mut Tape) -> T) -> T {
+    pub fn tape<T>(&self, with: impl FnOnce(&mut Tape) -> T) -> T {
         self.socket(|socket| with(socket.tape.as_mut().expect("a client has a tape")))
     }
 
@@ -241,6 +271,23 @@ impl Client {
 
     pub fn reset(&self) {
         self.socket(|socket| socket.reset(false));
+        self.notice_reset();
+    }
+
+    /// The kernel of the server's end learns of a reset.
+    pub fn notice_reset(&self) {
+        self.edge(true, true, true);
+    }
+
+    /// Nothing befalls the client any more: it is connected, reads everything and ends its half.
+    pub fn recover(&self) {
+        self.socket(|socket| {
+            (socket.interrupts, socket.short, socket.room) = (0, None, usize::MAX / 2);
+            if socket.link == Link::Pending {
+                socket.link = Link::Up;
+            }
+            socket.fin |= !socket.was_reset;
+        });
         self.edge(true, true, true);
     }
 

@@ -13,6 +13,7 @@ pub mod faults;
 pub mod kernel;
 pub mod plan;
 pub mod random;
+pub mod relayed;
 pub mod run;
 pub mod socket;
 pub mod traced;

@@ -1,9 +1,5 @@
-//! The `relay` example with a CONNECT request (RFC 9110, 9.3.6): accepts here, sends the request to
-//! a proxy there, then passes every byte both ways. Without a request it is that relay.
-
-#[allow(dead_code)]
-#[path = "../../../../../examples/relay.rs"]
-mod relay;
+//! A relay with a CONNECT request (RFC 9110, 9.3.6): accepts here, sends the request to a proxy there,
+//! then passes every byte both ways. Without a request it is `campanile::relay`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,12 +8,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use campanile::{Accepted, CloseReason, Handle, Outbox, Protocol, Reactor};
-use relay::Side;
+
+use crate::side::Side;
 
 /// The connection from the relay to the proxy.
 struct Asking {
     side: Side,
-    /// The CONNECT request; empty if there is none, and once it is sent.
+    /// The CONNECT request; empty once it is sent.
     request: String,
     /// The bytes of the answer received so far; `None` once the proxy has accepted the request.
     answer: Option<Vec<u8>>,
@@ -41,11 +38,8 @@ impl Asking {
 
 impl Protocol for Asking {
     fn on_open(&mut self, out: &mut Outbox) {
-        out.send(std::mem::take(&mut self.request).as_bytes());
         // The client is read once the proxy has accepted the request.
-        if self.answer.is_none() {
-            self.side.on_open(out);
-        }
+        out.send(std::mem::take(&mut self.request).as_bytes());
     }
 
     fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
@@ -97,13 +91,17 @@ impl Relay {
         let thread = thread::spawn(move || {
             let mut reactor = Reactor::new()?;
             let handle = reactor.handle();
-            let connect = move |side, out: &mut Outbox| {
-                let line = |at| format!("CONNECT {at} HTTP/1.1\r\nHost: {at}\r\n\r\n");
-                let request = target.map(line).unwrap_or_default();
-                out.connect(there, Asking { side, request, answer: target.map(|_| Vec::new()) });
+            let addr = match target {
+                None => reactor.listen("127.0.0.1:0", campanile::relay(there))?,
+                Some(at) => {
+                    let connect = move |side, out: &mut Outbox| {
+                        let request = format!("CONNECT {at} HTTP/1.1\r\nHost: {at}\r\n\r\n");
+                        out.connect(there, Asking { side, request, answer: Some(Vec::new()) });
+                    };
+                    let make = move |_: &Accepted| Side::new(&handle, connect);
+                    reactor.listen("127.0.0.1:0", make)?
+                }
             };
-            let addr =
-                reactor.listen("127.0.0.1:0", move |_: &Accepted| Side::new(&handle, connect))?;
             let _ = started.send((addr, reactor.handle()));
             reactor.run()
         });

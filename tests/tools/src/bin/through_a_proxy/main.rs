@@ -15,6 +15,7 @@
 mod connect;
 mod libraries;
 mod proxies;
+mod side;
 mod tunnels;
 
 use std::net::SocketAddr;
@@ -48,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let climbs = SERVICES.iter().zip(ours).map(|(service, at)| Climb::at(at, service));
         rows.push(row("nothing", "our server itself", version.clone(), climbs.collect()));
         let climbs = SERVICES.iter().zip(ours).map(|(service, at)| relayed(at, None, service));
-        rows.push(row("campanile", "examples/relay", version, climbs.collect()));
+        rows.push(row("campanile", "relay", version, climbs.collect()));
     }
     for (recipe, is_asked) in all {
         if !recipe.row().contains(&only) {

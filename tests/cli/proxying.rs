@@ -1,0 +1,230 @@
+//! `campanile proxy` and `serve --proxy`: an own server behind faults.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use super::faults::next;
+use super::program::{Ended, Folder, Server, campanile, run_words};
+use crate::common::{TUTORIAL_LINE, connect, pattern, ping, read_all};
+
+fn proxy<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+    let mut command = campanile();
+    command.arg("proxy").args(words);
+    command
+}
+
+/// The address on the line of a service.
+fn addr(server: &Server, name: &str) -> SocketAddr {
+    let mut lines = server.lines.lines().filter_map(|line| line.split_once(' '));
+    let found = lines.find(|(service, _)| *service == name);
+    found.unwrap_or_else(|| panic!("no {name} in {:?}", server.lines)).1.parse().unwrap()
+}
+
+/// A port of loopback without a server.
+fn unused() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn check_reaches_every_rung_through_a_proxy() {
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let behind = Server::start(&["-q"]);
+    let routes = ["e=0>", "d=0>"].iter().zip([behind.echo(), behind.daytime()]);
+    let front = Server::spawn(&mut proxy(routes.map(|(head, addr)| format!("{head}{addr}"))));
+    for (service, name, rungs) in [("echo", "e", 8), ("daytime", "d", 6)] {
+        let Ended { code, stdout, stderr } =
+            run_words(["check", service, &addr(&front, name).to_string()]);
+        assert_eq!(
+            (code, stdout.contains(&format!("{rungs} of {rungs}"))),
+            (Some(0), true),
+            "{stdout}{stderr}"
+        );
+    }
+    let log = front.stop();
+    assert!(log.contains("Relaying for 127.0.0.1:") && !log.contains("cannot connect"), "{log}");
+}
+
+#[test]
+fn two_addresses_are_a_proxy_named_proxy_and_it_stands_in_the_ready_file() {
+    let behind = Server::start(&["-q"]);
+    let folder = Folder::new("proxy-ready");
+    let path = folder.join("ready");
+    let words = ["0", &behind.echo().to_string(), "--ready-file", path.to_str().unwrap()];
+    let front = Server::spawn(&mut proxy(words));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), front.lines);
+    ping(&mut connect(addr(&front, "proxy")), b"Hello, world");
+    front.stop();
+    assert!(!path.exists());
+}
+
+#[test]
+fn serve_runs_proxies_beside_its_services_and_each_has_its_faults() {
+    let behind = Server::start(&["-q", "--clock", "2014-01-29T19:14:15Z", "--zone", "utc"]);
+    let (a, b) = (format!("a=0>{}", behind.echo()), format!("b=0>{}", behind.daytime()));
+    let faults = ["--fault", "a: reset after 5 bytes; b: close after 3 bytes"];
+    let front = Server::start(&["--proxy", &a, &b, faults[0], faults[1]]);
+    ping(&mut connect(front.echo()), b"no fault here");
+    let mut client = connect(addr(&front, "a"));
+    client.write_all(b"0123456789").unwrap();
+    let mut back = Vec::new();
+    assert_eq!(client.read_to_end(&mut back).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(back.len() <= 5 && b"01234".starts_with(&back[..]), "{back:?}");
+    assert_eq!(read_all(&mut connect(addr(&front, "b"))).unwrap(), TUTORIAL_LINE[..3]);
+    front.stop();
+}
+
+#[test]
+fn the_pipe_adds_a_fault_that_names_a_proxy() {
+    let behind = Server::start(&["-q"]);
+    let route = format!("db=0>{}", behind.echo());
+    let mut child = proxy([&*route, "--pipe"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) =
+        (child.stdin.take().unwrap(), std::io::BufReader::new(child.stdout.take().unwrap()));
+    let listening = next(&mut stdout);
+    assert_eq!((&listening["event"], &listening["service"]), (&"listening".into(), &"db".into()));
+    let mut client = connect(listening["addr"].as_str().unwrap().parse().unwrap());
+    ping(&mut client, b"before");
+    drop(client);
+    for (spec, event) in [("db: close after 2 bytes", "fault"), ("echo: reset", "wrong_fault")] {
+        writeln!(stdin, "{spec}").unwrap();
+        let answer = std::iter::repeat_with(|| next(&mut stdout))
+            .find(|event| event["event"].as_str().unwrap().ends_with("fault"));
+        assert_eq!(answer.unwrap()["event"], event);
+    }
+    let mut client = connect(listening["addr"].as_str().unwrap().parse().unwrap());
+    client.write_all(b"0123").unwrap();
+    assert_eq!(read_all(&mut client).unwrap(), b"01");
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn an_end_after_so_many_bytes_is_exact_for_the_client_of_a_proxy() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let there = upstream.local_addr().unwrap().to_string();
+    let bytes = pattern(200_000);
+    let sent = bytes.clone();
+    thread::spawn(move || {
+        for stream in upstream.incoming() {
+            let sent = sent.clone();
+            thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let _ = stream.write_all(&sent).and_then(|()| stream.shutdown(Shutdown::Write));
+                let _ = stream.read(&mut [0]);
+            });
+        }
+    });
+    for count in [1, 5, 1_000, 65_536] {
+        for effect in ["reset", "close", "shut", "corrupt"] {
+            let fault = format!("proxy: {effect} after {count} bytes");
+            let front = Server::spawn(&mut proxy(["0", &there, "-q", "--fault", &fault]));
+            for _ in 0..10 {
+                let mut client = connect(addr(&front, "proxy"));
+                let mut back = Vec::new();
+                let outcome = client.read_to_end(&mut back).map_err(|error| error.kind());
+                match effect {
+                    "reset" => assert_eq!(outcome, Err(ErrorKind::ConnectionReset), "{fault}"),
+                    _ => assert!(outcome.is_ok(), "{fault}: {outcome:?}"),
+                }
+                match effect {
+                    "corrupt" => {
+                        let wrong = back.iter().zip(&bytes).map(|(a, b)| (a ^ b).count_ones());
+                        let wrong: Vec<_> =
+                            wrong.enumerate().filter(|(_, bits)| *bits > 0).collect();
+                        assert_eq!(
+                            (back.len(), &wrong[..]),
+                            (bytes.len(), &[(count, 1)][..]),
+                            "{fault}"
+                        );
+                    }
+                    _ => assert!(back == bytes[..count], "{fault}: {} bytes", back.len()),
+                }
+            }
+            front.stop();
+        }
+    }
+}
+
+#[test]
+fn a_wrong_proxy_is_refused_with_its_own_message_and_nothing_is_started() {
+    let folder = Folder::new("proxy-wrong");
+    let (socket, ready) = (folder.join("front.sock"), folder.join("ready"));
+    let unix = format!("a=unix:{}>1", socket.display());
+    let port = unused().port();
+    let (own, any) = (port.to_string(), format!("b=0.0.0.0:{port}>7"));
+    let (to_b, to_a) = (format!("a=1>{port}"), format!("b={port}>localhost:1"));
+    let unix_loop =
+        format!("a=unix:{0}/x/../front.sock>unix:{0}/front.sock", folder.join("").display());
+    std::fs::create_dir(folder.join("x")).unwrap();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("b={}>7", other.local_addr().unwrap());
+    for (words, code, wrong) in [
+        (&["0"][..], 2, "'0' is no route: expected 'NAME=LISTEN>UPSTREAM'"),
+        (&["0", "0"], 2, "'0' is no address of an upstream: port 0 cannot be connected to"),
+        (&["off", "7"], 2, "'off' is no address to listen on: a proxy cannot be off; remove it"),
+        (&[&unix, "B=1>2"], 2, "the name \"B\" is not usable in a fault"),
+        (&[&unix, "a=1>2"], 2, "two services are named a"),
+        (&[&unix, "echo=1>2"], 2, "two services are named echo"),
+        (&[&unix, "--fault", "b: reset"], 2, "unknown service `b`: use a"),
+        (&[&unix, "--fault", "echo: reset"], 2, "unknown service `echo`"),
+        (
+            &[&unix, "b=0>nowhere.invalid:1"],
+            1,
+            "cannot resolve the upstream nowhere.invalid:1 of b",
+        ),
+        (&[&own, &own], 2, &format!("the upstream 127.0.0.1:{port} of proxy is proxy itself")),
+        (
+            &[&any, &format!("c=0>{port}"), "e=1>localhost:1"],
+            2,
+            "the upstream localhost:1 of e is e",
+        ),
+        (&[&unix, &taken], 1, "for b: Address already in use"),
+        (&[&to_b, &to_a], 2, "leads back to a, through b"),
+        (&[&unix_loop], 2, "is a itself"),
+        (&[&own, "7", "--daytime", "0"], 2, "cannot be used with '--daytime"),
+    ] {
+        let ready = ["--ready-file", ready.to_str().unwrap()];
+        let Ended { code: ended, stdout, stderr } =
+            run_words(["proxy"].iter().chain(words).chain(&ready));
+        assert_eq!((ended, &*stdout), (Some(code), ""), "{words:?}: {stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(wrong), "{words:?}: {stderr}");
+        assert_eq!(folder.names(), ["x"], "{words:?}");
+    }
+}
+
+#[test]
+fn a_refused_upstream_is_logged_once_until_it_can_be_reached() {
+    let there = unused();
+    let front = Server::spawn(&mut proxy(["0", &there.to_string()]));
+    let front_addr = addr(&front, "proxy");
+    for _ in 0..3 {
+        let error = read_all(&mut connect(front_addr)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    let upstream = TcpListener::bind(there).unwrap();
+    let mut client = connect(front_addr);
+    client.write_all(b"now").unwrap();
+    let mut server: TcpStream = upstream.accept().unwrap().0;
+    let mut back = [0; 3];
+    server.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"now");
+    drop((client, server));
+    let log = front.stop();
+    let line = format!(
+        "warning: cannot connect to the upstream {there}: Connection refused (os error 111); \
+         clients are reset until a server listens there\n"
+    );
+    assert_eq!(
+        (log.matches(&line).count(), log.matches("cannot connect").count()),
+        (1, 1),
+        "{log}"
+    );
+    assert!(log.contains(&format!("the upstream {there} can be reached\n")), "{log}");
+}
