@@ -33,6 +33,9 @@ mod script;
 #[allow(dead_code)]
 #[path = "../src/cli/play/timeline.rs"]
 mod timeline;
+#[cfg(feature = "testing")]
+#[path = "fuzz/traces.rs"]
+mod traces;
 
 use random::Random;
 

@@ -13,7 +13,6 @@ use super::args::{Proxy, Serve};
 use super::connections_log::ConnectionsLog;
 use super::failure::{FAILED, Failure, USAGE};
 use super::listen::listen;
-use super::test_setup::TestSetup;
 use super::{serve, stdio};
 
 /// The name of a proxy that is given as two addresses.
@@ -208,15 +207,13 @@ pub fn bind<K: Kernel>(
     reactor: &mut Reactor<K>,
     routes: &[Route],
     upstreams: Vec<Upstream>,
-    setup: Option<&TestSetup>,
+    name_service: &dyn Fn(&str),
     connections_log: &ConnectionsLog,
 ) -> Result<Vec<(&'static str, String)>, Failure> {
     let mut all = Vec::new();
     for (route, upstream) in routes.iter().zip(upstreams) {
         let name = route.name;
-        if let Some(setup) = setup {
-            setup.serving(name);
-        }
+        name_service(name);
         let (log, mut make) = (connections_log.clone(), relay(upstream));
         let make = move |new: &Accepted| {
             log.add(name, "Relaying for", &new.peer);

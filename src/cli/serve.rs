@@ -57,7 +57,7 @@ fn recorder(path: &Path, args: &Serve) -> Result<Recorder, Failure> {
         let what = format!("cannot create the recording {}: {error}", path.display());
         Failure::new(FAILED, what, "name a file that can be written, in a directory that exists")
     })?;
-    Ok(recorder.record_bytes(args.record_bytes.0.unwrap_or(0)).services(["daytime", "echo"]))
+    Ok(recorder.record_bytes(args.record_bytes.0.unwrap_or(0)).services(args.services()))
 }
 
 fn run_recorded(args: &Serve, output: &Output, recorder: Option<&Recorder>) -> Result<(), Failure> {
@@ -94,8 +94,16 @@ fn run_on<K: Kernel>(
     })?;
     let connections_log = ConnectionsLog::default();
     let upstreams = proxy::resolve(&args.proxy)?;
-    let mut bound = bind(&mut reactor, args, (setup, recorder), &connections_log)?;
-    bound.extend(proxy::bind(&mut reactor, &args.proxy, upstreams, setup, &connections_log)?);
+    let name = |service: &str| {
+        if let Some(setup) = setup {
+            setup.serving(service);
+        }
+        if let Some(recorder) = recorder {
+            recorder.serving(service);
+        }
+    };
+    let mut bound = bind(&mut reactor, args, &name, &connections_log)?;
+    bound.extend(proxy::bind(&mut reactor, &args.proxy, upstreams, &name, &connections_log)?);
     let lines: String = bound.iter().map(|(service, addr)| format!("{service} {addr}\n")).collect();
     // Removed on every way out.
     let ready_file =
@@ -201,24 +209,17 @@ fn check(args: &Serve) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Binds every listener and returns each address with its service.
+/// Binds every listener and returns each address with its service. `name` is called with a service
+/// before its listeners are bound.
 fn bind<K: Kernel>(
     reactor: &mut Reactor<K>,
     args: &Serve,
-    (setup, recorder): (Option<&TestSetup>, Option<&Recorder>),
+    name: &dyn Fn(&str),
     connections_log: &ConnectionsLog,
 ) -> Result<Vec<(&'static str, String)>, Failure> {
     let mut all = Vec::new();
     let mut add = |service, bound: Vec<String>| {
         all.extend(bound.into_iter().map(|addr| (service, addr)));
-    };
-    let name = |service| {
-        if let Some(setup) = setup {
-            setup.serving(service);
-        }
-        if let Some(recorder) = recorder {
-            recorder.serving(service);
-        }
     };
     if args.daytime != [Place::Off] {
         let daytime = Daytime::new(clock(args)?);

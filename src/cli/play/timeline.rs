@@ -1,5 +1,6 @@
 //! A recording as text: one line for each event and call, below its turn and its phase.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Write};
 use std::time::Duration;
@@ -42,12 +43,21 @@ struct Sums {
     missing: u64,
 }
 
+/// What earlier records say about an open connection.
+#[derive(Debug, Default)]
+struct Known {
+    /// The faults in force.
+    faults: Vec<String>,
+    unsent: u64,
+}
+
 struct Timeline<W> {
     out: W,
     has_colour: bool,
     /// The phase that has begun and has no line yet.
     phase: Option<String>,
     sums: Sums,
+    open: HashMap<u64, Known>,
 }
 
 /// Prints the timeline of a recording.
@@ -56,8 +66,8 @@ pub fn print<R: BufRead>(
     out: impl Write,
     has_colour: bool,
 ) -> Result<(), Stopped> {
-    let (phase, sums) = (None, Sums::default());
-    let mut timeline = Timeline { out, has_colour, phase, sums };
+    let (phase, sums, open) = (None, Sums::default(), HashMap::new());
+    let mut timeline = Timeline { out, has_colour, phase, sums, open };
     let version = recording.header("version").unwrap_or("unknown");
     let mut first = format!("campanile {version}: {}", recording.services().join(", "));
     for key in ["title", "text"] {
@@ -92,7 +102,8 @@ impl<W: Write> Timeline<W> {
             }
             _ => {
                 self.count(record);
-                let Some((style, text)) = describe(record) else { return Ok(()) };
+                let Some((style, mut text)) = describe(record) else { return Ok(()) };
+                text += &self.remember(record);
                 if let Some(phase) = self.phase.take() {
                     self.line(None, 1, Style::Dim, &phase)?;
                 }
@@ -126,6 +137,36 @@ impl<W: Write> Timeline<W> {
             Some(_) => sums.errors += 1,
             None => {}
         }
+    }
+
+    /// Keeps what a record says about its connection. Returns what the earlier ones add to its line.
+    fn remember(&mut self, record: &Record) -> String {
+        let Some(id) = record.number("c") else { return String::new() };
+        let known = self.open.entry(id).or_default();
+        let fault = record.text("fault").map(printable);
+        let (offered, moved) = (record.number("len").unwrap_or(0), record.number("n"));
+        match (&*record.kind, record.text("f")) {
+            ("fault", _) => known.faults.extend(fault),
+            ("heal", _) => known.faults.retain(|known| Some(known) != fault.as_ref()),
+            ("state", _) => known.unsent = record.number("unsent").unwrap_or(0),
+            ("end", _) => {
+                let unsent = self.open.remove(&id).map_or(0, |known| known.unsent);
+                return if unsent > 0 { format!(", {unsent} never sent") } else { String::new() };
+            }
+            ("call", Some("write" | "write_last")) => {
+                let rest = offered.saturating_sub(moved.unwrap_or(0));
+                known.unsent = rest.max(known.unsent.saturating_sub(moved.unwrap_or(0)));
+                let is_by_fault = matches!(record.text("e"), None | Some("EAGAIN"));
+                if rest > 0 && is_by_fault && !known.faults.is_empty() {
+                    return format!("  under {}", known.faults.join(", "));
+                }
+            }
+            ("call", Some("read")) if moved == Some(0) && known.unsent > 0 => {
+                return format!(", {} bytes unsent", known.unsent);
+            }
+            _ => {}
+        }
+        String::new()
     }
 
     fn line(
@@ -227,6 +268,15 @@ fn call(record: &Record) -> (Style, String) {
         _ => record.number("n"),
     };
     let (mut style, mut line) = outcome(record, name, result);
+    match (record.text("f"), record.text("service"), record.number("parent")) {
+        (Some("accept" | "listen"), Some(service), _) => {
+            let _ = write!(line, "  {}", printable(service));
+        }
+        (Some("connect"), _, Some(parent)) => {
+            let _ = write!(line, "  for #{parent}");
+        }
+        _ => {}
+    }
     if record.is_short_write() {
         (style, line) = (Style::Yellow, line + "  short write");
     }

@@ -11,6 +11,8 @@ mod playing;
 mod recording;
 #[path = "../../../src/cli/play/timeline.rs"]
 mod timeline;
+#[path = "../traces.rs"]
+mod traces;
 
 libfuzzer_sys::fuzz_target!(|file: &[u8]| {
     playing::recordings(file);
