@@ -20,7 +20,12 @@ pub(crate) enum Command {
 
 /// A reactor of any kernel.
 pub(crate) trait Driver {
-    fn connect(&mut self, addr: Address, protocol: Box<dyn Protocol>) -> ConnId;
+    fn connect(
+        &mut self,
+        addr: Address,
+        protocol: Box<dyn Protocol>,
+        parent: Option<ConnId>,
+    ) -> ConnId;
     fn listen(
         &mut self,
         addr: Address,
@@ -67,7 +72,7 @@ impl std::fmt::Debug for Control<'_> {
 impl Control<'_> {
     /// Begins to connect, as [`Reactor::connect`](crate::Reactor::connect) does.
     pub fn connect(&mut self, addr: impl Into<Address>, protocol: impl Protocol) -> ConnId {
-        self.0.connect(addr.into(), Box::new(protocol))
+        self.0.connect(addr.into(), Box::new(protocol), None)
     }
 
     /// Binds a listener, as [`Reactor::listen_with`](crate::Reactor::listen_with) does.

@@ -126,8 +126,14 @@ pub trait Kernel: Sized {
     /// comes as soon as a client waits, and at once if one waits already.
     fn rearm(&mut self, listener: &mut Self::Listener, key: usize) -> io::Result<()>;
 
-    /// Begins to connect. The first writable event shows that there is a result.
-    fn connect(&mut self, addr: &Address, limits: &Limits) -> io::Result<Self::Stream>;
+    /// Begins to connect. The first writable event shows that there is a result. `parent` is the
+    /// connection whose protocol has asked for this one, if one has.
+    fn connect(
+        &mut self,
+        addr: &Address,
+        limits: &Limits,
+        parent: Option<ConnId>,
+    ) -> io::Result<Self::Stream>;
 
     /// Registers a stream under `key` for its whole life. If `writes` is false, it gets no events for
     /// writing, because its half has ended.
@@ -283,7 +289,12 @@ impl Kernel for Mio {
         listener.source().reregister(self.poll.registry(), token, Interest::READABLE)
     }
 
-    fn connect(&mut self, addr: &Address, limits: &Limits) -> io::Result<Socket> {
+    fn connect(
+        &mut self,
+        addr: &Address,
+        limits: &Limits,
+        _parent: Option<ConnId>,
+    ) -> io::Result<Socket> {
         Socket::connect(addr, limits)
     }
 

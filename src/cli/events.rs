@@ -67,6 +67,7 @@ fn beginning(text: &str) -> &str {
 /// An entry of the book as an event; `None` for kinds that are not reported.
 pub fn entry(entry: Entry<'_>) -> Option<String> {
     match entry {
+        Entry::Connecting(ledger) => Some(about("connecting", ledger).line()),
         Entry::Accepted(ledger) => Some(about("accepted", ledger).line()),
         Entry::Closed(closed) => Some(ledger("closed", closed)),
         Entry::AcceptError { service, error } => {

@@ -24,6 +24,8 @@ const EXPECTED: &str = "expected 'NAME=LISTEN>UPSTREAM', as in 'db=6380>127.0.0.
 pub struct Route {
     /// It is the service of a fault. It lives as long as the program.
     pub name: &'static str,
+    /// The service of a fault on the server's side.
+    upstream_name: &'static str,
     listen: Place,
     upstream: Place,
 }
@@ -68,7 +70,7 @@ fn one(name: &'static str, listen: &str, upstream: &str) -> Result<Route, Failur
     let listen = place(listen).map_err(|error| wrong("address to listen on", listen, error))?;
     let to = address::server(upstream);
     let upstream = to.map_err(|error| wrong("address of an upstream", upstream, error))?;
-    Ok(Route { name, listen, upstream })
+    Ok(Route { name, upstream_name: "proxy upstream", listen, upstream })
 }
 
 fn place(text: &str) -> Result<Place, String> {
@@ -94,7 +96,9 @@ pub fn route(text: &str) -> Result<Route, String> {
     let listen = place(listen).map_err(|error| format!("{listen}: {error}"))?;
     let to = address::server(upstream).map_err(|error| format!("{upstream}: {error}"))?;
     // A few bytes, once: names stay as long as the program runs.
-    Ok(Route { name: String::leak(name.to_owned()), listen, upstream: to })
+    let leak = |name: String| &*String::leak(name);
+    let upstream_name = leak(format!("{name} upstream"));
+    Ok(Route { name: leak(name.to_owned()), upstream_name, listen, upstream: to })
 }
 
 impl Serve {
@@ -102,7 +106,8 @@ impl Serve {
     pub fn services(&self) -> Vec<&'static str> {
         let is_proxy = self.daytime == [Place::Off] && self.echo == [Place::Off];
         let own: &[&str] = if is_proxy { &[] } else { &["daytime", "echo"] };
-        own.iter().copied().chain(self.proxy.iter().map(|route| route.name)).collect()
+        let sides = self.proxy.iter().flat_map(|route| [route.name, route.upstream_name]);
+        own.iter().copied().chain(sides).collect()
     }
 }
 

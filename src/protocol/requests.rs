@@ -16,7 +16,8 @@ pub(crate) enum Request {
     /// This many bytes for that connection.
     Message(ConnId, usize),
     Wake(ConnId),
-    Connect(Address, Box<dyn Protocol>),
+    /// The connection that asks is the parent of the new one.
+    Connect(Address, Box<dyn Protocol>, ConnId),
 }
 
 impl std::fmt::Debug for Requests {
@@ -151,7 +152,7 @@ impl Outbox {
     /// }
     /// ```
     pub fn connect(&mut self, addr: impl Into<Address>, protocol: impl Protocol) {
-        self.requests.list.push(Request::Connect(addr.into(), Box::new(protocol)));
+        self.requests.list.push(Request::Connect(addr.into(), Box::new(protocol), self.id));
     }
 
     /// Returns the messages for other connections that were not passed on yet, for assertions in a unit

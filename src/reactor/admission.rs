@@ -209,16 +209,20 @@ impl<K: Kernel> Reactor<K> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn connect(&mut self, addr: impl Into<Address>, protocol: impl Protocol) -> ConnId {
-        Driver::connect(self, addr.into(), Box::new(protocol))
+        Driver::connect(self, addr.into(), Box::new(protocol), None)
     }
 
-    pub(super) fn begin_connect(&mut self, addr: &Address) -> io::Result<(usize, K::Stream)> {
+    pub(super) fn begin_connect(
+        &mut self,
+        addr: &Address,
+        parent: Option<ConnId>,
+    ) -> io::Result<(usize, K::Stream)> {
         if self.is_full() {
             let full =
                 "cannot connect: every connection slot is taken; raise Limits::max_connections";
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, full));
         }
-        let mut stream = self.kernel.connect(addr, &self.cx.limits)?;
+        let mut stream = self.kernel.connect(addr, &self.cx.limits, parent)?;
         let key = self.connections.vacant_key();
         self.kernel.register(&mut stream, key, true)?;
         Ok((key, stream))

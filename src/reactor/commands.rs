@@ -80,7 +80,9 @@ impl<K: Kernel> Reactor<K> {
                     start += length;
                 }
                 Request::Wake(id) => self.command(id, Call::Wake),
-                Request::Connect(addr, protocol) => drop(Driver::connect(self, addr, protocol)),
+                Request::Connect(addr, protocol, parent) => {
+                    Driver::connect(self, addr, protocol, Some(parent));
+                }
             }
         }
         if self.cx.outbox.requests.list.is_empty() {
@@ -91,9 +93,15 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Ends a connection that was asked for and is not made.
-    fn end_unmade(&mut self, protocol: Box<dyn Protocol>, reason: &CloseReason) {
-        self.cx.outbox.id = ConnId { key: u32::MAX, ordinal: 0 };
+    /// Ends a connection that was asked for and is not made. It has no id: what it requests counts as
+    /// requested by its parent.
+    fn end_unmade(
+        &mut self,
+        protocol: Box<dyn Protocol>,
+        reason: &CloseReason,
+        parent: Option<ConnId>,
+    ) {
+        self.cx.outbox.id = parent.unwrap_or(ConnId { key: u32::MAX, ordinal: 0 });
         if let Some(panic) = protocol::end(protocol, reason, &mut self.cx.outbox) {
             self.record_panic(panic);
         }
@@ -102,8 +110,8 @@ impl<K: Kernel> Reactor<K> {
     /// Drops what protocols have asked of other connections, at the end of the reactor.
     pub(super) fn drop_requests(&mut self) {
         for request in std::mem::take(&mut self.cx.outbox.requests).list {
-            if let Request::Connect(_, protocol) = request {
-                self.end_unmade(protocol, &CloseReason::Shutdown);
+            if let Request::Connect(_, protocol, parent) = request {
+                self.end_unmade(protocol, &CloseReason::Shutdown, Some(parent));
             }
         }
     }
@@ -163,8 +171,13 @@ impl<K: Kernel> Reactor<K> {
 }
 
 impl<K: Kernel> Driver for Reactor<K> {
-    fn connect(&mut self, addr: Address, protocol: Box<dyn Protocol>) -> ConnId {
-        match self.begin_connect(&addr) {
+    fn connect(
+        &mut self,
+        addr: Address,
+        protocol: Box<dyn Protocol>,
+        parent: Option<ConnId>,
+    ) -> ConnId {
+        match self.begin_connect(&addr, parent) {
             Ok((key, stream)) => {
                 self.stats.connecting += 1;
                 // The last turn may be long ago: the connection's time begins now.
@@ -175,7 +188,7 @@ impl<K: Kernel> Driver for Reactor<K> {
                 id
             }
             Err(error) => {
-                self.end_unmade(protocol, &CloseReason::ConnectFailed(error));
+                self.end_unmade(protocol, &CloseReason::ConnectFailed(error), parent);
                 self.next_id(u32::MAX as usize)
             }
         }

@@ -42,8 +42,8 @@ macro_rules! forward {
         -> std::io::Result<(Self::Stream, Address)> { self.inner.accept(listener) } };
     (@set_backlog) => { fn set_backlog(&mut self, of: &Self::Listener, backlog: u32)
         -> std::io::Result<()> { self.inner.set_backlog(of, backlog) } };
-    (@connect) => { fn connect(&mut self, addr: &Address, limits: &Limits)
-        -> std::io::Result<Self::Stream> { self.inner.connect(addr, limits) } };
+    (@connect) => { fn connect(&mut self, addr: &Address, limits: &Limits, parent: Option<ConnId>)
+        -> std::io::Result<Self::Stream> { self.inner.connect(addr, limits, parent) } };
     (@register) => { fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool)
         -> std::io::Result<()> { self.inner.register(stream, key, writes) } };
     (@watch) => { #[cfg(unix)] fn watch(&mut self, fd: std::os::fd::BorrowedFd<'_>)

@@ -160,8 +160,13 @@ impl<K: Kernel> Kernel for Recorded<K> {
         outcome
     }
 
-    fn connect(&mut self, addr: &Address, limits: &Limits) -> io::Result<Self::Stream> {
-        let outcome = self.inner.connect(addr, limits);
+    fn connect(
+        &mut self,
+        addr: &Address,
+        limits: &Limits,
+        parent: Option<ConnId>,
+    ) -> io::Result<Self::Stream> {
+        let outcome = self.inner.connect(addr, limits, parent);
         let Some(recorder) = &self.recorder else {
             return outcome.map(|inner| RecordedStream { inner, tape: None });
         };

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use super::fault::Fault;
 use super::faulty::Faulty;
-use super::ledger::Book;
+use super::ledger::{Book, UPSTREAM};
 use super::logged::Logged;
 use super::manual::{ManualClock, Timed};
 use super::plan::Plan;
@@ -20,7 +20,7 @@ use crate::listener::ListenOptions;
 use crate::protocol::{Accepted, Address, Protocol};
 use crate::reactor::Reactor;
 use crate::record::{Recorded, Recorder};
-use crate::services::{Clock, Zone, daytime, echo};
+use crate::services::{Clock, Upstream, Zone, daytime, echo, relay};
 
 /// The second of the tutorial that the two services come from: Wed Jan 29 19:14:15 2014.
 const TUTORIAL: i64 = 1_391_022_855;
@@ -209,6 +209,46 @@ impl Builder {
     ) -> Builder {
         self.services.push((name.into(), Box::new(|reactor| on_any_port(reactor, build()))));
         self
+    }
+
+    /// Also serves a proxy in front of a server of your own, on a free port.
+    ///
+    /// Its faults act on the client's side, `server.proxy("db").once("reset after 5 bytes")`, or on the
+    /// server's: `server.proxy("db").upstream().always("deaf")`. Each side has its ledgers, and both
+    /// sides of one conversation have the same id.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use campanile::testing::TestServer;
+    ///
+    /// let database = TestServer::start(); // a server of your own
+    /// let server = TestServer::builder().proxy("db", database.echo().addr()).start();
+    /// server.proxy("db").upstream().once("deaf after 5 bytes in");
+    ///
+    /// let mut client = server.proxy("db").connect();
+    /// client.write_all(b"query")?;
+    /// client.read_exact(&mut [0; 5])?;
+    /// client.write_all(b"another")?;
+    /// client.set_read_timeout(Some(std::time::Duration::from_millis(50)))?;
+    /// assert!(client.read(&mut [0]).is_err(), "its answer stays in the server");
+    ///
+    /// let (client_side, server_side) = (server.proxy("db").open(), server.proxy("db").upstream().open());
+    /// assert_eq!((client_side[0].id, server_side[0].id), (1, 1));
+    /// assert_eq!((client_side[0].bytes_out, server_side[0].bytes_in), (5, 5));
+    /// # std::io::Result::Ok(())
+    /// ```
+    ///
+    /// # Panics
+    /// If the upstream has no address.
+    pub fn proxy(self, name: impl Into<String>, upstream: impl Into<Upstream>) -> Builder {
+        let (name, upstream) = (name.into(), upstream.into());
+        let Some(addr) = upstream.addrs().first().cloned() else {
+            panic!("the upstream of {name} has no address: give it one")
+        };
+        let mut builder = self.service_with(name.clone(), move || relay(upstream));
+        // Faults and ledgers name it, but nothing listens there.
+        builder.services.push((name + UPSTREAM, Box::new(|_| Ok(addr))));
+        builder
     }
 
     /// Also serves a protocol of your own on a Unix socket. A client connects to its path with

@@ -9,6 +9,8 @@ use crate::record::Recorder;
 pub enum Entry<'a> {
     /// A connection was accepted.
     Accepted(&'a Ledger),
+    /// A proxy begins to connect to its server, on behalf of the client with the same id.
+    Connecting(&'a Ledger),
     /// A connection ended.
     Closed(&'a Ledger),
     /// accept(2) failed with another error than `WouldBlock`.

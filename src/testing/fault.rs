@@ -4,10 +4,12 @@ use std::fmt;
 use std::mem::discriminant;
 use std::time::Duration;
 
+use super::ledger::UPSTREAM;
+
 /// An effect, the connections it is for, and its time: `echo once: reset after 5 bytes`.
 ///
 /// ```text
-/// FAULT  = [ SERVICE [WHO] ":" ] EFFECT [WHEN] ["for" T]
+/// FAULT  = [ SERVICE ["upstream"] [WHO] ":" ] EFFECT [WHEN] ["for" T]
 /// WHO    = "every" | "new" | "once" | "#"N[".."N] | P"%"             (default: every)
 /// EFFECT = delay T[+-T] | slice N[/T] | rate SIZE/s | short N | stall | deaf | corrupt | hold-open
 ///        | shut | close | reset | refuse | never-accept | unreachable
@@ -19,6 +21,9 @@ use std::time::Duration;
 /// The service and the choice of connections can be left out where the call names them, as
 /// [`Service::once`](super::Service::once) does. Printing a fault and parsing the text returns the same
 /// fault.
+///
+/// The service `NAME upstream` is the server's side of a proxy: its faults are what the *server* behind
+/// the proxy experiences, and `#N` is the number of the conversation.
 ///
 /// On a connection that is open when the fault is added, `after SIZE`, `after T` and `at write N` count
 /// from that moment. `for T` counts from the moment at which the effect begins.
@@ -221,6 +226,9 @@ impl Fault {
             (.., Some(Who::Chance { millionths: 1_000_001.. })) => {
                 (Part::Who, "the percentage is greater than 100%")
             }
+            _ if self.is_of_listener() && self.is_upstream() => {
+                (Part::Effect, "a proxy has no listener upstream: leave out `upstream`")
+            }
             (.., Some(Who::New | Who::Once | Who::Chance { .. })) if self.is_of_listener() => (
                 Part::Who,
                 "this effect holds for all clients: use `every`, or `#N` to begin at connection N",
@@ -232,6 +240,10 @@ impl Fault {
             }
             _ => return None,
         })
+    }
+
+    fn is_upstream(&self) -> bool {
+        self.whom.as_ref().is_some_and(|whom| whom.service.ends_with(UPSTREAM))
     }
 
     /// Returns whether it acts on the listener and not on a connection.

@@ -10,6 +10,7 @@ mod unacked;
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::listener::FaultyListener;
@@ -17,8 +18,8 @@ use self::listener::Managed;
 pub use self::stream::FaultyStream;
 use self::stream::{Circumstances, State};
 use self::turn::Turn;
-use super::ledger::Book;
-use super::plan::Plan;
+use super::ledger::{Book, Page, lock};
+use super::plan::{Arrival, Plan};
 use crate::connection::Snapshot;
 use crate::kernel::{Event, Kernel, Phase, Source, Wake};
 use crate::limits::Limits;
@@ -67,6 +68,28 @@ impl<K: Kernel> Faulty<K> {
             reported: 0,
             own_events: Vec::new(),
         }
+    }
+
+    fn state(
+        &self,
+        service: Arc<str>,
+        arrival: Arrival,
+        page: Option<Page>,
+        peer: &Address,
+        limits: &Limits,
+    ) -> Box<State> {
+        let circumstances = Circumstances {
+            plan: self.plan.clone(),
+            service,
+            number: arrival.number,
+            turn: Rc::clone(&self.turn),
+            page,
+            book: self.book.clone(),
+            peer: peer.inet(),
+            linger: limits.linger_timeout,
+            linger_bytes: limits.linger_bytes,
+        };
+        Box::new(State::new(arrival, circumstances))
     }
 
     /// Collects the events of the batch that the kernel inside did not report.
@@ -152,20 +175,9 @@ impl<K: Kernel> Kernel for Faulty<K> {
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Address)> {
         let (socket, service) = self.move_listener(listener)?;
         let (inner, peer) = self.inner.accept(socket)?;
-        let arrival = self.plan.arrive(&service);
-        let circumstances = Circumstances {
-            plan: self.plan.clone(),
-            service,
-            number: arrival.number,
-            turn: Rc::clone(&self.turn),
-            page: self.book.newest(),
-            book: self.book.clone(),
-            peer: peer.inet(),
-            linger: listener.limits.linger_timeout,
-            linger_bytes: listener.limits.linger_bytes,
-        };
-        let state = Some(Box::new(State::new(arrival, circumstances)));
-        Ok((FaultyStream { inner, state }, peer))
+        let (page, arrival) = (self.book.newest(), self.plan.arrive(&service, None));
+        let state = self.state(service, arrival, page, &peer, &listener.limits);
+        Ok((FaultyStream { inner, state: Some(state) }, peer))
     }
 
     fn set_backlog(&mut self, listener: &Self::Listener, backlog: u32) -> io::Result<()> {
@@ -182,8 +194,23 @@ impl<K: Kernel> Kernel for Faulty<K> {
         }
     }
 
-    fn connect(&mut self, addr: &Address, limits: &Limits) -> io::Result<Self::Stream> {
-        self.inner.connect(addr, limits).map(|inner| FaultyStream { inner, state: None })
+    fn connect(
+        &mut self,
+        addr: &Address,
+        limits: &Limits,
+        parent: Option<ConnId>,
+    ) -> io::Result<Self::Stream> {
+        let inner = self.inner.connect(addr, limits, parent)?;
+        // Only the server's side of a proxied conversation has a ledger.
+        let state = self.book.newest().map(|page| {
+            let (service, number) = {
+                let ledger = lock(&page);
+                (Arc::from(&*ledger.service), ledger.id)
+            };
+            let arrival = self.plan.arrive(&service, Some(number));
+            self.state(service, arrival, Some(page), addr, limits)
+        });
+        Ok(FaultyStream { inner, state })
     }
 
     fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()> {

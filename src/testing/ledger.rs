@@ -272,18 +272,29 @@ impl Book {
         self.0.keeps_received
     }
 
-    pub(super) fn begin(&self, service: &str, peer: Address, opened: Duration) -> Page {
+    /// Begins the ledger of a connection. The connection to the server behind a proxy has the id of its
+    /// client's; others are counted.
+    pub(super) fn begin(
+        &self,
+        service: &str,
+        of_client: Option<u64>,
+        peer: Address,
+        opened: Duration,
+    ) -> Page {
         let mut pages = self.lock();
         let count = pages.counts.entry(service.to_owned()).or_default();
         *count += 1;
-        let id = *count;
+        let id = of_client.unwrap_or(*count);
         let page = Arc::new(Mutex::new(Ledger::new(service, id, peer, opened)));
         // Locked before it is in the book: `with_open` sees it after the reader has.
         let ledger = lock(&page);
         pages.newest = Some(Arc::clone(&page));
         pages.open.insert((service.to_owned(), id), Arc::clone(&page));
         drop(pages);
-        self.read(Entry::Accepted(&ledger));
+        self.read(match of_client {
+            None => Entry::Accepted(&ledger),
+            Some(_) => Entry::Connecting(&ledger),
+        });
         drop(ledger);
         page
     }
@@ -371,6 +382,16 @@ pub(super) fn lock(page: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     page.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What follows the name of a proxy in that of its server's side, as in `db upstream`.
+pub(super) const UPSTREAM: &str = " upstream";
+
+/// Returns the service and the id of a connection that the one with this ledger has asked for: the
+/// server's side of the same conversation.
+pub(super) fn upstream_of(ledger: &Ledger) -> (String, u64) {
+    let service = ledger.service.strip_suffix(UPSTREAM).unwrap_or(&ledger.service);
+    (format!("{service}{UPSTREAM}"), ledger.id)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,7 +401,7 @@ mod tests {
         for kept in [0, 1] {
             let book = Book::new(kept);
             let peer = Address::from(std::path::PathBuf::from("/peer"));
-            let begin = || book.begin("echo", peer.clone(), Duration::ZERO);
+            let begin = || book.begin("echo", None, peer.clone(), Duration::ZERO);
             let pages: Vec<_> = (0..3).map(|_| begin()).collect();
             for page in &pages {
                 let mut ledger = lock(page);

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::entry::Entry;
-use super::ledger::{Book, Page, Side, lock};
+use super::ledger::{Book, Page, Side, lock, upstream_of};
 use crate::connection::{Snapshot, Stream};
 use crate::kernel::{Event, Kernel, Phase, Wake};
 use crate::limits::Limits;
@@ -28,6 +28,8 @@ pub struct Logged<K: Kernel> {
 #[derive(Debug)]
 struct Slot {
     page: Page,
+    /// Of the connection's id; 0 before its first run is over.
+    ordinal: u64,
     unread_since: Option<Instant>,
 }
 
@@ -37,6 +39,16 @@ impl<K: Kernel> Logged<K> {
         let began = inner.now();
         let now = Rc::new(Cell::new(began));
         Logged { inner, book: book.clone(), began, now, slots: Vec::new() }
+    }
+
+    fn log(&self, page: Page) -> Log {
+        Log { page, book: self.book.clone(), began: self.began, now: Rc::clone(&self.now) }
+    }
+
+    /// Returns the ledger of a connection that is registered, or was until now.
+    fn page_of(&self, id: ConnId) -> Option<Page> {
+        let slot = self.slots.get(id.key as usize)?.as_ref()?;
+        (slot.ordinal == id.ordinal()).then(|| Arc::clone(&slot.page))
     }
 
     fn wrap(
@@ -84,9 +96,7 @@ impl<K: Kernel> Kernel for Logged<K> {
             }
         };
         let opened = self.now.get() - self.began;
-        let page = self.book.begin(service, peer.clone(), opened);
-        let (book, now) = (self.book.clone(), Rc::clone(&self.now));
-        let log = Some(Log { page, book, began: self.began, now });
+        let log = Some(self.log(self.book.begin(service, None, peer.clone(), opened)));
         Ok((LoggedStream { inner, log }, peer))
     }
 
@@ -98,9 +108,21 @@ impl<K: Kernel> Kernel for Logged<K> {
         self.inner.rearm(&mut listener.inner, key)
     }
 
-    fn connect(&mut self, addr: &Address, limits: &Limits) -> io::Result<Self::Stream> {
-        // A book records the clients of services, not outgoing connections.
-        self.inner.connect(addr, limits).map(|inner| LoggedStream { inner, log: None })
+    /// A connection that one of a service has asked for is the other side of a proxied conversation: it
+    /// has a ledger with the same id. Other outgoing connections have none.
+    fn connect(
+        &mut self,
+        addr: &Address,
+        limits: &Limits,
+        parent: Option<ConnId>,
+    ) -> io::Result<Self::Stream> {
+        let inner = self.inner.connect(addr, limits, parent)?;
+        let log = parent.and_then(|parent| self.page_of(parent)).map(|page| {
+            let (service, id) = upstream_of(&lock(&page));
+            let opened = self.now.get() - self.began;
+            self.log(self.book.begin(&service, Some(id), addr.clone(), opened))
+        });
+        Ok(LoggedStream { inner, log })
     }
 
     fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()> {
@@ -108,23 +130,21 @@ impl<K: Kernel> Kernel for Logged<K> {
             self.slots.resize_with(key + 1, || None);
         }
         let page = stream.log.as_ref().map(|log| Arc::clone(&log.page));
-        self.slots[key] = page.map(|page| Slot { page, unread_since: None });
+        self.slots[key] = page.map(|page| Slot { page, ordinal: 0, unread_since: None });
         self.inner.register(&mut stream.inner, key, writes)
     }
 
     fn observe(&mut self, id: ConnId, view: impl FnOnce() -> Snapshot) {
         let view = view();
         if let Some(Some(slot)) = self.slots.get_mut(id.key as usize) {
-            let mut ledger = lock(&slot.page);
-            let now = self.now.get();
-            if ledger.closed.is_some() {
-                // The slot is another connection's now: one that ends in its first run is never
-                // registered.
-            } else if view.congested {
-                let since = slot.unread_since.replace(now).unwrap_or(now);
-                ledger.unread += now - since;
-            } else if let Some(since) = slot.unread_since.take() {
-                ledger.unread += now - since;
+            let (mut ledger, now) = (lock(&slot.page), self.now.get());
+            // If the ledger is closed, the slot is another connection's now: one that ends in its first
+            // run is never registered.
+            if ledger.closed.is_none() {
+                slot.ordinal = id.ordinal();
+                let since = slot.unread_since.take();
+                ledger.unread += since.map_or(Duration::ZERO, |since| now - since);
+                slot.unread_since = view.congested.then_some(now);
             }
         }
         self.inner.observe(id, || view);

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::fault::{EFFECTS, Effect, Fault, Part, SIZES, TIMES, When, Who, Whom};
+use super::ledger::UPSTREAM;
 
 /// Why a text is not a fault: the column, and what was expected there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,7 +160,10 @@ impl<'a> Parser<'a> {
     }
 
     fn whom(&mut self) -> Result<Whom, FaultError> {
-        let service = self.word("a service, such as echo")?.text.to_owned();
+        let mut service = self.word("a service, such as echo")?.text.to_owned();
+        if self.take("upstream") {
+            service += UPSTREAM;
+        }
         let who = if self.peek().text == ":" {
             Who::Every
         } else if self.take("#") {

@@ -198,11 +198,12 @@ impl Plan {
         self.lock().find(id).find_map(|listed| listed.failure.clone())
     }
 
-    /// Counts a new connection and gives it its faults.
-    pub(super) fn arrive(&self, service: &str) -> Arrival {
+    /// Gives a new connection its faults. It is counted, unless it has the number of another one.
+    pub(super) fn arrive(&self, service: &str, number: Option<u64>) -> Arrival {
         let mut state = self.lock();
-        let number = state.count(service) + 1;
-        state.counts.insert(service.to_owned(), number);
+        let count = state.count(service) + 1;
+        let number = number.unwrap_or(count);
+        state.counts.insert(service.to_owned(), count);
         // A `once` whose connection is gone cannot be removed any more.
         state.listed.retain(|listed| !listed.is_given || Arc::strong_count(&listed.entry) > 1);
         let taken = if self.0.ignores_probes { None } else { state.take_once(service) };

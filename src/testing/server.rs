@@ -12,7 +12,7 @@ use super::builder::{Builder, Recording};
 use super::fault::{Fault, Who};
 use super::faulty::Faulty;
 use super::guard::{Guard, Once};
-use super::ledger::{Book, Ledger};
+use super::ledger::{Book, Ledger, UPSTREAM};
 use super::logged::Logged;
 use super::manual::{ManualClock, Timed};
 use super::plan::Plan;
@@ -115,6 +115,15 @@ impl TestServer {
                 self.names().join(" and ")
             ),
         }
+    }
+
+    /// Returns the proxy with this name: see [`Builder::proxy`].
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn proxy(&self, name: &str) -> Service<'_> {
+        self.service(name)
     }
 
     /// Returns the handle of its reactor, for messages, broadcasts and closures on the loop's thread.
@@ -262,6 +271,16 @@ impl<'a> Service<'a> {
         addr.inet().unwrap_or_else(|| {
             panic!("{name} listens on {addr}: connect to its path with UnixStream::connect")
         })
+    }
+
+    /// Returns the server's side of a proxy: its faults are what the server experiences, and its ledgers
+    /// have the ids of the clients'. Its address is that of the server.
+    ///
+    /// # Panics
+    /// If this is not a proxy.
+    #[track_caller]
+    pub fn upstream(&self) -> Service<'a> {
+        self.server.service(&format!("{}{UPSTREAM}", self.name))
     }
 
     /// Returns a client: a plain blocking socket that gives up after 30 seconds of silence.

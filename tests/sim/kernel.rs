@@ -187,7 +187,7 @@ impl Kernel for Sim {
         Ok(())
     }
 
-    fn connect(&mut self, _: &Address, _: &Limits) -> io::Result<SimStream> {
+    fn connect(&mut self, _: &Address, _: &Limits, _: Option<ConnId>) -> io::Result<SimStream> {
         let world = &mut *self.world.borrow_mut();
         world.call("connect", 0)?;
         let dial = world.dials.pop_front().unwrap_or(Err(libc::ENETUNREACH));

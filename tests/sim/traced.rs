@@ -150,8 +150,13 @@ impl<K: Kernel> Kernel for Traced<K> {
         Ok(())
     }
 
-    fn connect(&mut self, addr: &Address, limits: &Limits) -> io::Result<Self::Stream> {
-        self.inner.connect(addr, limits).map(|inner| self.number(inner))
+    fn connect(
+        &mut self,
+        addr: &Address,
+        limits: &Limits,
+        parent: Option<ConnId>,
+    ) -> io::Result<Self::Stream> {
+        self.inner.connect(addr, limits, parent).map(|inner| self.number(inner))
     }
 
     fn register(&mut self, stream: &mut Self::Stream, key: usize, writes: bool) -> io::Result<()> {

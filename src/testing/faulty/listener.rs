@@ -132,7 +132,7 @@ impl<K: Kernel> Faulty<K> {
     ) -> io::Result<K::Stream> {
         // A backlog of 0 holds one connection.
         self.inner.set_backlog(socket, 0)?;
-        let filler = self.inner.connect(&reachable(local), limits)?;
+        let filler = self.inner.connect(&reachable(local), limits, None)?;
         self.book.add_filler(filler.local_addr()?);
         Ok(filler)
     }

@@ -23,7 +23,7 @@ use crate::testing::random::Random;
 #[derive(Debug)]
 pub struct FaultyStream<S> {
     pub(super) inner: S,
-    /// Outgoing connections have no faults.
+    /// Outgoing connections have no faults, but for those of a proxy.
     pub(super) state: Option<Box<State>>,
 }
 
