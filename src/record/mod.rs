@@ -7,6 +7,7 @@ mod forward;
 #[doc(hidden)]
 pub mod base64;
 mod line;
+mod places;
 mod queue;
 mod recorded;
 mod recorder;

@@ -36,7 +36,8 @@ impl<K: Kernel> Recorded<K> {
         outcome: io::Result<K::Listener>,
         key: usize,
     ) -> io::Result<RecordedListener<K::Listener>> {
-        let service = self.recorder.as_ref().and_then(|recorder| recorder.bound(key));
+        let service =
+            self.recorder.as_ref().and_then(|recorder| recorder.places(|places| places.bound(key)));
         if let Some(recorder) = &self.recorder {
             let local = outcome.as_ref().ok().and_then(|of| self.inner.local_addr(of).ok());
             let addr = local.map(|addr| addr.to_string());
@@ -133,13 +134,13 @@ impl<K: Kernel> Kernel for Recorded<K> {
         let (key, service) = (wide(listener.key), listener.service.as_ref());
         match outcome {
             Ok((inner, peer)) => {
-                let id = recorder.arrive(service);
+                let id = recorder.places(|places| places.accepted(service));
                 recorder.call("accept", None, |line| {
                     let line = line.number("l", key).number("c", id);
                     line.text("peer", &*peer.to_string())
                         .text("service", service.map(|name| &**name))
                 });
-                Ok((RecordedStream { inner, tape: Some(Tape::new(recorder, id)) }, peer))
+                Ok((RecordedStream { inner, tape: Some(Tape::new(recorder, id, None)) }, peer))
             }
             Err(error) => {
                 recorder.call("accept", Some(&error), |line| line.number("l", key));
@@ -170,11 +171,13 @@ impl<K: Kernel> Kernel for Recorded<K> {
         let Some(recorder) = &self.recorder else {
             return outcome.map(|inner| RecordedStream { inner, tape: None });
         };
-        let id = outcome.is_ok().then(|| recorder.arrive(None));
+        let (id, parent) =
+            outcome.is_ok().then(|| recorder.places(|places| places.connecting(parent))).unzip();
+        let parent = parent.flatten();
         recorder.call("connect", outcome.as_ref().err(), |line| {
-            line.number("c", id).text("peer", &*addr.to_string())
+            line.number("c", id).text("peer", &*addr.to_string()).number("parent", parent)
         });
-        let tape = id.map(|id| Tape::new(recorder, id));
+        let tape = id.map(|id| Tape::new(recorder, id, parent));
         outcome.map(|inner| RecordedStream { inner, tape })
     }
 
@@ -182,7 +185,7 @@ impl<K: Kernel> Kernel for Recorded<K> {
         let outcome = self.inner.register(&mut stream.inner, key, writes);
         if let Some(tape) = &mut stream.tape {
             tape.key = Some(key);
-            tape.recorder.registered(tape.id, key);
+            tape.recorder.places(|places| places.registered(tape.id, tape.parent, key));
             tape.recorder.call("register", outcome.as_ref().err(), |line| {
                 line.number("c", tape.id).number("key", wide(key))
             });
@@ -233,6 +236,7 @@ pub struct RecordedStream<S> {
 struct Tape {
     recorder: Recorder,
     id: u64,
+    parent: Option<u64>,
     key: Option<usize>,
     bytes_in: u64,
     bytes_out: u64,
@@ -240,9 +244,9 @@ struct Tape {
 }
 
 impl Tape {
-    fn new(recorder: &Recorder, id: u64) -> Tape {
+    fn new(recorder: &Recorder, id: u64, parent: Option<u64>) -> Tape {
         let recorder = recorder.clone();
-        Tape { recorder, id, key: None, bytes_in: 0, bytes_out: 0, has_ended: false }
+        Tape { recorder, id, parent, key: None, bytes_in: 0, bytes_out: 0, has_ended: false }
     }
 
     fn call(&self, name: &'static str, error: Option<&io::Error>) {
@@ -260,7 +264,7 @@ impl Tape {
             return;
         }
         self.call("close", None);
-        self.recorder.left(self.id, self.key);
+        self.recorder.places(|places| places.ended(self.id, self.key));
         self.recorder.note("end", |line| {
             let line = line.number("c", self.id).text("reason", reason);
             line.number("bin", self.bytes_in).number("bout", self.bytes_out)

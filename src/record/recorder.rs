@@ -1,6 +1,5 @@
 //! [`Recorder`]: one recording, and what it knows of the loop.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::line::{Line, push_number, push_string};
+use super::places::Places;
 use super::queue::{Batch, Queue};
 use crate::connection::Snapshot;
 use crate::kernel::Source;
@@ -40,23 +40,7 @@ struct Log {
     file: Option<(Box<dyn Write + Send>, String)>,
     clock: Option<Clock>,
     turns: u64,
-    connections: u64,
-    /// By slab key, the connection registered there last.
-    slots: Vec<Option<Slot>>,
-    /// The service of listeners that are bound from now on.
-    serving: Option<Arc<str>>,
-    /// The connections of each service so far.
-    counts: HashMap<Arc<str>, u64>,
-    /// Of each open connection that a listener has accepted, its service and its number there.
-    open: HashMap<u64, (Arc<str>, u64)>,
-    /// The key of each listener, and its service.
-    listeners: Vec<(usize, Arc<str>)>,
-}
-
-struct Slot {
-    id: u64,
-    /// Known after its first run.
-    ordinal: Option<u64>,
+    places: Places,
 }
 
 /// Real time, moved forward where the kernel's clock is ahead of it: manual and simulated time leap.
@@ -123,7 +107,7 @@ impl Recorder {
 
     /// Names the service of all listeners that are bound from now on.
     pub fn serving(&self, service: &str) {
-        self.lock().serving = Some(service.into());
+        self.lock().places.serving = Some(service.into());
     }
 
     /// Records that a fault begins to act, or stops acting: on connection `number` of a service, counted
@@ -131,15 +115,8 @@ impl Recorder {
     pub fn fault(&self, service: &str, number: Option<u64>, fault: &str, begins: bool) {
         let mut log = self.lock();
         let kind = if begins { "fault" } else { "heal" };
-        let of = |found: &str| found == service;
-        let (connection, listener) = match number {
-            Some(number) => {
-                let is_meant = |(found, at): &(Arc<str>, u64)| of(found) && *at == number;
-                (log.open.iter().find(|(_, place)| is_meant(place)).map(|(&id, _)| id), None)
-            }
-            None => (None, log.listeners.iter().find(|(_, found)| of(found)).map(|(key, _)| *key)),
-        };
-        let line = log.line(kind).number("c", connection).number("l", listener.map(wide));
+        let (connection, listener) = log.places.find(service, number);
+        let line = log.line(kind).number("c", connection).number("l", listener);
         line.text("fault", fault).end();
     }
 
@@ -264,45 +241,9 @@ impl Recorder {
         }
     }
 
-    /// Names a listener that was bound; returns its service.
-    pub(super) fn bound(&self, key: usize) -> Option<Arc<str>> {
-        let mut log = self.lock();
-        let service = log.serving.clone();
-        if let Some(service) = &service {
-            log.listeners.push((key, Arc::clone(service)));
-        }
-        service
-    }
-
-    /// Numbers a new connection.
-    pub(super) fn arrive(&self, service: Option<&Arc<str>>) -> u64 {
-        let mut log = self.lock();
-        log.connections += 1;
-        let id = log.connections;
-        if let Some(service) = service {
-            let count = log.counts.entry(Arc::clone(service)).or_default();
-            *count += 1;
-            let place = (Arc::clone(service), *count);
-            log.open.insert(id, place);
-        }
-        id
-    }
-
-    pub(super) fn registered(&self, id: u64, key: usize) {
-        let slots = &mut self.lock().slots;
-        if key >= slots.len() {
-            slots.resize_with(key + 1, || None);
-        }
-        slots[key] = Some(Slot { id, ordinal: None });
-    }
-
-    pub(super) fn left(&self, id: u64, key: Option<usize>) {
-        let mut log = self.lock();
-        log.open.remove(&id);
-        let slot = key.and_then(|key| log.slots.get_mut(key));
-        if let Some(slot) = slot {
-            slot.take_if(|slot| slot.id == id);
-        }
+    /// Calls `what` with the connections and listeners.
+    pub(super) fn places<T>(&self, what: impl FnOnce(&mut Places) -> T) -> T {
+        what(&mut self.lock().places)
     }
 
     pub(super) fn event(&self, event: &crate::kernel::Event) {
@@ -313,7 +254,7 @@ impl Recorder {
                 log.line("event").word("src", "listener").number("l", wide(key))
             }
             Source::Connection(key) => {
-                let id = log.slots.get(key).and_then(Option::as_ref).map(|slot| slot.id);
+                let id = log.places.at(key);
                 log.line("event")
                     .word("src", "connection")
                     .number("c", id)
@@ -326,11 +267,7 @@ impl Recorder {
     /// Writes the state of a connection that has run. One that ended in its first run has no slot.
     pub(super) fn state(&self, id: ConnId, view: &Snapshot) {
         let mut log = self.lock();
-        let Some(Some(slot)) = log.slots.get_mut(id.key as usize) else { return };
-        if *slot.ordinal.get_or_insert(id.ordinal) != id.ordinal {
-            return;
-        }
-        let id = slot.id;
+        let Some(id) = log.places.ran(id) else { return };
         let input = match view.input {
             Input::Open => "open",
             Input::Ended => "ended",

@@ -82,6 +82,46 @@ fn the_environment_records_and_a_plan_of_faults_is_recorded() {
 }
 
 #[test]
+fn a_proxied_conversation_is_recorded_as_two_connections_of_which_one_names_the_other() {
+    let folder = Folder::new("play-proxy");
+    let path = folder.join("run.jsonl");
+    let behind = Server::start(&["-q"]);
+    let mut command = campanile();
+    command.arg("proxy").arg(format!("front=0>{}", behind.echo()));
+    command.args(["--fault", "front upstream: short 2", "--record"]).arg(&path);
+    let front = Server::spawn(&mut command);
+    let addr = front.lines.trim_end().strip_prefix("front ").unwrap().parse().unwrap();
+    for _ in 0..2 {
+        ping(&mut connect(addr), b"Hello");
+    }
+    front.stop();
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(
+        check(&text).accepted.into_iter().collect::<Vec<_>>(),
+        [(1, "front".into()), (3, "front".into())]
+    );
+    let records = records(&text);
+    assert_eq!(records[0]["services"], serde_json::json!(["front", "front upstream"]));
+    let of = |kind: &str, name: &str| {
+        let is_it =
+            |record: &&Value| record["k"] == kind && (kind != "call" || record["f"] == name);
+        records.iter().filter(is_it).cloned().collect::<Vec<_>>()
+    };
+    let pairs: Vec<_> = of("call", "connect")
+        .iter()
+        .map(|call| (call["c"].as_u64().unwrap(), call["parent"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(pairs, [(2, 1), (4, 3)]);
+    // The faults of the server's side are those of its connection.
+    let faults: Vec<_> = of("fault", "").iter().map(|fault| fault["c"].as_u64().unwrap()).collect();
+    assert_eq!(faults, [2, 4]);
+    let played = play(&path, &[]).stdout;
+    assert!(played.contains(&format!("#4 connect({}) = 0  for #3\n", behind.echo())), "{played}");
+    let events = trace(&path, &folder.join("run.json"));
+    assert!(events.iter().any(|event| event["name"] == format!("#4 for #3 {}", behind.echo())));
+}
+
+#[test]
 fn the_recording_of_a_killed_server_is_played_to_its_last_whole_line() {
     let folder = Folder::new("play-killed");
     let path = folder.join("run.jsonl");

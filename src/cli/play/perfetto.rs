@@ -96,7 +96,9 @@ impl<W: Write> Trace<W> {
         if self.open.contains_key(&id) {
             return Ok(());
         }
-        let name = format!("#{id} {}", record.text("peer").unwrap_or_default());
+        let parent = record.number("parent").map(|parent| format!("for #{parent} "));
+        let (parent, peer) = (parent.unwrap_or_default(), record.text("peer").unwrap_or_default());
+        let name = format!("#{id} {parent}{peer}");
         self.connection("b", id, &name)?;
         self.open.insert(id, name);
         Ok(())
