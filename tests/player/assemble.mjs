@@ -59,9 +59,10 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     } else if (files.length === 1) {
         process.stdout.write(page(basename(files[0]), readFileSync(files[0], "utf8")));
     } else {
-        process.stdout.write(stories("Stories", files.map((file) => ({
-            title: basename(file, ".jsonl").replaceAll("_", " "), text: `The recording ${basename(file)}.`,
-            recording: readFileSync(file, "utf8"),
-        }))));
+        process.stdout.write(stories("Stories", files.map((file) => {
+            const recording = readFileSync(file, "utf8");
+            const { title = basename(file), text = "" } = JSON.parse(recording.slice(0, recording.indexOf("\n")));
+            return { title, text, recording };
+        })));
     }
 }

@@ -22,6 +22,8 @@ DEADLINE = 30_000  # milliseconds
 SCHEMES = ("light", "dark")
 WIDTHS = (360, 390, 768, 1024, 1280, 1600)
 PICTURES = {1280: 900, 390: 844}
+PICTURE_OF_THE_README = (1100, 800)
+STORIES = HERE.parent.parent / "src/guide/stories"
 
 HOSTILE = '</script><img src=x onerror="window.hacked=1">\0\u202e<b>&amp;\u2066\ufeff'
 
@@ -317,21 +319,54 @@ def opens_hostile_text(browser, folder):
         assert "\\u{202e}" in player.text("#connection"), "the hidden character is not shown"
 
 
-def opens_stories(browser, folder, recording):
-    other = folder / "a second story.jsonl"
-    other.write_text(node("synthetic.mjs", 700, 9))
+def opens_every_story(browser, folder):
+    files = sorted(STORIES.glob("*.jsonl"))
+    headers = [json.loads(file.read_text().split("\n")[0]) for file in files]
     page = folder / "stories.html"
-    page.write_text(node("assemble.mjs", recording.path, other))
+    page.write_text(node("assemble.mjs", *files))
     with Player(browser, page) as player:
-        expect(player.page.locator("#story-list a").count(), 2, "the stories")
-        player.page.click("#story-list a >> nth=1")
-        player.wait_until("document.getElementById('length').textContent === 'of 700'")
-        expect(player.text("#name"), "a second story", "the title")
-        player.press("t")
-        player.wait_until("location.hash.startsWith('#story=2&step=')")
+        expect(player.page.locator("#story-list a").all_inner_texts(), [header["title"] for header in headers], "the stories")
+        for at, (file, header) in enumerate(zip(files, headers)):
+            player.page.click(f"#story-list a >> nth={at}")
+            length = len(file.read_text().splitlines()) - 1
+            player.wait_until(f"document.getElementById('length').textContent === 'of {length}'")
+            player.settle()
+            expect(player.text("#name"), header["title"], "the title")
+            expect(player.text("#story-text"), header["text"], "the text")
+            player.press("t")
+            player.wait_until(f"location.hash.startsWith('#story={at + 1}&step=')")
         player.page.go_back()
-        player.wait_until(
-            f"document.getElementById('length').textContent === 'of {len(recording.records):,}'")
+        player.wait_until(f"location.hash.startsWith('#story={at}')")
+        player.settle()
+        expect(player.text("#name"), headers[-2]["title"], "the story before")
+
+
+def shows_both_sides_of_a_proxy(browser, folder):
+    call = {"t": 1, "k": "call"}
+    records = [
+        call | {"f": "accept", "l": 0, "c": 1, "service": "db"}, call | {"f": "accept", "l": 0, "c": 2, "service": "db"},
+        call | {"f": "connect", "c": 3, "parent": 1, "peer": "127.0.0.1:5432"},
+        {"t": 2, "k": "fault", "c": 3, "fault": "db upstream: stall"}, {"t": 3, "k": "fault", "l": 0, "fault": "db: refuse"},
+        {"t": 4, "k": "heal", "c": 3, "fault": "db upstream: stall"},
+    ]
+    file, page = folder / "proxy.jsonl", folder / "proxy.html"
+    header = {"recording": "campanile", "v": 1, "services": ["db"]}
+    file.write_text("\n".join(map(json.dumps, [header, *records])))
+    page.write_text(node("assemble.mjs", file))
+    with Player(browser, page, hash_="#step=5") as player:
+        player.settle()
+        expect(player.page.locator("#labels button").all_inner_texts(), ["#1\ndb", "#3\nto server", "#2\ndb"], "the lanes")
+        expect(player.text("#title"), "fault begins: listener 0", "the title")
+        assert "2 accepted, fault: db: refuse" in player.text("#loop"), player.text("#loop")
+        player.page.locator("#labels button").first.click()
+        player.settle()
+        player.page.click("#connection .chip")
+        player.settle()
+        expect(player.text("#connection-title"), "Connection #3", "the other side")
+        assert "db upstream: stall" in player.text("#connection"), player.text("#connection")
+        player.visit(6)
+        player.settle()
+        assert "db upstream: stall" not in player.text("#connection"), "the fault is shown after its end"
 
 
 def reports_what_it_cannot_open(browser, folder):
@@ -442,19 +477,24 @@ def holds_300_000_records(browser, folder):
               f"and replays at most {worst}")
 
 
-def take_pictures(browser, path, folder, step):
-    folder.mkdir(exist_ok=True)
-    for width, height in PICTURES.items():
-        for scheme in SCHEMES:
-            with Player(browser, path, width, height, scheme, f"#step={step}") as player:
-                if width < 760:
-                    player.page.evaluate("document.getElementById('now').scrollIntoView()")
-                player.settle()
-                picture = folder / f"{width}-{scheme}.png"
-                player.page.screenshot(path=picture)
-                # `apt install pngquant` brings it: a quarter of the size, and no visible difference.
-                if shutil.which("pngquant"):
-                    subprocess.run(["pngquant", "--force", "--output", picture, "128", picture], check=True)
+def take_pictures(browser, folder):
+    """The pictures are those of a story: the first short write, with unsent bytes behind it."""
+    file, page = STORIES / "back_pressure.jsonl", folder / "picture.html"
+    story = Recording(file)
+    page.write_text(node("assemble.mjs", file, *(other for other in sorted(STORIES.glob("*.jsonl")) if other != file)))
+    step = story.steps(is_short)[0]
+    pictures = [(HERE / "screenshots" / f"{width}-{scheme}.png", width, height, scheme)
+                for width, height in PICTURES.items() for scheme in SCHEMES]
+    pictures.append((STORIES.parent / "player.png", *PICTURE_OF_THE_README, "light"))
+    for picture, width, height, scheme in pictures:
+        with Player(browser, page, width, height, scheme, f"#story=1&step={step}") as player:
+            if width < 760:
+                player.page.evaluate("document.getElementById('now').scrollIntoView()")
+            player.settle()
+            player.page.screenshot(path=picture)
+            # `apt install pngquant` brings it: a quarter of the size, and no visible difference.
+            if shutil.which("pngquant"):
+                subprocess.run(["pngquant", "--force", "--output", picture, "128", picture], check=True)
 
 
 def find_axe():
@@ -496,7 +536,7 @@ def main():
         if not options.quick:
             checks += [
                 (shows_what_the_recording_holds, path, recording), (plays_and_pauses, path, recording),
-                (opens_stories, folder, recording), (reports_what_it_cannot_open, folder),
+                (opens_every_story, folder), (shows_both_sides_of_a_proxy, folder), (reports_what_it_cannot_open, folder),
                 (holds_300_000_records, folder),
             ]
         if options.names:
@@ -512,7 +552,7 @@ def main():
                 failed += 1
                 print(f"{check.__name__} ... FAILED\n  {type(error).__name__}: {error}", flush=True)
         if options.screenshots:
-            take_pictures(browser, path, HERE / "screenshots", worst_short_write(recording))
+            take_pictures(browser, folder)
         browser.close()
     print(f"{len(checks) - failed} hold, {failed} failed")
     return 1 if failed else 0

@@ -1,6 +1,7 @@
 // The decoder under Node: `node --test tests/player/`.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 import { createRequire } from "node:module";
 import { test } from "node:test";
@@ -115,16 +116,17 @@ test("a_packed_recording_is_unpacked", async () => {
     await assert.rejects(Decoder.unpack("AAAA"));
 });
 
-test("the_worst_moments_come_first", () => {
+test("the_worst_moments_come_first_and_faults_before_their_consequences", () => {
     const write = (t, c, len, n) => ({ t, k: "call", f: "write", c, len, n });
     const recording = open(
         { t: 1, k: "turn", n: 1 }, { t: 2, k: "poll", events: 1 }, write(3, 1, 100, 90),
         write(4, 2, 100, 10), { t: 5, k: "call", f: "write", c: 2, len: 90, e: "EAGAIN" },
         { t: 6, k: "call", f: "read", c: 1, len: 9, e: "ECONNRESET" },
+        { t: 6, k: "fault", c: 3, fault: "echo: stall" },
         { t: 7, k: "turn", n: 2 }, { t: 100, k: "poll", events: 1 }, { t: 900, k: "turn", n: 3 },
     );
     const groups = Object.fromEntries(recording.findings.map((group) => [group.kind, group]));
-    assert.deepEqual(recording.findings.map(({ kind }) => kind), ["reset", "short", "blocked", "turn"]);
+    assert.deepEqual(recording.findings.map(({ kind }) => kind), ["fault", "reset", "short", "blocked", "turn"]);
     assert.deepEqual(groups.short.moments.map(({ step }) => step), [4, 3]);
     // The 93 microseconds asleep do not count.
     assert.deepEqual(groups.turn.moments.map(({ n, weight }) => [n, weight]), [[2, 800], [1, 5]]);
@@ -177,6 +179,67 @@ test("a_connection_is_being_made_until_its_call_returns_1", () => {
         call(3, { f: "connected", n: 1 }),
     );
     assert.deepEqual([1, 2, 3].map((step) => recording.at(step).connections.get(1).connecting), [true, true, false]);
+});
+
+test("both_sides_of_a_proxied_conversation_belong_together", () => {
+    const recording = open(
+        { t: 1, k: "call", f: "accept", l: 0, c: 1, service: "db", peer: "127.0.0.1:5" },
+        { t: 2, k: "call", f: "accept", l: 0, c: 2, service: "db" },
+        { t: 3, k: "call", f: "connect", c: 3, parent: 1, peer: "127.0.0.1:9" },
+        { t: 4, k: "call", f: "connect", c: 4, parent: 2 },
+        { t: 5, k: "call", f: "connect", c: 5, parent: "1" },
+    );
+    const lives = recording.grouped();
+    assert.deepEqual(lives.map(({ id }) => id), [1, 3, 2, 4, 5]);
+    assert.deepEqual(lives.map(({ group }) => group), [1, 1, 2, 2, 5]);
+    assert.equal(recording.at(3).connections.get(3).parent, 1);
+    const { text } = Words.describe(recording.records[2], recording.at(3), {});
+    assert.match(text, /connect #3 to 127\.0\.0\.1:9 for #1:/);
+});
+
+test("a_fault_lasts_from_its_begin_to_its_heal_on_a_connection_and_on_a_listener", () => {
+    const fault = (t, k, keys) => ({ t, k, ...keys });
+    const recording = open(
+        { t: 1, k: "call", f: "accept", l: 0, c: 1, service: "echo" },
+        fault(2, "fault", { c: 1, fault: "echo: stall" }), fault(3, "fault", { l: 0, fault: "echo: refuse" }),
+        fault(4, "heal", { c: 1, fault: "echo: stall" }), fault(5, "fault", { c: 1, fault: "echo: deaf" }),
+        fault(6, "heal", { l: 0, fault: "echo: refuse" }), { t: 7, k: "end", c: 1, reason: "finished" },
+    );
+    assert.deepEqual(recording.lives.get(1).faults, [
+        { text: "echo: stall", from: 2, to: 4 }, { text: "echo: deaf", from: 5, to: 7 }]);
+    assert.deepEqual(recording.listenerFaults, [{ l: 0, text: "echo: refuse", from: 3, to: 6 }]);
+    const at = (step) => Words.describe(recording.records[step - 1], recording.at(step), {});
+    assert.equal(at(2).title, "fault begins: #1");
+    assert.match(at(2).text, /echo: stall\. The server writes nothing/);
+    assert.match(at(3).text, /ECONNREFUSED/);
+    assert.equal(at(4).title, "fault ends: #1");
+    assert.equal(recording.findings.find(({ kind }) => kind === "fault").count, 3);
+});
+
+test("a_call_under_a_fault_names_it_and_an_early_end_names_the_unsent_bytes", () => {
+    const call = (t, keys) => ({ t, k: "call", c: 1, ...keys });
+    const recording = open(
+        { t: 1, k: "fault", c: 1, fault: "daytime: slice 5/20ms" },
+        call(2, { f: "write", len: 26, n: 5 }), call(3, { f: "write", len: 21, e: "EAGAIN" }),
+        call(4, { f: "read", len: 99, n: 0 }), call(5, { f: "write", len: 21, e: "EPIPE" }),
+        { t: 6, k: "end", c: 1, reason: "failed: Broken pipe", bin: 0, bout: 5 },
+    );
+    const text = (step) => Words.describe(recording.records[step - 1], recording.at(step), {}).text;
+    assert.match(text(2), /fault daytime: slice 5\/20ms is in force/);
+    assert.match(text(3), /fault daytime: slice 5\/20ms is in force/);
+    assert.match(text(4), /21 bytes are unsent/);
+    assert.match(text(5), /after 5 bytes.* 21 bytes/);
+    assert.match(text(6), /21 bytes were never sent/);
+});
+
+test("every_effect_of_the_fault_language_has_a_sentence", () => {
+    const source = readFileSync(new URL("../../src/testing/guide.md", import.meta.url), "utf8");
+    const effects = [...source.matchAll(/^\| `([a-z-]+)[^|]*\|[^|]*\|[^|]*\| \[`Effect::/gm)].map(([, name]) => name);
+    assert.ok(effects.length >= 14, effects.join(" "));
+    for (const effect of effects) {
+        const { text } = Words.describe({ k: "fault", c: 1, fault: `echo #3: ${effect} 5 for 2s` }, State.initial(), {});
+        assert.match(text, /5 for 2s\. [A-Z].*\. The test/, effect);
+    }
 });
 
 test("empty_records_have_a_sentence_too", () => {

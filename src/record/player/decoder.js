@@ -12,7 +12,7 @@ const Decoder = (() => {
 
     const TYPES = {
         t: "number", n: "number", timeout: "number", events: "number", len: "number", c: "number",
-        l: "number", unsent: "number", deadline: "number", fresh: "number", left: "number",
+        l: "number", parent: "number", unsent: "number", deadline: "number", fresh: "number", left: "number",
         bin: "number", bout: "number", records: "number", calls: "number",
         p: "string", e: "string", src: "string", f: "string", data: "string", peer: "string",
         addr: "string", service: "string", in: "string", out: "string", fault: "string", reason: "string",
@@ -124,7 +124,7 @@ const Decoder = (() => {
 
         // Returns the groups, the worst kind first.
         sorted() {
-            const order = ["gap", "reset", "failed", "fault", "short", "blocked", "unsent", "turn"];
+            const order = ["gap", "fault", "reset", "failed", "short", "blocked", "unsent", "turn"];
             for (const group of this.groups.values()) this.trim(group);
             return order.filter((kind) => this.groups.has(kind)).map((kind) => this.groups.get(kind));
         }
@@ -153,7 +153,7 @@ const Decoder = (() => {
             findings.add("blocked", step, weight, { ...subject, text: record.f });
         } else if (RESETS.has(record.e) || record.f === "reset") {
             failed.add(record.c);
-            findings.add("reset", step, 0, { ...subject, text: record.e ?? "sent" });
+            findings.add("reset", step, 0, { ...subject, text: record.e ?? "sent by the loop" });
         } else if (isByFault(record)) {
             failed.add(record.c);
             findings.add("fault", step, 1, { ...subject, text: record.e });
@@ -168,6 +168,7 @@ const Decoder = (() => {
             Object.assign(this, { header, records, damaged, unknown });
             this.classes = new Uint8Array(records.length);
             this.lives = new Map();
+            this.listenerFaults = [];
             // Steps by unit. A step is the number of records that have been applied, from 1.
             this.steps = { event: [], call: [], turn: [] };
             this.snapshots = [];
@@ -194,12 +195,17 @@ const Decoder = (() => {
                 this.classes[at] = classify(record);
                 this.steps[record.k]?.push(step);
                 if (record.c !== undefined) this.note(record, step, state.connections.get(record.c));
+                else if (record.l !== undefined) noteFault(this.listenerFaults, record, step, { l: record.l });
                 if (record.k === "turn") endTurn(record.t);
                 // The time asleep is no work: a turn is measured from the return of its poll.
                 if (record.k === "poll") awake = { step: state.turnStep || step, t: record.t, n: state.turn };
                 find(found, record, step, state);
             }
             endTurn(state.t);
+            for (const fault of this.listenerFaults) fault.to ??= this.length;
+            for (const { faults, last } of this.lives.values()) {
+                for (const fault of faults) fault.to ??= last;
+            }
             for (const [c, { step, weight }] of most) findings.add("unsent", step, weight, { c });
             this.findings = findings.sorted();
             this.totals = state.totals;
@@ -212,17 +218,27 @@ const Decoder = (() => {
         note(record, step, { unsent = 0, service = "" } = {}) {
             let life = this.lives.get(record.c);
             if (life === undefined) {
-                life = { id: record.c, first: step, last: step, ended: false, unsent: [], at: [], most: 0 };
+                life = {
+                    id: record.c, group: record.c, first: step, last: step, ended: false, unsent: [],
+                    at: [], most: 0, faults: [],
+                };
                 this.lives.set(record.c, life);
             }
             life.last = step;
             life.ended ||= record.k === "end";
             life.service ||= service;
+            if (record.f === "connect") life.group = record.parent ?? life.id;
+            noteFault(life.faults, record, step, {});
             if (unsent !== (life.unsent.at(-1) ?? 0)) {
                 life.at.push(step);
                 life.unsent.push(unsent);
                 life.most = Math.max(life.most, unsent);
             }
+        }
+
+        // Returns the lives by their number, and each connection to a server behind its client's.
+        grouped() {
+            return [...this.lives.values()].sort((a, b) => a.group - b.group || a.id - b.id);
         }
 
         // Returns the state after `step` records: the nearest snapshot, and a short replay.
@@ -245,6 +261,14 @@ const Decoder = (() => {
             const at = direction > 0 ? above(steps, step) : above(steps, step - 1) - 1;
             return steps[at] ?? null;
         }
+    }
+
+    // Keeps the steps between which a fault is in force.
+    function noteFault(faults, { k, fault: text = "" }, step, subject) {
+        if (k === "fault") faults.push({ ...subject, text, from: step, to: null });
+        if (k !== "heal") return;
+        const begun = faults.findLast((fault) => fault.to === null && fault.text === text && fault.l === subject.l);
+        if (begun) begun.to = step;
     }
 
     // Returns the index of the first element that is larger than `value`.

@@ -104,7 +104,7 @@ const Lanes = (() => {
 
         open(recording) {
             this.recording = recording;
-            this.lives = [...recording.lives.values()].sort((a, b) => a.id - b.id);
+            this.lives = recording.grouped();
             [this.left, this.top, this.buckets] = [0, 0, null];
         }
 
@@ -183,6 +183,7 @@ const Lanes = (() => {
             }
             this.drawLoop(c, first, last, width, height);
             this.shown.forEach((life, row) => this.drawLife(c, life, this.rowTop(row), first, last, width));
+            for (const { from, to } of this.recording.listenerFaults) this.drawFault(c, from, to, LOOP - 5, width);
             this.drawMarks(c, first, last);
             c.fillStyle = this.colours.accent;
             c.fillRect(Math.round(this.x(step)) - 1, 0, 2, 5);
@@ -254,6 +255,14 @@ const Lanes = (() => {
             }
             c.fillStyle = this.colours.line;
             c.fillRect(x, base, Math.max(0, end - x), 1.5);
+            for (const { from, to } of life.faults) this.drawFault(c, from, to, top + 1, width);
+        }
+
+        // A bar from the begin of a fault to its end.
+        drawFault(c, from, to, top, width) {
+            const [x, end] = [Math.max(this.x(from), 0), Math.min(this.x(to), width)];
+            c.fillStyle = this.colours.fault;
+            if (end > x) c.fillRect(x, top, end - x, 3);
         }
 
         drawMarks(c, first, last) {
@@ -266,9 +275,20 @@ const Lanes = (() => {
                     c.fillStyle = this.colours.bad;
                     c.fillRect(this.x(step) - 1.5, 0, 3, this.canvas.clientHeight);
                 }
+                if (kind === CLASS.fault && record.c === undefined) {
+                    MARKS[kind](c, this.x(step), LOOP - 4, 4, this.colours);
+                }
                 const row = record.c === undefined ? undefined : rows.get(record.c);
                 if (row === undefined) continue;
-                MARKS[kind]?.(c, this.x(step), this.rowTop(row) + 13, radius, this.colours);
+                const [x, y] = [this.x(step), this.rowTop(row) + 13];
+                // On the area of unsent bytes a mark needs a ground of its own.
+                const { at, unsent } = this.shown[row];
+                if (MARKS[kind] && unsent[above(at, step) - 1] > 0) {
+                    c.fillStyle = this.colours.card;
+                    disc(c, x, y, radius + 2.5);
+                    c.fill();
+                }
+                MARKS[kind]?.(c, x, y, radius, this.colours);
             }
         }
 

@@ -70,6 +70,7 @@ const Panels = (() => {
     function writeVerdict(c) {
         if (c.failed) return ["failed", "bad"];
         if (c.out === "shut") return ["ended: FIN was sent", ""];
+        if (c.unsent === 0 && c.ww && !c.connecting) return ["ends its half", ""];
         if (c.unsent > 0 || c.ww) return c.w ? ["writes", ""] : ["waits for room in the kernel", "warn"];
         return ["nothing to send", ""];
     }
@@ -86,7 +87,7 @@ const Panels = (() => {
         const head = (text) => make("th", { scope: "col", textContent: text });
         const body = make("tbody", {},
             ioRow("read", bit(c.r, c.r ? "ready" : "not ready"), bit(c.wr, c.wr ? "wants bytes" : "no interest"), readVerdict(c)),
-            ioRow("write", bit(c.w, c.w ? "ready" : "not ready"), bit(c.ww || c.unsent > 0, c.unsent > 0 ? "has bytes" : c.ww ? "connects" : "no interest"), writeVerdict(c)));
+            ioRow("write", bit(c.w, c.w ? "ready" : "not ready"), bit(c.ww || c.unsent > 0, c.unsent > 0 ? "has bytes" : c.connecting ? "connects" : c.ww ? "has a FIN" : "no interest"), writeVerdict(c)));
         return make("table", { className: "io" }, make("colgroup", {}, ...["name", "kernel", "ours", "result"].map((name) => make("col", { className: name }))),
             make("thead", {}, make("tr", {}, head("Call"), head("Kernel"), head("Our side"), head("So the loop"))), body);
     }
@@ -124,12 +125,16 @@ const Panels = (() => {
                 now.step < life.first ? "It has not begun yet." : "It has ended." }));
             return;
         }
+        // The other side of a proxied conversation.
+        const others = [...state.connections.values()]
+            .filter((other) => (c.parent === null ? other.parent === id : other.id === c.parent)).map((other) => [other.id]);
         say("connection-title", `Connection #${id}`);
         say("names", [c.service, c.peer].filter(Boolean).map((text) => plain(text, 60)).join(" · "));
         put("connection", ioTable(c), gauge(c, now.recording), make("dl", { className: "facts" },
             fact("halves", halves(c)),
             fact("so far", `${number.format(c.bin)} bytes in, ${number.format(c.bout)} out`,
                 make("span", { className: "quiet", textContent: c.deadline === null ? "no deadline" : `deadline ${due(c.deadline, state.t)}` })),
+            others.length > 0 ? fact(c.parent === null ? "server side" : "client side", ...chips(others, "", id)) : null,
             c.faults.length > 0 ? fact("fault", make("span", { className: "fault-text", textContent: c.faults.map((fault) => plain(fault)).join("; ") })) : null,
             c.reason !== null ? fact("ended", make("span", { className: Decoder.isOrderly(c.reason) ? "" : "bad-text", textContent: plain(c.reason) || "reason unknown" })) : null));
     }

@@ -186,7 +186,8 @@
         labelled = key;
         put("labels", make("span", { textContent: "loop" }), ...shown.map((life) => {
             const button = make("button", { type: "button", attributes: { "aria-pressed": String(life.id === now.chosen) } },
-                `#${life.id}`, make("span", { className: "quiet", textContent: plain(life.service ?? "", 12) }));
+                `#${life.id}`, make("span", { className: "quiet", textContent: life.group === life.id ? plain(life.service ?? "", 12) : "to server" }));
+            if (life.group !== life.id) button.className = "partner";
             button.style.height = `${view.height}px`;
             button.addEventListener("click", () => choose(life.id));
             return button;
@@ -358,10 +359,11 @@
             if (id !== null) choose(id);
             jump(step);
         });
-        on("loop", "click", (event) => {
-            const { connection } = event.target.dataset;
-            if (connection !== undefined) choose(Number(connection));
-        });
+        for (const panel of ["loop", "connection"]) {
+            on(panel, "click", ({ target: { dataset } }) => {
+                if (dataset.connection !== undefined) choose(Number(dataset.connection));
+            });
+        }
         on("groups", "click", (event) => {
             const link = event.target.closest("a");
             if (!link) return;

@@ -28,7 +28,7 @@ const State = (() => {
     const BLANK = {
         listener: null, service: "", peer: "", in: "open", out: "open", closed: false, paused: false,
         congested: false, r: false, w: false, wr: false, ww: false, unsent: 0, deadline: null, bin: 0,
-        bout: 0, faults: [], queued: null, connecting: false, failed: false, reason: null, since: 0,
+        bout: 0, faults: [], queued: null, connecting: false, parent: null, failed: false, reason: null, since: 0,
     };
 
     // Connections and listeners are replaced, never changed, so that snapshots can share them.
@@ -119,7 +119,7 @@ const State = (() => {
                     };
                 case "connect":
                     state.totals.opened += 1;
-                    return { ...names, connecting: true, ww: true };
+                    return { ...names, connecting: true, ww: true, parent: call.parent ?? null };
                 case "connected":
                     if (call.e !== undefined) return { failed: true };
                     return call.n === 1 ? { ...names, connecting: false } : { w: false };

@@ -58,6 +58,24 @@ const Words = (() => {
         EINTR: "a signal interrupted the call",
     };
 
+    // What an effect of the fault language does, by its first word.
+    const EFFECTS = {
+        delay: "The server holds each answer back.",
+        slice: "The server writes small pieces, with a pause after each.",
+        rate: "The server writes no faster than this.",
+        short: "Each write takes only a part. The peer does not notice: the loop's own partial writes are exercised.",
+        stall: "The server writes nothing more: the peer waits in silence.",
+        deaf: "The server reads nothing more: the peer's window fills, then its writes block.",
+        corrupt: "One bit of that byte is flipped.",
+        "hold-open": "The server ignores the peer's EOF: the peer waits for an EOF in return.",
+        shut: "The server ends its half early: the peer reads EOF, and can still send.",
+        close: "The server ends the connection early: the peer reads EOF before it has everything.",
+        reset: "The server resets the connection: the peer's next call fails with ECONNRESET.",
+        refuse: "The listener is closed: a client that connects gets ECONNREFUSED.",
+        "never-accept": "The server does not accept: clients connect, and then wait.",
+        unreachable: "The backlog is kept full, so the kernel drops every SYN: a client that connects times out.",
+    };
+
     const number = new Intl.NumberFormat("en-US");
     const count = (value, noun) => `${number.format(value)} ${noun}${value === 1 ? "" : "s"}`;
     const bytes = (value) => count(value, "byte");
@@ -139,7 +157,8 @@ const Words = (() => {
             case "call": return syscall(record);
             case "state": return `state ${named(record)}`;
             case "queue": return `run queue ${record.fresh ?? 0} + ${record.left ?? 0}`;
-            case "fault": case "heal": return `${record.k} ${named(record)}`;
+            case "fault": return `fault begins: ${named(record)}`;
+            case "heal": return `fault ends: ${named(record)}`;
             case "end": return `end ${named(record)}`;
             default: return record.k;
         }
@@ -206,7 +225,10 @@ const Words = (() => {
         if (record.e === "EINTR") return [`A signal interrupted the read on ${subject}; the loop reads again.`, "read_blocked"];
         if (record.e !== undefined) return [`The read on ${subject} failed with ${plain(record.e)}: the connection closes.`, "read_failed"];
         if (record.n === 0) {
-            return [`The peer has ended its half of ${subject}: zero bytes mean EOF. The other half stays open, so everything that is queued is still sent.`, "eof"];
+            const unsent = connection?.unsent ?? 0;
+            const rest = unsent > 0 ? `The other half stays open. ${bytes(unsent)} ${unsent === 1 ? "is" : "are"} unsent: a peer that has only ended its half still receives them, one that has closed its socket answers with a reset.` :
+                "The other half stays open, so everything that is queued is still sent.";
+            return [`The peer has ended its half of ${subject}: zero bytes mean EOF. ${rest}`, "eof"];
         }
         if (connection?.closed) {
             return [`The protocol of ${subject} has closed, so these ${bytes(record.n ?? 0)} are discarded. If they stayed unread, closing would reset the connection and could destroy the answer.`, "discard"];
@@ -217,19 +239,26 @@ const Words = (() => {
         return [`The read on ${subject} filled all ${bytes(record.n ?? 0)} of its room. More may be waiting, so the connection stays readable.`, "full_read"];
     }
 
-    function describeWrite(record) {
+    // A fault in force may have caused the result of a write.
+    function byFault(connection) {
+        const faults = connection?.faults ?? [];
+        if (faults.length === 0) return "";
+        return ` The fault ${faults.map((fault) => plain(fault)).join("; ")} is in force, so this may be its work and not the kernel's.`;
+    }
+
+    function describeWrite(record, connection) {
         const subject = named(record);
         const offered = bytes(record.len ?? 0);
         if (isBlocked(record)) {
-            return [`The kernel's send buffer for ${subject} is full: WouldBlock. ${offered} stay in the send queue, and the loop writes again after the next writable event.`, "write_blocked"];
+            return [`The kernel's send buffer for ${subject} is full: WouldBlock. ${offered} stay in the send queue, and the loop writes again after the next writable event.${byFault(connection)}`, "write_blocked"];
         }
         if (RESETS.has(record.e)) {
-            return [`The peer has reset ${subject}: what is queued cannot be sent any more, and the connection closes.`, "write_failed"];
+            return [`The peer has reset ${subject}, after ${bytes(connection?.bout ?? 0)}: the ${offered} that are queued cannot be sent any more, and the connection closes.`, "write_failed"];
         }
         if (record.e === "EINTR") return [`A signal interrupted the write on ${subject}; the loop writes again.`, "write_blocked"];
         if (record.e !== undefined) return [`The write on ${subject} failed with ${plain(record.e)}: the connection closes.`, "write_failed"];
         if (isShort(record)) {
-            return [`A short write: the kernel took ${bytes(record.n)} of ${offered} for ${subject}. The other ${bytes(record.len - record.n)} stay in the send queue, and the cursor moves.`, "short_write"];
+            return [`A short write: the kernel took ${bytes(record.n)} of ${offered} for ${subject}. The other ${bytes(record.len - record.n)} stay in the send queue, and the cursor moves.${byFault(connection)}`, "short_write"];
         }
         const last = record.f === "write_last" ? " They are the last, so they share a segment with the FIN that follows." : "";
         return [`The kernel took all ${bytes(record.n ?? 0)} for ${subject}. That does not mean that the peer has read them.${last}`, "write"];
@@ -253,7 +282,7 @@ const Words = (() => {
             case "register": return [`The kernel watches ${subject} from now on. This is done once, after the first run: the events are edge-triggered, and interest is never changed.`, "register"];
             case "rearm": return [`The loop asks for the next event of listener ${record.l ?? "?"}. That is cheaper than an accept that finds no client.`, "drained"];
             case "listen": return [`The kernel queues clients for ${plain(record.addr ?? `listener ${record.l ?? "?"}`)}, even before the loop accepts them.`, "listen"];
-            case "connect": return [`The loop begins to connect ${subject}${record.peer ? ` to ${plain(record.peer)}` : ""}. The first writable event will show the result.`, "register"];
+            case "connect": return [`The loop begins to connect ${subject}${record.peer ? ` to ${plain(record.peer)}` : ""}${record.parent === undefined ? ". The" : ` for #${record.parent}: both are sides of one conversation. The`} first writable event will show the result.`, "register"];
             case "connected":
                 if (record.e !== undefined) return [`${subject} could not connect: ${ERRORS[record.e] ?? plain(record.e)}.`, "event"];
                 if (record.n !== 1) return [`The kernel has no result for ${subject} yet; the loop waits for the next writable event.`, "event"];
@@ -284,8 +313,15 @@ const Words = (() => {
         return [`${subject} has done all that can be done without blocking. It waits for the next event.`, "idle"];
     }
 
-    function describeEnd(record) {
-        const sums = `${bytes(record.bin ?? 0)} came in, ${bytes(record.bout ?? 0)} went out.`;
+    function effect({ fault = "" }) {
+        const word = fault.slice(fault.indexOf(": ") + 2).split(" ")[0];
+        return Object.hasOwn(EFFECTS, word) ? `${EFFECTS[word]} ` : "";
+    }
+
+    function describeEnd(record, connection) {
+        const unsent = connection?.unsent ?? 0;
+        const rest = unsent > 0 ? ` ${bytes(unsent)} ${unsent === 1 ? "was" : "were"} never sent.` : "";
+        const sums = `${bytes(record.bin ?? 0)} came in, ${bytes(record.bout ?? 0)} went out.${rest}`;
         const reason = plain(record.reason ?? "unknown");
         if (isOrderly(record.reason)) return [`${named(record)} has finished: both halves ended in order. ${sums}`, "reap"];
         return [`${named(record)} has ended early: ${reason}. ${sums}`, "reap"];
@@ -304,12 +340,12 @@ const Words = (() => {
                 if (isByFault(record)) return [`${named(record)} is ${plain(record.e)}. The test has asked for it; the loop treats it like any error of the kernel.`, "read_failed"];
                 if (record.f === "accept") return describeAccept(record);
                 if (record.f === "read") return describeRead(record, connection);
-                return isWrite(record) ? describeWrite(record) : describeOther(record, connection);
+                return isWrite(record) ? describeWrite(record, connection) : describeOther(record, connection);
             case "state": return describeState(record, limits, connection);
             case "queue": return [`${count(record.fresh ?? 0, "connection")} with a new event run in this turn, and one of ${count(record.left ?? 0, "leftover")}.`, "run_queue"];
-            case "fault": return [`A fault acts on ${named(record)}: ${plain(record.fault ?? "unknown")}. The test has asked for it; the loop itself sees only what the calls return.`, null];
-            case "heal": return [`The fault on ${named(record)} has stopped: ${plain(record.fault ?? "unknown")}.`, null];
-            case "end": return describeEnd(record);
+            case "fault": return [`A fault begins to act on ${named(record)}: ${plain(record.fault ?? "unknown")}. ${effect(record)}The test has asked for it; the loop itself sees only what the calls return.`, null];
+            case "heal": return [`A fault on ${named(record)} has ended: ${plain(record.fault ?? "unknown")}. From here on the kernel's own results count again.`, null];
+            case "end": return describeEnd(record, connection);
             default: return [`${count(record.records ?? 0, "record")} ${record.records === 1 ? "is" : "are"} missing here, with ${count(record.calls ?? 0, "call")}, because the recorder could not keep up. ${bytes(record.bin ?? 0)} came in and ${bytes(record.bout ?? 0)} went out meanwhile; the state is exact again once each connection has run.`, null];
         }
     }
