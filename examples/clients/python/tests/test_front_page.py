@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from campanile import find_program
+
 PAGE = (Path(__file__).parent.parent / "README.md").read_text()
 
 
@@ -36,7 +38,7 @@ def test_the_client_with_three_bugs_is_red_and_the_repaired_one_is_green(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile(test_client=file("test_client.py"))
-    red, green = outputs()
+    red, green, _ = outputs()
     for client, lines, outcome in (
         ("client.py: red", red, {"failed": 3}),
         ("client.py: green", green, {"passed": 3}),
@@ -45,6 +47,19 @@ def test_the_client_with_three_bugs_is_red_and_the_repaired_one_is_green(
         result = pytester.runpytest_subprocess()
         result.assert_outcomes(**outcome)
         result.stdout.re_match_lines(lines)
+
+
+def test_the_recording_of_a_failed_test_is_named_in_its_report(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(client=file("client.py: red"), test_recorded=file("test_recorded.py"))
+    *_, lines = outputs()
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.re_match_lines(lines)
+    # The timeline of the README, without what differs each time.
+    played = pytester.run(find_program(), "play", "pieces.jsonl")
+    (shown,) = re.findall(r"^\$ campanile play pieces.jsonl\n(.*?)^```", PAGE, re.M | re.S)
+    wanted = [re.escape(line.split(None, 1)[1]) for line in shown.splitlines()]
+    played.stdout.re_match_lines([f" *[0-9.]+ +{line}$" for line in wanted])
 
 
 def test_the_recipes_pass(pytester: pytest.Pytester) -> None:

@@ -74,6 +74,49 @@ def test_the_table_is_printed_once(pytester: pytest.Pytester) -> None:
     assert "server.py" not in str(result.stdout)
 
 
+RECORDED = """
+import pytest, socket
+
+def ask(server):
+    with socket.create_connection(server.echo.addr, 30) as client:
+        client.sendall(b"hello")
+        return client.recv(16)
+
+@pytest.mark.campanile(record_on_failure=True, record_bytes=16)
+@pytest.mark.parametrize("wanted", [b"hello", b"a/b"])
+def test_it(campanile, wanted):
+    assert ask(campanile) == wanted
+
+@pytest.mark.campanile(record_on_failure="kept.jsonl")
+def test_with_a_path(campanile):
+    ask(campanile)
+    campanile.event("closed", within=0, id=99)
+
+@pytest.mark.campanile(record_on_failure="removed.jsonl")
+def test_green(campanile):
+    ask(campanile)
+"""
+
+
+def test_the_recording_of_a_failed_test_is_kept_and_its_path_is_printed(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(RECORDED)
+    result = pytester.runpytest()
+    result.assert_outcomes(passed=2, failed=2)
+    lines = [line for line in result.outlines if line.startswith("recording: ")]
+    paths = [line.split("`campanile play ")[1].rstrip("`") for line in lines]
+    assert len(paths) == 2 and paths[1] == "kept.jsonl", lines
+    assert lines[1] == "recording: kept.jsonl; see it with `campanile play kept.jsonl`"
+    texts = [Path(pytester.path, path).read_text() for path in paths]
+    for text in texts:
+        assert text.startswith('{"recording":"campanile",') and text.endswith("}\n")
+        assert '"k":"end"' in text
+    # The test without a path has asked for the payload, too: base64 of `hello`.
+    assert ['"data":"aGVsbG8="' in text for text in texts] == [True, False]
+    assert not (pytester.path / "removed.jsonl").exists()
+    # The recording of the other parameter, which passed, is removed.
+    assert len(list(Path(paths[0]).parent.parent.rglob("*.jsonl"))) == 1
+
+
 def test_a_marker_without_names_is_refused(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
