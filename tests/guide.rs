@@ -335,3 +335,21 @@ fn every_rung_is_an_exercise_and_names_a_chapter_that_exists() {
         }
     }
 }
+
+#[test]
+fn every_story_is_named_by_one_chapter_and_every_named_story_is_there() {
+    let folder = fs::read_dir(root().join("src/guide/stories")).unwrap();
+    let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let there: BTreeSet<_> = names.collect();
+    let is_story =
+        |word: &&str| word.ends_with(".jsonl") && !["run.jsonl", "*.jsonl"].contains(word);
+    let named: Vec<_> = texts()
+        .iter()
+        .flat_map(|(_, text)| {
+            let words = text.split(|c: char| c.is_whitespace() || c == '`' || c == '/');
+            words.filter(is_story).map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(named.iter().cloned().collect::<BTreeSet<_>>(), there);
+    assert_eq!(named.len(), there.len(), "{named:?} names one twice");
+}

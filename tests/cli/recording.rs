@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use campanile::record::base64;
+use campanile::testing::TestServer;
 use serde_json::Value;
 
 #[path = "../fuzz/traces.rs"]
@@ -119,6 +120,24 @@ fn a_proxied_conversation_is_recorded_as_two_connections_of_which_one_names_the_
     assert!(played.contains(&format!("#4 connect({}) = 0  for #3\n", behind.echo())), "{played}");
     let events = trace(&path, &folder.join("run.json"));
     assert!(events.iter().any(|event| event["name"] == format!("#4 for #3 {}", behind.echo())));
+}
+
+#[test]
+fn the_test_servers_guide_shows_the_timeline_that_its_example_leaves() {
+    let folder = Folder::new("play-guide");
+    let path = folder.join("line.jsonl");
+    let server = TestServer::builder().record(&path).start();
+    server.daytime().once("slice 5/20ms");
+    server.daytime().connect().read_exact(&mut [0; 5]).unwrap();
+    server.daytime().ended();
+    drop(server);
+    let plain = |text: &str| text.replace(|c: char| c.is_ascii_digit() || c == ' ', "");
+    let played: Vec<_> = play(&path, &[]).stdout.lines().map(plain).collect();
+    let guide = include_str!("../../src/testing/guide.md");
+    let (_, shown) = guide.split_once("$ campanile play target/line.jsonl\n").unwrap();
+    for line in shown.split("```").next().unwrap().lines() {
+        assert!(played.contains(&plain(line)), "{line} is not in {played:#?}");
+    }
 }
 
 #[test]
