@@ -117,9 +117,10 @@ impl fmt::Display for Ledger {
     /// Writes one row of a table.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = if self.closed.is_some() { &*self.reason } else { "open" };
+        let towards = if self.service.ends_with(UPSTREAM) { "to" } else { "from" };
         write!(
             f,
-            "{} #{} from {}: {} bytes in, {} out, {end}",
+            "{} #{} {towards} {}: {} bytes in, {} out, {end}",
             self.service, self.id, self.peer, self.bytes_in, self.bytes_out
         )?;
         for fault in &self.faults {
