@@ -71,6 +71,7 @@ fn bytes_writes_and_time_are_counted_from_the_moment_the_fault_is_added() {
     for (fault, passes) in [
         ("stall after 3 bytes", 3),
         ("stall after 3 bytes in", 0),
+        ("stall after 9 bytes in", 4),
         ("stall at write 2", 4),
         ("stall after 2s", 4),
     ] {
