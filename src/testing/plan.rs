@@ -25,6 +25,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     listed: Vec<Listed>,
+    /// The `once` faults whose connection is gone: `remove` and `clear` still know them.
+    spent: Vec<(u64, Fault)>,
     last_id: u64,
     /// Connections so far, by service.
     counts: HashMap<String, u64>,
@@ -136,7 +138,7 @@ impl Plan {
     /// Ends a fault and returns it, or `None` if there is none with this id. A connection that it has
     /// slowed or silenced goes on.
     pub fn remove(&self, id: u64) -> Option<Fault> {
-        self.end(|entry| entry.id == id).pop().map(|(_, fault)| fault)
+        self.end(|listed| listed == id).pop().map(|(_, fault)| fault)
     }
 
     /// Ends all faults and returns them with their ids.
@@ -144,10 +146,13 @@ impl Plan {
         self.end(|_| true)
     }
 
-    fn end(&self, which: impl Fn(&Entry) -> bool) -> Vec<(u64, Fault)> {
-        let (mut state, mut ended) = (self.lock(), Vec::new());
+    fn end(&self, which: impl Fn(u64) -> bool) -> Vec<(u64, Fault)> {
+        let mut state = self.lock();
+        let spent = std::mem::take(&mut state.spent);
+        let (mut ended, kept): (Vec<_>, _) = spent.into_iter().partition(|(id, _)| which(*id));
+        state.spent = kept;
         state.listed.retain(|Listed { entry, .. }| {
-            let ends = which(entry);
+            let ends = which(entry.id);
             if ends {
                 entry.is_over.store(true, Ordering::Relaxed);
                 ended.push((entry.id, entry.fault.clone()));
@@ -203,8 +208,7 @@ impl Plan {
         let mut state = self.lock();
         let number = state.count(service) + 1;
         state.counts.insert(service.to_owned(), number);
-        // A `once` whose connection is gone cannot be removed any more.
-        state.listed.retain(|listed| !listed.is_given || Arc::strong_count(&listed.entry) > 1);
+        state.forget_spent();
         let taken = if self.0.ignores_probes { None } else { state.take_once(service) };
         let taken = taken.map(|entry| entry.id);
         let entries = state.listed.iter().map(|listed| &listed.entry).filter(|entry| {
@@ -369,6 +373,18 @@ impl State {
 
     fn find(&mut self, id: u64) -> impl Iterator<Item = &mut Listed> {
         self.listed.iter_mut().filter(move |listed| listed.entry.id == id)
+    }
+
+    /// Keeps no more than the text of a `once` whose connection is gone.
+    fn forget_spent(&mut self) {
+        let State { listed, spent, .. } = self;
+        listed.retain(|Listed { entry, is_given, .. }| {
+            let is_spent = *is_given && Arc::strong_count(entry) == 1;
+            if is_spent {
+                spent.push((entry.id, entry.fault.clone()));
+            }
+            !is_spent
+        });
     }
 
     fn take_once(&mut self, service: &str) -> Option<Arc<Entry>> {
