@@ -108,6 +108,7 @@ impl Builder {
     ///
     /// # Panics
     /// If the text is not a fault.
+    #[track_caller]
     pub fn fault<F: TryInto<Fault, Error: fmt::Display>>(mut self, fault: F) -> Builder {
         self.faults.push(or_panic(fault.try_into()));
         self
@@ -188,6 +189,7 @@ impl Builder {
     /// # Panics
     /// If a port cannot be bound, the thread cannot be created, or a fault names a service that this
     /// server does not have.
+    #[track_caller]
     pub fn start(self) -> TestServer {
         let Builder { clock, seed, limits, keeps_received, is_manual, ignores_probes, .. } = self;
         let Builder { faults, services, .. } = self;
@@ -199,11 +201,6 @@ impl Builder {
             ("echo".into(), Box::new(|reactor| on_any_port(reactor, echo()))),
         ];
         listens.extend(services);
-        let names: Vec<&str> = listens.iter().map(|(name, _)| &**name).collect();
-        for fault in faults {
-            or_panic(fault.check_service(&names));
-            or_panic(plan.add(fault));
-        }
         let make = {
             let (plan, book, manual_clock) = (plan.clone(), book.clone(), manual_clock.clone());
             move || {
@@ -224,7 +221,13 @@ impl Builder {
             Ok((background, places)) => {
                 let (handle, expected) = (background.handle().clone(), Mutex::default());
                 let background = Some(background);
-                TestServer { background, handle, plan, book, manual_clock, places, expected }
+                let server =
+                    TestServer { background, handle, plan, book, manual_clock, places, expected };
+                // No client knows the ports yet.
+                for fault in faults {
+                    server.fault(fault);
+                }
+                server
             }
             Err(error) => {
                 panic!("cannot start the test server: {error}; see ulimit -n and ulimit -u")

@@ -94,6 +94,16 @@ impl Ledger {
         }
     }
 
+    /// Returns each fault, and whether it has ended: among equal ones, the earliest.
+    pub(super) fn faults_and_ends(&self) -> Vec<(&Fault, bool)> {
+        let mut healed: Vec<&Fault> = self.healed.iter().collect();
+        let has_ended = |fault| {
+            let at = healed.iter().position(|ended| *ended == fault);
+            (fault, at.map(|at| healed.swap_remove(at)).is_some())
+        };
+        self.faults.iter().map(has_ended).collect()
+    }
+
     pub(super) fn note_write(&mut self, offered: usize, taken: usize) {
         self.writes += 1;
         self.bytes_out += taken as u64;
@@ -120,8 +130,8 @@ impl fmt::Display for Ledger {
             "{} #{} from {}: {} bytes in, {} out, {end}",
             self.service, self.id, self.peer, self.bytes_in, self.bytes_out
         )?;
-        for fault in &self.faults {
-            write!(f, " [{fault}]")?;
+        for (fault, has_ended) in self.faults_and_ends() {
+            write!(f, " [{fault}{}]", if has_ended { ", ended" } else { "" })?;
         }
         Ok(())
     }

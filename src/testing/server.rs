@@ -221,7 +221,11 @@ impl Drop for TestServer {
 /// Unwraps the outcome of adding a fault.
 #[track_caller]
 pub(super) fn or_panic<T>(outcome: Result<T, impl fmt::Display>) -> T {
-    outcome.unwrap_or_else(|error| panic!("cannot add the fault: {error}"))
+    // A closure would make the panic name this line instead of the line of the test.
+    match outcome {
+        Ok(done) => done,
+        Err(error) => panic!("cannot add the fault: {error}"),
+    }
 }
 
 /// One service of a [`TestServer`].
@@ -240,9 +244,12 @@ impl<'a> Service<'a> {
     #[track_caller]
     pub fn addr(&self) -> SocketAddr {
         let (name, addr) = (self.name, self.addr);
-        addr.inet().unwrap_or_else(|| {
-            panic!("{name} listens on {addr}: connect to its path with UnixStream::connect")
-        })
+        match addr.inet() {
+            Some(addr) => addr,
+            None => {
+                panic!("{name} listens on {addr}: connect to its path with UnixStream::connect")
+            }
+        }
     }
 
     /// Returns a client: a plain blocking socket that gives up after 30 seconds of silence.
@@ -259,7 +266,10 @@ impl<'a> Service<'a> {
             stream.set_write_timeout(Some(DEADLINE))?;
             std::io::Result::Ok(stream)
         };
-        connect().unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.name))
+        match connect() {
+            Ok(stream) => stream,
+            Err(error) => panic!("cannot connect to {}: {error}", self.name),
+        }
     }
 
     /// Adds a fault for the next connection. Several such faults queue up, one per connection. A fault
@@ -311,11 +321,11 @@ impl<'a> Service<'a> {
     /// If none ends within `limit`.
     #[track_caller]
     pub fn ended_within(&self, limit: Duration) -> Ledger {
-        let ledger = self.server.book.next_ended(self.name, limit);
-        ledger.unwrap_or_else(|| {
-            let (advice, table) = (self.server.advice(self.name), self.server.table());
-            panic!("no connection to {} ended within {limit:?}: {advice}\n{table}", self.name)
-        })
+        if let Some(ledger) = self.server.book.next_ended(self.name, limit) {
+            return ledger;
+        }
+        let (advice, table) = (self.server.advice(self.name), self.server.table());
+        panic!("no connection to {} ended within {limit:?}: {advice}\n{table}", self.name)
     }
 
     /// Like [`ended`](Service::ended), without waiting: returns `None` if no other connection has

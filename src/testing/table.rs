@@ -36,8 +36,9 @@ impl TestServer {
             return format!("no connection to {service} is open: connect a client before the wait");
         }
         let holding = |ledger: &Ledger| {
-            let is_over = |fault| ledger.healed.contains(fault);
-            let fault = ledger.faults.iter().rfind(|fault| holds(fault) && !is_over(fault))?;
+            let faults = ledger.faults_and_ends();
+            let (fault, _) =
+                faults.iter().rfind(|(fault, has_ended)| holds(fault) && !has_ended)?;
             Some(format!(
                 "`{fault}` holds {service} #{}: close the client or end the fault",
                 ledger.id

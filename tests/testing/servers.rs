@@ -1,8 +1,10 @@
 //! The test server: it starts, serves, ends, and tells.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 use std::time::Duration;
 
 use campanile::testing::{Guard, Service, TestServer};
@@ -164,6 +166,44 @@ fn a_wrong_fault_panics_at_its_call() {
     assert!(told.contains("did you mean `echo`?"), "{told}");
 }
 
+thread_local! {
+    static PLACE: Cell<&'static str> = const { Cell::new("") };
+}
+
+/// Returns the file that the panic of a closure names.
+fn file_of_panic(run: impl FnOnce()) -> &'static str {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let file = panic.location().expect("a location").file();
+            PLACE.set(String::leak(file.to_owned()));
+            previous(panic);
+        }));
+    });
+    panic_of(run);
+    PLACE.get()
+}
+
+#[test]
+fn a_wrong_call_panics_at_the_line_of_the_test() {
+    let server = TestServer::start();
+    let echo = server.echo();
+    let _guard = echo.always("refuse");
+    let calls: [&dyn Fn(); 7] = [
+        &|| server.fault("echo: rest"),
+        &|| _ = echo.once("rest"),
+        &|| drop(echo.always("rest")),
+        &|| _ = echo.ended_within(Duration::ZERO),
+        &|| drop(echo.connect()),
+        &|| drop(TestServer::builder().fault("rest")),
+        &|| drop(TestServer::builder().fault("eco: reset").start()),
+    ];
+    for (at, call) in calls.into_iter().enumerate() {
+        assert_eq!(file_of_panic(call), file!(), "call {at}");
+    }
+}
+
 #[test]
 fn manual_timeouts_pass_only_when_the_test_advances_time() {
     let limits = Limits::default().idle_timeout(Duration::from_secs(300));
@@ -254,4 +294,7 @@ fn a_service_at_a_path_is_served_with_faults_and_ledgers() {
     assert!(text.starts_with(&expected), "{text}");
     drop(server);
     assert!(!path.exists());
+    let builder = TestServer::builder().service_at("own", &path, campanile::echo());
+    let text = panic_of(|| drop(builder.fault("own: unreachable").start()));
+    assert!(text.starts_with("cannot add the fault: cannot make unix:"), "{text}");
 }
