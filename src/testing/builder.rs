@@ -168,8 +168,9 @@ impl Builder {
     /// Also serves a protocol of your own on a Unix socket. A client connects to its path with
     /// `UnixStream::connect`.
     ///
-    /// A `reset` needs TCP: on a Unix socket the client reads EOF. `refuse` removes the path, so its
-    /// clients get `ENOENT`.
+    /// A `reset` needs TCP: on a Unix socket the client reads EOF. On Linux it gets `ECONNRESET` if the
+    /// server has left some of its bytes unread. `refuse` removes the path, so its clients get `ENOENT`.
+    /// `unreachable` needs TCP.
     pub fn service_at<P: Protocol>(
         mut self,
         name: impl Into<String>,

@@ -1,7 +1,7 @@
 //! The test server: it starts, serves, ends, and tells.
 
 use std::cell::Cell;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
@@ -284,6 +284,11 @@ fn a_service_at_a_path_is_served_with_faults_and_ledgers() {
             (false, if corrupt { 4 } else { 2 }, !corrupt)
         );
     }
+    own.once("reset after 2 bytes in");
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.write_all(b"abcd").unwrap();
+    let end = client.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+    assert!(!cfg!(target_os = "linux") || end == Err(ErrorKind::ConnectionReset), "{end:?}");
     let guard = own.always("refuse");
     assert!(!path.exists(), "refuse removes the path");
     drop(guard);

@@ -110,9 +110,10 @@ impl<K: Kernel> Faulty<K> {
                 Ok(filler) => managed.filler = Some(filler),
                 Err(error) => {
                     let text = format!(
-                        "cannot make {local} unreachable: {error}; it needs TCP on Linux, use `refuse` \
-                         or `never-accept` elsewhere"
+                        "cannot make {local} unreachable: {error}; the fault needs TCP on Linux: use \
+                         `refuse` or `never-accept` instead"
                     );
+                    log::error!("{text}");
                     self.plan.fail_unreachable(&managed.service, &text);
                 }
             }

@@ -74,7 +74,7 @@ impl State {
                 inner.abort();
                 Err(match self.around.peer {
                     Some(_) => our_doing(fault, ""),
-                    None => our_doing(fault, " (a Unix socket has no reset: the client reads EOF)"),
+                    None => our_doing(fault, " (a Unix socket has no reset)"),
                 })
             }
             Ending::Close { until, fault } if until.has_come(now) => Err(our_doing(fault, "")),
