@@ -298,11 +298,11 @@ impl Plan {
         (wanted, change)
     }
 
-    /// Records that the listener of a service cannot be made unreachable.
-    pub(super) fn fail_unreachable(&self, service: &str, reason: &str) {
+    /// Records why some faults of a service's listener have no effect.
+    pub(super) fn fail(&self, service: &str, is_meant: impl Fn(&Fault) -> bool, reason: &str) {
         for listed in &mut self.lock().listed {
             let Entry { whom, fault, .. } = &*listed.entry;
-            if whom.service == service && fault.effect == Effect::Unreachable {
+            if whom.service == service && is_meant(fault) {
                 listed.failure.get_or_insert_with(|| reason.to_owned());
             }
         }

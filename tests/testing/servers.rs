@@ -240,6 +240,22 @@ fn manual_time_passes_for_30_years_and_refuses_more_than_that() {
 }
 
 #[test]
+fn a_fault_of_a_listener_is_refused_while_the_server_is_full() {
+    let limits = Limits::default().max_connections(1);
+    let server = TestServer::builder().limits(limits).start();
+    let mut client = server.echo().connect();
+    ping(&mut client, b"x");
+    for fault in ["refuse", "unreachable", "never-accept"] {
+        let text = panic_of(|| drop(server.echo().always(fault)));
+        assert!(text.contains("close a client, or raise the maximum"), "{text}");
+    }
+    drop(client);
+    server.echo().ended();
+    let _guard = server.echo().always("refuse");
+    assert!(TcpStream::connect(server.echo().addr()).is_err());
+}
+
+#[test]
 fn a_test_sets_the_clock_and_the_zone() {
     let zone = Zone::east(3600).unwrap();
     let server = TestServer::builder().clock(Clock::fixed(0)).zone(zone).start();

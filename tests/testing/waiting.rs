@@ -61,6 +61,20 @@ fn a_wait_that_gives_up_names_the_fault_that_holds_the_connection() {
 }
 
 #[test]
+fn a_wait_that_gives_up_says_whether_closing_the_client_is_enough() {
+    for fault in ["deaf", "hold-open", "delay 1h"] {
+        let server = TestServer::start();
+        let _guard = server.echo().always(fault);
+        let mut client = server.echo().connect();
+        client.write_all(b"Hello").unwrap();
+        let faults = || server.echo().open().first().map_or(0, |ledger| ledger.faults.len());
+        eventually("the fault", || (faults() == 1).then_some(()));
+        let text = panic_of(|| _ = server.echo().ended_within(SHORT));
+        assert!(text.contains("echo #1: close the client and end the fault\n"), "{text}");
+    }
+}
+
+#[test]
 fn a_table_marks_each_fault_that_has_ended() {
     let server = TestServer::start();
     let ended = server.echo().always("stall");
