@@ -91,15 +91,15 @@ impl Builder {
         Builder { keeps_received: true, ..self }
     }
 
-    /// Lets the time of delays, gaps and timeouts pass only in [`TestServer::advance`]. The network
-    /// needs no advance.
+    /// Lets the time of delays, gaps and timeouts pass only in [`TestServer::advance`]. Bytes that no
+    /// fault holds back are served without it.
     #[doc(alias("virtual time", "fake clock"))]
     pub fn manual_time(self) -> Builder {
         Builder { is_manual: true, ..self }
     }
 
-    /// Gives a fault for one connection to the first connection that sends a byte, or that the service
-    /// writes to. A readiness probe that connects and closes then takes none.
+    /// Gives a fault for one connection to a connection only with its first byte in either direction. A
+    /// readiness probe that connects and closes then takes none.
     pub fn ignore_probes(self) -> Builder {
         Builder { ignores_probes: true, ..self }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::fault::Fault;
 use crate::protocol::Address;
 
-/// How many sizes of writes are kept; later writes are only counted.
+/// Limit of the sizes in [`Ledger::write_sizes`]; later writes are only counted.
 const WRITES_KEPT: usize = 64;
 
 /// One side of a connection.
@@ -180,7 +180,7 @@ struct Pages {
     /// By service and id. A thread that holds a page may lock the book, but not the reverse.
     open: BTreeMap<(String, u64), Page>,
     ended: VecDeque<Ledger>,
-    /// How many of the kept ended ones each service has handed out.
+    /// For each service, how many of the ledgers in `ended` were returned by a wait.
     taken: HashMap<String, u64>,
     /// The tasks that wait for a connection to end.
     wakers: Vec<Waker>,

@@ -117,7 +117,7 @@ impl ManualClock {
     }
 }
 
-/// A kernel with a [`ManualClock`], or, without one, with the time of the kernel inside.
+/// A kernel whose time is a [`ManualClock`]. Without one, it passes on the time of the kernel inside.
 #[derive(Debug)]
 pub struct Timed<K> {
     inner: K,

@@ -1,5 +1,5 @@
-//! The faults in force, and which connection gets which: decided by a seed and by counting, never by
-//! time.
+//! The faults in force, and which connection gets which. A seed and the number of the connection decide,
+//! never the time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -118,7 +118,7 @@ impl Plan {
     /// [`settle`](Plan::settle) has returned true.
     ///
     /// # Errors
-    /// If the fault names no service, or makes no sense.
+    /// If the fault names no service, or its parts contradict each other.
     pub fn add(&self, fault: Fault) -> Result<u64, String> {
         if let Some((_, objection)) = fault.objection() {
             return Err(format!("{fault}: {objection}"));

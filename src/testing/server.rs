@@ -284,7 +284,8 @@ impl<'a> Service<'a> {
     }
 
     /// Adds a fault for every connection, open ones too, until the guard is dropped. When this returns,
-    /// the fault acts on each connection that is open.
+    /// the fault acts on each connection that is open. If its protocol has paused reading, the fault
+    /// acts at the next read or write.
     ///
     /// A connection that the fault has slowed or silenced goes on when the guard is dropped.
     ///
@@ -336,8 +337,8 @@ impl<'a> Service<'a> {
 
     /// Like [`ended`](Service::ended), as a future that any runtime can poll.
     ///
-    /// It has no limit of its own: wrap it in the timeout of your runtime. It keeps the ledgers, but
-    /// not the server: once the server is dropped, no further connection ends.
+    /// It has no limit of its own: wrap it in the timeout of your runtime. It does not keep the server:
+    /// if the server is dropped and all its ledgers were returned, the future stays pending.
     pub fn ended_async(&self) -> impl Future<Output = Ledger> + Send + use<> {
         let (book, name) = (self.server.book.clone(), self.name.to_owned());
         poll_fn(move |cx| book.poll_ended(&name, cx))

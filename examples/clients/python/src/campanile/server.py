@@ -369,7 +369,7 @@ class Campanile:
 
 
 def _hint() -> str:
-    """A call that blocks the loop on which the client runs keeps the client from going on."""
+    """Returns advice for a call that blocks the event loop, on which the client may run."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -389,7 +389,7 @@ def _duration(seconds: float) -> str:
 
 
 def _row(event: Event) -> str:
-    """One line of the table; empty for answers that tell nothing new."""
+    """Returns one line of the table; empty for answers that repeat earlier events."""
     kind = event["event"]
     if kind in ("listening", "open", "listed", "cleared"):
         return ""
