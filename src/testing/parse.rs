@@ -45,6 +45,14 @@ impl TryFrom<&str> for Fault {
     }
 }
 
+impl TryFrom<String> for Fault {
+    type Error = FaultError;
+
+    fn try_from(text: String) -> Result<Fault, FaultError> {
+        text.parse()
+    }
+}
+
 impl Fault {
     /// Checks that the fault names one of `services`.
     ///

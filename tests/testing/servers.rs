@@ -135,6 +135,15 @@ fn once_faults_queue_up_in_order() {
 }
 
 #[test]
+fn a_fault_may_be_a_formatted_text() {
+    let server = TestServer::start();
+    for count in [1, 3] {
+        server.daytime().once(format!("close after {count} bytes"));
+        assert_eq!(read_all(&mut server.daytime().connect()).unwrap(), &TUTORIAL_LINE[..count]);
+    }
+}
+
+#[test]
 fn a_guard_ends_its_fault_for_later_connections() {
     let server = TestServer::start();
     let guard = server.daytime().always("close after 4 bytes");
