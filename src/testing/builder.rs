@@ -188,8 +188,8 @@ impl Builder {
     /// Starts the server. When this returns, every port is bound.
     ///
     /// # Panics
-    /// If a port cannot be bound, the thread cannot be created, or a fault names a service that this
-    /// server does not have.
+    /// If a port cannot be bound, the thread cannot be created, two services have the same name, or a fault
+    /// names a service that this server does not have.
     #[track_caller]
     pub fn start(self) -> TestServer {
         let Builder { clock, seed, limits, keeps_received, is_manual, ignores_probes, .. } = self;
@@ -201,7 +201,11 @@ impl Builder {
             ("daytime".into(), Box::new(move |reactor| on_any_port(reactor, daytime(clock)))),
             ("echo".into(), Box::new(|reactor| on_any_port(reactor, echo()))),
         ];
-        listens.extend(services);
+        for (name, listen) in services {
+            let is_taken = listens.iter().any(|(taken, _)| *taken == name);
+            assert!(!is_taken, "two services are named {name:?}: choose another name for yours");
+            listens.push((name, listen));
+        }
         let make = {
             let (plan, book, manual_clock) = (plan.clone(), book.clone(), manual_clock.clone());
             move || {

@@ -88,6 +88,12 @@ fn protocols_of_ones_own_have_faults_and_ledgers_too() {
 }
 
 #[test]
+fn a_name_is_given_to_one_service() {
+    let text = panic_of(|| drop(TestServer::builder().service("echo", shout).start()));
+    assert_eq!(text, "two services are named \"echo\": choose another name for yours");
+}
+
+#[test]
 fn a_panic_of_a_protocol_is_raised_by_the_drop() {
     let server = TestServer::builder().service("shout", shout).start();
     let mut client = server.service("shout").connect();
