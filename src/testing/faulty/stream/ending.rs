@@ -80,7 +80,7 @@ impl State {
             _ => match self.abandoned() {
                 Some((at, act)) if at.has_come(now) => {
                     inner.abort();
-                    Err(our_doing(act.fault(), " (the client had closed)"))
+                    Err(our_doing(act.fault(), " (linger timeout after the client's EOF)"))
                 }
                 _ => Ok(()),
             },
