@@ -163,7 +163,7 @@ fn a_stalled_connection_ends_when_its_client_has_left() {
     // At once after a reset; after the linger timeout if the client has sent an EOF.
     for (is_reset, reason) in [
         (true, "reset by peer"),
-        (false, "closed by fault: echo once: stall (the client had closed)"),
+        (false, "closed by fault: echo once: stall (linger timeout after the client's EOF)"),
     ] {
         let limits = Limits::default().linger_timeout(2 * SECOND);
         let server = TestServer::builder().limits(limits).manual_time().start();
