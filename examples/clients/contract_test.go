@@ -198,7 +198,7 @@ func TestContract(t *testing.T) {
 	if err := json.Unmarshal(text, &contract); err != nil {
 		t.Fatal(err)
 	}
-	if len(contract.Situations) != 40 {
+	if len(contract.Situations) != 41 {
 		t.Fatal(len(contract.Situations), "situations")
 	}
 	for _, situation := range contract.Situations {

@@ -103,8 +103,8 @@ impl Builder {
         Builder { keeps_received: true, ..self }
     }
 
-    /// Lets the time of delays, gaps and timeouts pass only in [`TestServer::advance`]. The network
-    /// needs no advance.
+    /// Lets the time of delays, gaps and timeouts pass only in [`TestServer::advance`]. Bytes that no
+    /// fault holds back are served without it.
     #[doc(alias("virtual time", "fake clock"))]
     pub fn manual_time(self) -> Builder {
         Builder { is_manual: true, ..self }
@@ -145,8 +145,8 @@ impl Builder {
         self
     }
 
-    /// Gives a fault for one connection to the first connection that sends a byte, or that the service
-    /// writes to. A readiness probe that connects and closes then takes none.
+    /// Gives a fault for one connection to a connection only with its first byte in either direction. A
+    /// readiness probe that connects and closes then takes none.
     pub fn ignore_probes(self) -> Builder {
         Builder { ignores_probes: true, ..self }
     }
@@ -155,6 +155,7 @@ impl Builder {
     ///
     /// # Panics
     /// If the text is not a fault.
+    #[track_caller]
     pub fn fault<F: TryInto<Fault, Error: fmt::Display>>(mut self, fault: F) -> Builder {
         self.faults.push(or_panic(fault.try_into()));
         self
@@ -254,8 +255,9 @@ impl Builder {
     /// Also serves a protocol of your own on a Unix socket. A client connects to its path with
     /// `UnixStream::connect`.
     ///
-    /// A `reset` needs TCP: on a Unix socket the client reads EOF. `refuse` removes the path, so its
-    /// clients get `ENOENT`.
+    /// A `reset` needs TCP: on a Unix socket the client reads EOF. On Linux it gets `ECONNRESET` if the
+    /// server has left some of its bytes unread. `refuse` removes the path, so its clients get `ENOENT`.
+    /// `unreachable` needs TCP.
     pub fn service_at<P: Protocol>(
         mut self,
         name: impl Into<String>,
@@ -273,8 +275,9 @@ impl Builder {
     /// Starts the server. When this returns, every port is bound.
     ///
     /// # Panics
-    /// If a port cannot be bound, the thread cannot be created, or a fault names a service that this
-    /// server does not have.
+    /// If a port cannot be bound, the thread cannot be created, two services have the same name, or a fault
+    /// names a service that this server does not have.
+    #[track_caller]
     pub fn start(self) -> TestServer {
         let Builder { clock, seed, limits, keeps_received, is_manual, ignores_probes, .. } = self;
         let Builder { faults, services, recording, .. } = self;
@@ -284,15 +287,15 @@ impl Builder {
             ("daytime".into(), Box::new(move |reactor| on_any_port(reactor, daytime(clock)))),
             ("echo".into(), Box::new(|reactor| on_any_port(reactor, echo()))),
         ];
-        listens.extend(services);
+        for (name, listen) in services {
+            let is_taken = listens.iter().any(|(taken, _)| *taken == name);
+            assert!(!is_taken, "two services are named {name:?}: choose another name for yours");
+            listens.push((name, listen));
+        }
         let names: Vec<&str> = listens.iter().map(|(name, _)| &**name).collect();
         let recorder = recording.as_ref().map(|recording| recording.begin(&names));
         let recording = recording.zip(recorder.clone());
         let book = book(keeps_received, recorder.clone());
-        for fault in faults {
-            or_panic(fault.check_service(&names));
-            or_panic(plan.add(fault));
-        }
         let make = {
             let (plan, book, manual_clock) = (plan.clone(), book.clone(), manual_clock.clone());
             let recorder = recorder.clone();
@@ -315,7 +318,7 @@ impl Builder {
             Ok((background, places)) => {
                 let (handle, expected) = (background.handle().clone(), Mutex::default());
                 let background = Some(background);
-                TestServer {
+                let server = TestServer {
                     background,
                     handle,
                     plan,
@@ -324,7 +327,12 @@ impl Builder {
                     places,
                     expected,
                     recording,
+                };
+                // No client knows the ports yet.
+                for fault in faults {
+                    server.fault(fault);
                 }
+                server
             }
             Err(error) => {
                 panic!("cannot start the test server: {error}; see ulimit -n and ulimit -u")

@@ -82,8 +82,8 @@ pub enum Who {
         /// The last.
         last: u64,
     },
-    /// This many of a million connections, open ones too, drawn from the seed and the connection's
-    /// number.
+    /// This many of a million connections, open ones too, drawn from the seed, the connection's number
+    /// and the text of the fault: adding the same fault twice chooses the same connections.
     #[doc(alias("toxicity", "percentage"))]
     Chance {
         /// Millionths: 10,000 are one percent.
@@ -127,7 +127,7 @@ pub enum Effect {
     Stall,
     /// Stops reading.
     Deaf,
-    /// Flips one bit of the byte there.
+    /// Flips one bit of the byte at the fault's moment.
     #[doc(alias("MALFORMED_RESPONSE_CHUNK", "RANDOM_DATA_THEN_CLOSE"))]
     Corrupt,
     /// Ignores the client's EOF, and does not end the server's half.
@@ -187,7 +187,7 @@ impl Fault {
         Fault { whom: None, effect, when, duration: None }
     }
 
-    /// Returns the same fault with an end.
+    /// Returns the same fault, which ends by itself after this time.
     pub fn lasting(self, duration: Duration) -> Fault {
         Fault { duration: Some(duration), ..self }
     }
@@ -246,7 +246,7 @@ impl Fault {
         self.whom.as_ref().is_some_and(|whom| whom.service.ends_with(UPSTREAM))
     }
 
-    /// Returns whether it acts on the listener and not on a connection.
+    /// Returns whether the fault acts on a listener instead of a connection.
     pub(super) fn is_of_listener(&self) -> bool {
         matches!(self.effect, Effect::Refuse | Effect::NeverAccept | Effect::Unreachable)
     }
@@ -263,7 +263,7 @@ impl fmt::Display for Fault {
 }
 
 impl fmt::Display for Who {
-    /// Writes a space first, or nothing at all.
+    /// Writes a space and the choice, or nothing for `every`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Who::Every => Ok(()),
@@ -299,7 +299,7 @@ impl fmt::Display for Effect {
 }
 
 impl fmt::Display for When {
-    /// Writes a space first, or nothing at all.
+    /// Writes a space and the moment, or nothing for "at once".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             When::AtOnce => Ok(()),

@@ -130,6 +130,7 @@ impl<K: Kernel> Kernel for Faulty<K> {
 
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         // The last turn is over: its connections have run, and those that ended are dropped.
+        self.report_unmoved();
         self.plan.acted_on(self.reported);
         self.own_events.clear();
         let outcome = if self.turn.waiting.borrow().is_empty() {

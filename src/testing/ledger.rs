@@ -11,7 +11,7 @@ use super::fault::{Effect, Fault};
 use super::plan::ListenerState;
 use crate::protocol::Address;
 
-/// How many sizes of writes are kept; later writes are only counted.
+/// Limit of the sizes in [`Ledger::write_sizes`]; later writes are only counted.
 const WRITES_KEPT: usize = 64;
 
 /// One side of a connection.
@@ -96,6 +96,16 @@ impl Ledger {
         }
     }
 
+    /// Returns each fault, and whether it has ended: among equal ones, the earliest.
+    pub(super) fn faults_and_ends(&self) -> Vec<(&Fault, bool)> {
+        let mut healed: Vec<&Fault> = self.healed.iter().collect();
+        let has_ended = |fault| {
+            let at = healed.iter().position(|ended| *ended == fault);
+            (fault, at.map(|at| healed.swap_remove(at)).is_some())
+        };
+        self.faults.iter().map(has_ended).collect()
+    }
+
     pub(super) fn note_write(&mut self, offered: usize, taken: usize) {
         self.writes += 1;
         self.bytes_out += taken as u64;
@@ -117,13 +127,14 @@ impl fmt::Display for Ledger {
     /// Writes one row of a table.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = if self.closed.is_some() { &*self.reason } else { "open" };
+        let towards = if self.service.ends_with(UPSTREAM) { "to" } else { "from" };
         write!(
             f,
-            "{} #{} from {}: {} bytes in, {} out, {end}",
+            "{} #{} {towards} {}: {} bytes in, {} out, {end}",
             self.service, self.id, self.peer, self.bytes_in, self.bytes_out
         )?;
-        for fault in &self.faults {
-            write!(f, " [{fault}]")?;
+        for (fault, has_ended) in self.faults_and_ends() {
+            write!(f, " [{fault}{}]", if has_ended { ", ended" } else { "" })?;
         }
         Ok(())
     }
@@ -155,7 +166,7 @@ struct Pages {
     /// By service and id. A thread that holds a page may lock the book, but not the reverse.
     open: BTreeMap<(String, u64), Page>,
     ended: VecDeque<Ledger>,
-    /// How many of the kept ended ones each service has handed out.
+    /// For each service, how many of the ledgers in `ended` were returned by a wait.
     taken: HashMap<String, u64>,
     /// The tasks that wait for a connection to end.
     wakers: Vec<Waker>,

@@ -187,8 +187,8 @@ impl Drop for Log {
 }
 
 impl<S> LoggedStream<S> {
-    /// Writes, and counts that in the ledger. The ledger is locked until it counts the bytes, so that
-    /// a client that has received them finds them there.
+    /// Writes, and counts the bytes in the ledger. The ledger is locked meanwhile: once a client has
+    /// received the bytes, its test reads a ledger that counts them.
     fn counted(
         &mut self,
         offered: usize,

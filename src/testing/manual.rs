@@ -80,7 +80,9 @@ impl ManualClock {
         let is_moving = |state: &mut State| state.rested_at < wanted && !state.is_over;
         let waited = self.0.rested.wait_timeout_while(self.lock(), patience, is_moving);
         match waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
-            true => Err("the loop still has something to do; a protocol may block it"),
+            true => Err(
+                "the loop still has something to do; if a protocol blocks it, let the callback return",
+            ),
             false => Ok(()),
         }
     }
@@ -117,7 +119,7 @@ impl ManualClock {
     }
 }
 
-/// A kernel with a [`ManualClock`], or, without one, with the time of the kernel inside.
+/// A kernel whose time is a [`ManualClock`]. Without one, it passes on the time of the kernel inside.
 #[derive(Debug)]
 pub struct Timed<K> {
     inner: K,

@@ -46,6 +46,14 @@ impl TryFrom<&str> for Fault {
     }
 }
 
+impl TryFrom<String> for Fault {
+    type Error = FaultError;
+
+    fn try_from(text: String) -> Result<Fault, FaultError> {
+        text.parse()
+    }
+}
+
 impl Fault {
     /// Checks that the fault names one of `services`.
     ///
@@ -100,7 +108,8 @@ fn tokens(text: &str) -> Result<Vec<Token<'_>>, FaultError> {
             1
         } else {
             let unexpected = Token { column, text: rest };
-            return Err(unexpected.error(format!("unexpected `{first}`")));
+            let advice = if first == ';' { ": add one fault at a time" } else { "" };
+            return Err(unexpected.error(format!("unexpected `{first}`{advice}")));
         };
         let (token, after) = rest.split_at(length);
         if !first.is_whitespace() {

@@ -1,5 +1,5 @@
-//! The faults in force, and which connection gets which: decided by a seed and by counting, never by
-//! time.
+//! The faults in force, and which connection gets which. A seed and the number of the connection decide,
+//! never the time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,6 +25,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     listed: Vec<Listed>,
+    /// The `once` faults whose connection is gone: `remove` and `clear` still know them.
+    spent: Vec<(u64, Fault)>,
     last_id: u64,
     /// Connections so far, by service.
     counts: HashMap<String, u64>,
@@ -116,7 +118,7 @@ impl Plan {
     /// [`settle`](Plan::settle) has returned true.
     ///
     /// # Errors
-    /// If the fault names no service, or makes no sense.
+    /// If the fault names no service, or its parts contradict each other.
     pub fn add(&self, fault: Fault) -> Result<u64, String> {
         if let Some((_, objection)) = fault.objection() {
             return Err(format!("{fault}: {objection}"));
@@ -136,7 +138,7 @@ impl Plan {
     /// Ends a fault and returns it, or `None` if there is none with this id. A connection that it has
     /// slowed or silenced goes on.
     pub fn remove(&self, id: u64) -> Option<Fault> {
-        self.end(|entry| entry.id == id).pop().map(|(_, fault)| fault)
+        self.end(|listed| listed == id).pop().map(|(_, fault)| fault)
     }
 
     /// Ends all faults and returns them with their ids.
@@ -144,10 +146,13 @@ impl Plan {
         self.end(|_| true)
     }
 
-    fn end(&self, which: impl Fn(&Entry) -> bool) -> Vec<(u64, Fault)> {
-        let (mut state, mut ended) = (self.lock(), Vec::new());
+    fn end(&self, which: impl Fn(u64) -> bool) -> Vec<(u64, Fault)> {
+        let mut state = self.lock();
+        let spent = std::mem::take(&mut state.spent);
+        let (mut ended, kept): (Vec<_>, _) = spent.into_iter().partition(|(id, _)| which(*id));
+        state.spent = kept;
         state.listed.retain(|Listed { entry, .. }| {
-            let ends = which(entry);
+            let ends = which(entry.id);
             if ends {
                 entry.is_over.store(true, Ordering::Relaxed);
                 ended.push((entry.id, entry.fault.clone()));
@@ -204,8 +209,7 @@ impl Plan {
         let count = state.count(service) + 1;
         let number = number.unwrap_or(count);
         state.counts.insert(service.to_owned(), count);
-        // A `once` whose connection is gone cannot be removed any more.
-        state.listed.retain(|listed| !listed.is_given || Arc::strong_count(&listed.entry) > 1);
+        state.forget_spent();
         let taken = if self.0.ignores_probes { None } else { state.take_once(service) };
         let taken = taken.map(|entry| entry.id);
         let entries = state.listed.iter().map(|listed| &listed.entry).filter(|entry| {
@@ -295,11 +299,11 @@ impl Plan {
         (wanted, change)
     }
 
-    /// Records that the listener of a service cannot be made unreachable.
-    pub(super) fn fail_unreachable(&self, service: &str, reason: &str) {
+    /// Records why some faults of a service's listener have no effect.
+    pub(super) fn fail(&self, service: &str, is_meant: impl Fn(&Fault) -> bool, reason: &str) {
         for listed in &mut self.lock().listed {
             let Entry { whom, fault, .. } = &*listed.entry;
-            if whom.service == service && fault.effect == Effect::Unreachable {
+            if whom.service == service && is_meant(fault) {
                 listed.failure.get_or_insert_with(|| reason.to_owned());
             }
         }
@@ -370,6 +374,18 @@ impl State {
 
     fn find(&mut self, id: u64) -> impl Iterator<Item = &mut Listed> {
         self.listed.iter_mut().filter(move |listed| listed.entry.id == id)
+    }
+
+    /// Keeps no more than the text of a `once` whose connection is gone.
+    fn forget_spent(&mut self) {
+        let State { listed, spent, .. } = self;
+        listed.retain(|Listed { entry, is_given, .. }| {
+            let is_spent = *is_given && Arc::strong_count(entry) == 1;
+            if is_spent {
+                spent.push((entry.id, entry.fault.clone()));
+            }
+            !is_spent
+        });
     }
 
     fn take_once(&mut self, service: &str) -> Option<Arc<Entry>> {

@@ -249,7 +249,11 @@ impl Drop for TestServer {
 /// Unwraps the outcome of adding a fault.
 #[track_caller]
 pub(super) fn or_panic<T>(outcome: Result<T, impl fmt::Display>) -> T {
-    outcome.unwrap_or_else(|error| panic!("cannot add the fault: {error}"))
+    // A closure would make the panic name this line instead of the line of the test.
+    match outcome {
+        Ok(done) => done,
+        Err(error) => panic!("cannot add the fault: {error}"),
+    }
 }
 
 /// One service of a [`TestServer`].
@@ -268,9 +272,12 @@ impl<'a> Service<'a> {
     #[track_caller]
     pub fn addr(&self) -> SocketAddr {
         let (name, addr) = (self.name, self.addr);
-        addr.inet().unwrap_or_else(|| {
-            panic!("{name} listens on {addr}: connect to its path with UnixStream::connect")
-        })
+        match addr.inet() {
+            Some(addr) => addr,
+            None => {
+                panic!("{name} listens on {addr}: connect to its path with UnixStream::connect")
+            }
+        }
     }
 
     /// Returns the server's side of a proxy: its faults are what the server experiences, and its ledgers
@@ -297,7 +304,10 @@ impl<'a> Service<'a> {
             stream.set_write_timeout(Some(DEADLINE))?;
             std::io::Result::Ok(stream)
         };
-        connect().unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.name))
+        match connect() {
+            Ok(stream) => stream,
+            Err(error) => panic!("cannot connect to {}: {error}", self.name),
+        }
     }
 
     /// Adds a fault for the next connection. Several such faults queue up, one per connection. A fault
@@ -312,7 +322,8 @@ impl<'a> Service<'a> {
     }
 
     /// Adds a fault for every connection, open ones too, until the guard is dropped. When this returns,
-    /// the fault acts on each connection that is open.
+    /// the fault acts on each connection that is open. If its protocol has paused reading, the fault
+    /// acts at the next read or write.
     ///
     /// A connection that the fault has slowed or silenced goes on when the guard is dropped.
     ///
@@ -349,11 +360,11 @@ impl<'a> Service<'a> {
     /// If none ends within `limit`.
     #[track_caller]
     pub fn ended_within(&self, limit: Duration) -> Ledger {
-        let ledger = self.server.book.next_ended(self.name, limit);
-        ledger.unwrap_or_else(|| {
-            let (advice, table) = (self.server.advice(self.name), self.server.table());
-            panic!("no connection to {} ended within {limit:?}: {advice}\n{table}", self.name)
-        })
+        if let Some(ledger) = self.server.book.next_ended(self.name, limit) {
+            return ledger;
+        }
+        let (advice, table) = (self.server.advice(self.name), self.server.table());
+        panic!("no connection to {} ended within {limit:?}: {advice}\n{table}", self.name)
     }
 
     /// Like [`ended`](Service::ended), without waiting: returns `None` if no other connection has
@@ -364,8 +375,8 @@ impl<'a> Service<'a> {
 
     /// Like [`ended`](Service::ended), as a future that any runtime can poll.
     ///
-    /// It has no limit of its own: wrap it in the timeout of your runtime. It keeps the ledgers, but
-    /// not the server: once the server is dropped, no further connection ends.
+    /// It has no limit of its own: wrap it in the timeout of your runtime. It does not keep the server:
+    /// if the server is dropped and all its ledgers were returned, the future stays pending.
     pub fn ended_async(&self) -> impl Future<Output = Ledger> + Send + use<> {
         let (book, name) = (self.server.book.clone(), self.name.to_owned());
         poll_fn(move |cx| book.poll_ended(&name, cx))

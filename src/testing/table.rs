@@ -36,12 +36,13 @@ impl TestServer {
             return format!("no connection to {service} is open: connect a client before the wait");
         }
         let holding = |ledger: &Ledger| {
-            let is_over = |fault| ledger.healed.contains(fault);
-            let fault = ledger.faults.iter().rfind(|fault| holds(fault) && !is_over(fault))?;
-            Some(format!(
-                "`{fault}` holds {service} #{}: close the client or end the fault",
-                ledger.id
-            ))
+            let faults = ledger.faults_and_ends();
+            let (fault, _) =
+                faults.iter().rfind(|(fault, has_ended)| holds(fault) && !has_ended)?;
+            let id = ledger.id;
+            // A stall ends with the linger timeout, and a write to a client that has closed fails.
+            let or = if survives_close(fault) { "and" } else { "or" };
+            Some(format!("`{fault}` holds {service} #{id}: close the client {or} end the fault"))
         };
         let mut advice = open.iter().find_map(holding).unwrap_or_else(|| {
             "no client has closed its connection: close one, or set Limits::idle_timeout with \
@@ -60,4 +61,9 @@ impl TestServer {
 fn holds(fault: &Fault) -> bool {
     use Effect::{Deaf, Delay, HoldOpen, Rate, Slice, Stall};
     matches!(fault.effect, Delay { .. } | Slice { .. } | Rate { .. } | Stall | Deaf | HoldOpen)
+}
+
+/// Returns whether a connection with this fault may stay open after its client has closed.
+fn survives_close(fault: &Fault) -> bool {
+    matches!(fault.effect, Effect::Deaf | Effect::Delay { .. } | Effect::HoldOpen)
 }

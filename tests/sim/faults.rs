@@ -57,7 +57,7 @@ const DOORS: [&str; 2] = ["refuse", "never-accept"];
 /// Effects that end something early.
 pub const ENDS: [&str; 3] = ["shut", "close", "reset"];
 /// How the reason of a stalled connection ends that has outlived its client.
-pub const ABANDONED: &str = "(the client had closed)";
+pub const ABANDONED: &str = "(linger timeout after the client's EOF)";
 /// Effects that withhold an end.
 pub const HOLDS: [&str; 2] = ["hold-open", "stall"];
 /// Effects that suspend the bounds of time, or withhold what the model waits for.

@@ -143,6 +143,7 @@ fn an_error_names_the_column_and_the_nearest_word() {
         ("echo: reset after 5 KB", 21, "unknown unit `KB`: did you mean `"),
         ("echo: reset after 5 kib", 21, "did you mean `KiB`?"),
         ("echo: delay 5 sec", 15, "unknown unit `sec`"),
+        ("echo: reset; echo: stall", 12, "unexpected `;`: add one fault at a time"),
         ("echo: explode", 7, "use delay, slice, rate, short,"),
         ("", 1, "expected an effect, such as reset, but the text ends"),
         ("echo:", 6, "expected an effect, such as reset, but the text ends"),

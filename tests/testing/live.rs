@@ -71,6 +71,7 @@ fn bytes_writes_and_time_are_counted_from_the_moment_the_fault_is_added() {
     for (fault, passes) in [
         ("stall after 3 bytes", 3),
         ("stall after 3 bytes in", 0),
+        ("stall after 9 bytes in", 4),
         ("stall at write 2", 4),
         ("stall after 2s", 4),
     ] {
@@ -162,7 +163,7 @@ fn a_stalled_connection_ends_when_its_client_has_left() {
     // At once after a reset; after the linger timeout if the client has sent an EOF.
     for (is_reset, reason) in [
         (true, "reset by peer"),
-        (false, "closed by fault: echo once: stall (the client had closed)"),
+        (false, "closed by fault: echo once: stall (linger timeout after the client's EOF)"),
     ] {
         let limits = Limits::default().linger_timeout(2 * SECOND);
         let server = TestServer::builder().limits(limits).manual_time().start();

@@ -11,6 +11,7 @@ mod language;
 mod ledgers;
 mod live;
 mod on_the_fake_kernel;
+mod proxies;
 mod resets;
 mod seeds;
 mod servers;

@@ -1,8 +1,10 @@
 //! The test server: it starts, serves, ends, and tells.
 
-use std::io::{Read, Write};
+use std::cell::Cell;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 use std::time::Duration;
 
 use campanile::testing::{Guard, Service, TestServer};
@@ -86,6 +88,12 @@ fn protocols_of_ones_own_have_faults_and_ledgers_too() {
 }
 
 #[test]
+fn a_name_is_given_to_one_service() {
+    let text = panic_of(|| drop(TestServer::builder().service("echo", shout).start()));
+    assert_eq!(text, "two services are named \"echo\": choose another name for yours");
+}
+
+#[test]
 fn a_panic_of_a_protocol_is_raised_by_the_drop() {
     let server = TestServer::builder().service("shout", shout).start();
     let mut client = server.service("shout").connect();
@@ -133,6 +141,15 @@ fn once_faults_queue_up_in_order() {
 }
 
 #[test]
+fn a_fault_may_be_a_formatted_text() {
+    let server = TestServer::start();
+    for count in [1, 3] {
+        server.daytime().once(format!("close after {count} bytes"));
+        assert_eq!(read_all(&mut server.daytime().connect()).unwrap(), &TUTORIAL_LINE[..count]);
+    }
+}
+
+#[test]
 fn a_guard_ends_its_fault_for_later_connections() {
     let server = TestServer::start();
     let guard = server.daytime().always("close after 4 bytes");
@@ -162,6 +179,44 @@ fn a_wrong_fault_panics_at_its_call() {
     assert!(told.contains("this effect holds for all clients"), "{told}");
     let told = panic_of(|| drop(TestServer::builder().fault("ekho: reset").start()));
     assert!(told.contains("did you mean `echo`?"), "{told}");
+}
+
+thread_local! {
+    static PLACE: Cell<&'static str> = const { Cell::new("") };
+}
+
+/// Returns the file that the panic of a closure names.
+fn file_of_panic(run: impl FnOnce()) -> &'static str {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let file = panic.location().expect("a location").file();
+            PLACE.set(String::leak(file.to_owned()));
+            previous(panic);
+        }));
+    });
+    panic_of(run);
+    PLACE.get()
+}
+
+#[test]
+fn a_wrong_call_panics_at_the_line_of_the_test() {
+    let server = TestServer::start();
+    let echo = server.echo();
+    let _guard = echo.always("refuse");
+    let calls: [&dyn Fn(); 7] = [
+        &|| server.fault("echo: rest"),
+        &|| _ = echo.once("rest"),
+        &|| drop(echo.always("rest")),
+        &|| _ = echo.ended_within(Duration::ZERO),
+        &|| drop(echo.connect()),
+        &|| drop(TestServer::builder().fault("rest")),
+        &|| drop(TestServer::builder().fault("eco: reset").start()),
+    ];
+    for (at, call) in calls.into_iter().enumerate() {
+        assert_eq!(file_of_panic(call), file!(), "call {at}");
+    }
 }
 
 #[test]
@@ -197,6 +252,22 @@ fn manual_time_passes_for_30_years_and_refuses_more_than_that() {
     assert_eq!(server.echo().ended().reason, "idle for too long");
     ping(&mut server.echo().connect(), b"y");
     assert!(panic_of(|| server.advance(Duration::from_nanos(1))).contains("30 years"));
+}
+
+#[test]
+fn a_fault_of_a_listener_is_refused_while_the_server_is_full() {
+    let limits = Limits::default().max_connections(1);
+    let server = TestServer::builder().limits(limits).start();
+    let mut client = server.echo().connect();
+    ping(&mut client, b"x");
+    for fault in ["refuse", "unreachable", "never-accept"] {
+        let text = panic_of(|| drop(server.echo().always(fault)));
+        assert!(text.contains("close a client, or raise the maximum"), "{text}");
+    }
+    drop(client);
+    server.echo().ended();
+    let _guard = server.echo().always("refuse");
+    assert!(TcpStream::connect(server.echo().addr()).is_err());
 }
 
 #[test]
@@ -244,6 +315,11 @@ fn a_service_at_a_path_is_served_with_faults_and_ledgers() {
             (false, if corrupt { 4 } else { 2 }, !corrupt)
         );
     }
+    own.once("reset after 2 bytes in");
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.write_all(b"abcd").unwrap();
+    let end = client.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+    assert!(!cfg!(target_os = "linux") || end == Err(ErrorKind::ConnectionReset), "{end:?}");
     let guard = own.always("refuse");
     assert!(!path.exists(), "refuse removes the path");
     drop(guard);
@@ -254,4 +330,7 @@ fn a_service_at_a_path_is_served_with_faults_and_ledgers() {
     assert!(text.starts_with(&expected), "{text}");
     drop(server);
     assert!(!path.exists());
+    let builder = TestServer::builder().service_at("own", &path, campanile::echo());
+    let text = panic_of(|| drop(builder.fault("own: unreachable").start()));
+    assert!(text.starts_with("cannot add the fault: cannot make unix:"), "{text}");
 }

@@ -61,6 +61,40 @@ fn a_wait_that_gives_up_names_the_fault_that_holds_the_connection() {
 }
 
 #[test]
+fn a_wait_that_gives_up_says_whether_closing_the_client_is_enough() {
+    for fault in ["deaf", "hold-open", "delay 1h"] {
+        let server = TestServer::start();
+        let _guard = server.echo().always(fault);
+        let mut client = server.echo().connect();
+        client.write_all(b"Hello").unwrap();
+        let faults = || server.echo().open().first().map_or(0, |ledger| ledger.faults.len());
+        eventually("the fault", || (faults() == 1).then_some(()));
+        let text = panic_of(|| _ = server.echo().ended_within(SHORT));
+        assert!(text.contains("echo #1: close the client and end the fault\n"), "{text}");
+    }
+}
+
+#[test]
+fn a_table_marks_each_fault_that_has_ended() {
+    let server = TestServer::start();
+    let ended = server.echo().always("stall");
+    let guard = server.echo().always("stall");
+    let mut client = server.echo().connect();
+    client.write_all(b"Hello").unwrap();
+    let faults = || server.echo().open().first().map_or(0, |ledger| ledger.faults.len());
+    eventually("the stalls", || (faults() == 2).then_some(()));
+    drop(ended);
+    let text = panic_of(|| _ = server.echo().ended_within(SHORT));
+    assert!(text.contains(": `echo: stall` holds echo #1: close the client or end"), "{text}");
+    assert!(text.contains(" 0 out, open [echo: stall, ended] [echo: stall]\n"), "{text}");
+    drop(guard);
+    assert_eq!(read_exactly(&mut client, 5), b"Hello");
+    let text = panic_of(|| _ = server.echo().ended_within(SHORT));
+    assert!(text.contains("no client has closed its connection: close one"), "{text}");
+    assert!(text.contains(" 5 out, open [echo: stall, ended] [echo: stall, ended]\n"), "{text}");
+}
+
+#[test]
 fn a_long_table_says_how_many_rows_it_leaves_out() {
     let server = TestServer::start();
     let mut clients: Vec<_> = (0..52).map(|_| server.echo().connect()).collect();

@@ -9,6 +9,7 @@ use crate::connection::Stream;
 use crate::kernel::Kernel;
 use crate::limits::Limits;
 use crate::protocol::Address;
+use crate::testing::fault::{Effect, Fault};
 use crate::testing::plan::ListenerState;
 
 /// A listener that can be closed and opened again.
@@ -65,6 +66,18 @@ impl<K: Kernel> Faulty<K> {
         }
     }
 
+    /// Reports the faults of listeners that the reactor has not asked for a connection in the last turn.
+    pub(super) fn report_unmoved(&self) {
+        for managed in self.listeners.iter().flatten().filter(|managed| managed.is_moving()) {
+            let text = format!(
+                "cannot change the listener of {}, because the server accepts no connection now: close \
+                 a client, or raise the maximum of connections",
+                managed.service
+            );
+            self.plan.fail(&managed.service, Fault::is_of_listener, &text);
+        }
+    }
+
     /// Changes a listener to what the plan wants, and returns its socket and its service if it accepts.
     pub(super) fn move_listener<'a>(
         &mut self,
@@ -110,10 +123,12 @@ impl<K: Kernel> Faulty<K> {
                 Ok(filler) => managed.filler = Some(filler),
                 Err(error) => {
                     let text = format!(
-                        "cannot make {local} unreachable: {error}; it needs TCP on Linux, use `refuse` \
-                         or `never-accept` elsewhere"
+                        "cannot make {local} unreachable: {error}; the fault needs TCP on Linux: use \
+                         `refuse` or `never-accept` instead"
                     );
-                    self.plan.fail_unreachable(&managed.service, &text);
+                    log::error!("{text}");
+                    let is_meant = |fault: &Fault| fault.effect == Effect::Unreachable;
+                    self.plan.fail(&managed.service, is_meant, &text);
                 }
             }
         }

@@ -10,7 +10,7 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
 
-/// Messages read at most for one question: late answers to earlier ones come first.
+/// Limit of messages that are read for one question: late answers to earlier questions come first.
 const READS: usize = 8;
 
 /// A netlink socket. It never blocks: the kernel answers while it takes the question.
@@ -35,7 +35,7 @@ impl SockDiag {
     /// is gone.
     ///
     /// # Errors
-    /// If the kernel does not answer, or cannot tell.
+    /// If the kernel does not answer, refuses the question, or may lack the module for TCP.
     pub(super) fn unacknowledged(
         &mut self,
         local: SocketAddr,
@@ -144,7 +144,7 @@ mod tests {
         let count = |sequence, port| answer(&told(7, 40_000), sequence, port).map(Result::unwrap);
         assert_eq!(count(7, 40_000), Some(1000));
         assert_eq!(count(8, 40_000), None);
-        // The listener of a connection that is gone.
+        // If the connection is gone, the kernel answers with its listener, which has another port.
         assert_eq!(count(7, 40_001), Some(0));
     }
 

@@ -194,7 +194,7 @@ impl State {
         self.was_held.replace(is_held) || is_held
     }
 
-    /// The act that flips a bit of what passes now, and the bit.
+    /// Returns the act that corrupts the next byte, and the bit that it flips.
     fn corrupting(&mut self, incoming: bool) -> Option<(&mut Act, u8)> {
         let bit = 1 << (self.around.plan.seed_of(&self.around.service, self.around.number) % 8);
         let act = self.acts.iter_mut().find(|act| act.is_corrupting(incoming))?;
@@ -225,7 +225,7 @@ impl State {
         let taken = match self.corrupting(false) {
             None => inner.write(offer)?,
             Some((act, bit)) => {
-                // If this is refused, the byte is wrong the next time.
+                // If the kernel refuses the byte, the act stays, and flips the bit at the next try.
                 let taken = inner.write(&[offer[0] ^ bit])?;
                 act.is_done = true;
                 taken

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 #[cfg(target_os = "linux")]
 use super::sock_diag::SockDiag;
 
-/// How often at most the tables are read: that takes milliseconds if the machine has thousands of
-/// sockets. Also how often at most a netlink socket that was refused is tried again.
+/// The least time between two reads of the tables, which take milliseconds if the machine has thousands
+/// of sockets, and between two attempts to open a netlink socket.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Asks the kernel about one connection; where it refuses, searches the tables of all connections.
@@ -68,7 +68,7 @@ impl Unacked {
             let text = (self.read)().ok();
             self.tables = Some(Tables { text, at: Instant::now(), turn: turns.now });
         }
-        // Tables of the turn of the write, or older, may lack what was written.
+        // Tables that were not read after the turn of the last write may lack its bytes.
         let tables = self.tables.as_ref().filter(|tables| tables.turn > turns.wrote)?;
         Some(find(tables.text.as_ref()?, local, peer).unwrap_or(0))
     }
@@ -103,8 +103,8 @@ fn find(tables: &str, local: SocketAddr, peer: SocketAddr) -> Option<u64> {
     })
 }
 
-/// How the tables spell an address: in words of the machine's order. An IPv4 peer of an IPv6 socket
-/// is mapped.
+/// Returns the two forms of an address in the tables, which write each word in the machine's byte order.
+/// An IPv4 peer of an IPv6 socket is mapped.
 fn spelled(addr: SocketAddr) -> [String; 2] {
     let port = addr.port();
     let four = |ip: Ipv4Addr| format!("{:08X}:{port:04X}", u32::from_ne_bytes(ip.octets()));

@@ -166,3 +166,19 @@ def test_a_server_that_ends_early_is_reported() -> None:
 def test_a_wrong_option_is_reported_with_the_words_of_the_program() -> None:
     with pytest.raises(ServerError, match="exit code 2:\n(.|\n)*--ilde"):
         Campanile(ilde="1s")
+
+
+@pytest.mark.campanile(faults="daytime: close after 3 bytes")
+def test_a_text_is_one_fault(campanile: Campanile) -> None:
+    with socket.create_connection(campanile.daytime.addr, 30) as client:
+        assert len(client.recv(1024)) == 3
+
+
+def test_the_table_marks_each_fault_that_has_ended(campanile: Campanile) -> None:
+    with campanile.fault("echo: slice 1"), socket.create_connection(campanile.echo.addr, 30) as client:
+        with campanile.fault("echo: stall"):
+            client.sendall(b"x")
+            while not any(len(row["faults"]) == 2 for row in campanile.connections()):
+                pass
+        assert client.recv(1) == b"x"
+        assert campanile.table().endswith("1 bytes in, 1 out [echo: slice 1] [echo: stall, ended]")

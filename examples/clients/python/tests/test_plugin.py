@@ -131,6 +131,20 @@ def test_a_marker_without_names_is_refused(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines('*takes names and values, not*write @pytest.mark.campanile(idle="1s")*')
 
 
+def test_a_wrong_option_is_reported_once(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.campanile(idel="1s")
+        def test_it(campanile): pass
+        """
+    )
+    result = pytester.runpytest()
+    result.assert_outcomes(errors=1)
+    assert str(result.stdout).count("similar argument exists: '--idle'") == 1
+
+
 def program(folder: Path) -> Path:
     path = folder / ("campanile" + (sysconfig.get_config_var("EXE") or ""))
     path.write_text("#!/bin/sh\nexit 3\n")

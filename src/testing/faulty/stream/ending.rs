@@ -10,22 +10,21 @@ use crate::testing::fault::{Effect, Fault};
 use crate::testing::faulty::acts::{Act, Deadline};
 use crate::testing::faulty::unacked::Turns;
 
-/// How long after the last byte a reset comes at least. The client may still be in connect(2), or
-/// about to end its half: a reset that is there before makes these calls fail, and the client never
-/// reads the bytes.
+/// The least time between the last byte and a reset. The client may still be in connect(2), or about to
+/// end its half: an earlier reset makes these calls fail, and the client never reads the bytes.
 const GRACE: Duration = Duration::from_millis(5);
 
 /// The end of a connection by a fault.
 #[derive(Debug)]
 pub(super) enum Ending {
     No,
-    /// Our half has ended. Incoming bytes are discarded until the peer's half has ended, or until then.
+    /// Our half has ended. Incoming bytes are discarded until the peer's half has ended, or until `until`.
     /// To close at once could reset the connection and destroy what the peer has not read yet.
     Close {
         until: Deadline,
         fault: Fault,
     },
-    /// To be reset once the peer has acknowledged everything, or then.
+    /// The connection is reset once the peer has acknowledged everything, or at `until`.
     Reset {
         until: Deadline,
         fault: Fault,
@@ -74,14 +73,14 @@ impl State {
                 inner.abort();
                 Err(match self.around.peer {
                     Some(_) => our_doing(fault, ""),
-                    None => our_doing(fault, " (a Unix socket has no reset: the client reads EOF)"),
+                    None => our_doing(fault, " (a Unix socket has no reset)"),
                 })
             }
             Ending::Close { until, fault } if until.has_come(now) => Err(our_doing(fault, "")),
             _ => match self.abandoned() {
                 Some((at, act)) if at.has_come(now) => {
                     inner.abort();
-                    Err(our_doing(act.fault(), " (the client had closed)"))
+                    Err(our_doing(act.fault(), " (linger timeout after the client's EOF)"))
                 }
                 _ => Ok(()),
             },

@@ -50,7 +50,8 @@ def campanile(
     try:
         server = Campanile(**options)
     except ServerError as error:
-        pytest.fail(str(error), pytrace=False)
+        # `from None`: pytest would print the error a second time, as the cause of this one.
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
     request.node.stash[_SERVER] = server
     yield server
     # The report of the test is complete; its events need no memory from here on.

@@ -105,12 +105,12 @@ class Campanile:
     """A server with the services echo and daytime, on free ports of 127.0.0.1.
 
     Each keyword is a flag of ``campanile serve``: ``idle="1s"`` is ``--idle 1s``, and
-    ``manual_time=True`` is ``--manual-time``. ``faults`` are in force from the start; ``args`` are
-    passed as they are. All methods may be called from any thread.
+    ``manual_time=True`` is ``--manual-time``. ``faults``, one text or several, are in force from the
+    start; ``args`` are passed as they are. All methods may be called from any thread.
     """
 
     def __init__(
-        self, *, faults: Sequence[str] = (), args: Sequence[str] = (), **options: object
+        self, *, faults: str | Sequence[str] = (), args: Sequence[str] = (), **options: object
     ) -> None:
         command = [find_program(), "serve", "--pipe", "--quiet"]
         for name, value in options.items():
@@ -119,7 +119,8 @@ class Campanile:
                 command.append(flag)
             elif value is not None and value is not False:
                 command.append(f"{flag}={value}")
-        command += [f"--fault={fault}" for fault in faults]
+        texts = [faults] if isinstance(faults, str) else faults
+        command += [f"--fault={fault}" for fault in texts]
         command += args
         self._began = time.monotonic()
         self._stderr = tempfile.TemporaryFile()
@@ -368,7 +369,7 @@ class Campanile:
 
 
 def _hint() -> str:
-    """A call that blocks the loop on which the client runs keeps the client from going on."""
+    """Returns advice for a call that blocks the event loop, on which the client may run."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -388,7 +389,7 @@ def _duration(seconds: float) -> str:
 
 
 def _row(event: Event) -> str:
-    """One line of the table; empty for answers that tell nothing new."""
+    """Returns one line of the table; empty for answers that repeat earlier events."""
     kind = event["event"]
     if kind in ("listening", "open", "listed", "cleared"):
         return ""
@@ -406,5 +407,10 @@ def _row(event: Event) -> str:
 
 def _ledger(event: Event) -> str:
     amounts = f"{event['bytes_in']} bytes in, {event['bytes_out']} out"
-    faults = "".join(f" [{fault}]" for fault in event["faults"])
+    healed, faults = list(event["healed"]), ""
+    for fault in event["faults"]:
+        if fault in healed:
+            healed.remove(fault)
+            fault += ", ended"
+        faults += f" [{fault}]"
     return f"{event['service']} #{event['id']} from {event['peer']}: {amounts}{faults}"
