@@ -9,9 +9,34 @@ use campanile::{Accepted, Address, ListenOptions, Protocol, Reactor, sys::Kernel
 use super::address::Place;
 use super::failure::{FAILED, Failure};
 
+/// Creates a protocol for each connection.
+type Make<P> = Box<dyn FnMut(&Accepted) -> P>;
+
+/// A reactor on any kernel. The program has three kinds, and `listen` is compiled once for all of them.
+pub trait Binder<P> {
+    fn bind(&mut self, addr: SocketAddr, make: Make<P>) -> io::Result<SocketAddr>;
+    fn bind_path(&mut self, path: &Path, make: Make<P>) -> io::Result<()>;
+    /// Returns the addresses of its listeners.
+    fn bound(&self) -> Vec<Address>;
+}
+
+impl<K: Kernel, P: Protocol + 'static> Binder<P> for Reactor<K> {
+    fn bind(&mut self, addr: SocketAddr, make: Make<P>) -> io::Result<SocketAddr> {
+        self.listen(addr, make)
+    }
+
+    fn bind_path(&mut self, path: &Path, make: Make<P>) -> io::Result<()> {
+        self.listen_with(path, ListenOptions::default(), make).map(drop)
+    }
+
+    fn bound(&self) -> Vec<Address> {
+        self.listeners().map(|(_, addr)| addr.clone()).collect()
+    }
+}
+
 /// Listens on every address of one service, and returns them with the ports that were chosen.
-pub fn listen<K: Kernel, P: Protocol + 'static>(
-    reactor: &mut Reactor<K>,
+pub fn listen<P: Protocol + 'static>(
+    reactor: &mut dyn Binder<P>,
     service: &str,
     places: &[Place],
     make: impl FnMut(&Accepted) -> P + Clone + 'static,
@@ -20,7 +45,7 @@ pub fn listen<K: Kernel, P: Protocol + 'static>(
     for place in places {
         if let Place::Unix(path) = place {
             if !shown.contains(&place.to_string()) {
-                listen_at_path(reactor, service, path, make.clone())?;
+                listen_at_path(reactor, service, path, Box::new(make.clone()))?;
                 shown.push(place.to_string());
             }
             continue;
@@ -36,19 +61,21 @@ pub fn listen<K: Kernel, P: Protocol + 'static>(
             if addr.port() != 0 && bound.contains(&addr) {
                 continue;
             }
-            match reactor.listen(addr, make.clone()) {
+            match reactor.bind(addr, Box::new(make.clone())) {
                 Ok(local) => {
                     chosen = local.port();
                     bound.push(local);
                     shown.push(place.show(local));
                 }
                 Err(error) if is_family_missing(addr, &error) => skipped = Some((addr, error)),
-                Err(error) => return Err(cannot_listen(reactor, service, place, addr, &error)),
+                Err(error) => {
+                    return Err(cannot_listen(&reactor.bound(), service, place, addr, &error));
+                }
             }
         }
         match skipped {
             Some((addr, error)) if bound.len() == bound_before => {
-                return Err(cannot_listen(reactor, service, place, addr, &error));
+                return Err(cannot_listen(&reactor.bound(), service, place, addr, &error));
             }
             Some((addr, error)) => {
                 let (ip, family) = (addr.ip(), family(addr));
@@ -62,14 +89,13 @@ pub fn listen<K: Kernel, P: Protocol + 'static>(
     Ok(shown)
 }
 
-fn listen_at_path<K: Kernel, P: Protocol + 'static>(
-    reactor: &mut Reactor<K>,
+fn listen_at_path<P>(
+    reactor: &mut dyn Binder<P>,
     service: &str,
     path: &Path,
-    make: impl FnMut(&Accepted) -> P + 'static,
+    make: Make<P>,
 ) -> Result<(), Failure> {
-    let addr = Address::from(path);
-    let is_own = reactor.listeners().any(|(_, own)| *own == addr);
+    let is_own = reactor.bound().contains(&Address::from(path));
     let failed = |error: io::Error| {
         let text = error.to_string();
         let (what, advice) = text.rsplit_once("; ").unwrap_or((&text, "choose another path"));
@@ -77,8 +103,7 @@ fn listen_at_path<K: Kernel, P: Protocol + 'static>(
         let advice = if is_own { own } else { advice };
         Failure::new(FAILED, format!("{what} (for {service})"), advice)
     };
-    let bound = reactor.listen_with(path, ListenOptions::default(), make);
-    bound.map(drop).map_err(failed)
+    reactor.bind_path(path, make).map_err(failed)
 }
 
 fn resolve(place: &Place, service: &str) -> Result<Vec<SocketAddr>, Failure> {
@@ -126,16 +151,15 @@ fn is_unzoned(addr: SocketAddr) -> bool {
     matches!(addr, SocketAddr::V6(addr) if addr.ip().is_unicast_link_local() && addr.scope_id() == 0)
 }
 
-fn cannot_listen<K: Kernel>(
-    reactor: &Reactor<K>,
+fn cannot_listen(
+    bound: &[Address],
     service: &str,
     place: &Place,
     addr: SocketAddr,
     error: &io::Error,
 ) -> Failure {
     let (port, flag) = (addr.port(), flag(service));
-    let is_own =
-        reactor.listeners().filter_map(|(_, addr)| addr.inet()).any(|own| is_shared(own, addr));
+    let is_own = bound.iter().filter_map(Address::inet).any(|own| is_shared(own, addr));
     let any_port = format!("use another port, or {flag} 0 for any free port");
     let advice = match error.kind() {
         _ if is_unzoned(addr) => {

@@ -93,7 +93,8 @@ pub(super) fn push_number(text: &mut String, mut value: u64) {
             break;
         }
     }
-    text.extend(digits[at..].iter().map(|&digit| char::from(digit)));
+    // Digits are ASCII. Pushing them one by one costs three times as much.
+    text.push_str(std::str::from_utf8(&digits[at..]).unwrap_or_default());
 }
 
 /// Appends a JSON string.
