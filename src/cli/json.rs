@@ -44,15 +44,7 @@ pub fn list(values: &[String]) -> String {
 
 /// A JSON string. Bytes that are not UTF-8 are replaced.
 pub fn string(bytes: &[u8]) -> String {
-    let mut text = String::from("\"");
-    for c in String::from_utf8_lossy(bytes).chars() {
-        match c {
-            '"' => text.push_str("\\\""),
-            '\\' => text.push_str("\\\\"),
-            c if c.is_control() => text.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => text.push(c),
-        }
-    }
-    text.push('"');
+    let mut text = String::new();
+    campanile::record::push_string(&mut text, &String::from_utf8_lossy(bytes));
     text
 }

@@ -98,7 +98,7 @@ pub(super) fn push_number(text: &mut String, mut value: u64) {
 }
 
 /// Appends a JSON string.
-pub(super) fn push_string(text: &mut String, value: &str) {
+pub fn push_string(text: &mut String, value: &str) {
     text.push('"');
     for c in value.chars() {
         match c {

@@ -12,5 +12,7 @@ mod queue;
 mod recorded;
 mod recorder;
 
+#[doc(hidden)]
+pub use line::push_string;
 pub use recorded::{Recorded, RecordedListener, RecordedStream};
 pub use recorder::Recorder;

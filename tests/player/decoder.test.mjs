@@ -243,7 +243,7 @@ test("every_effect_of_the_fault_language_has_a_sentence", () => {
 });
 
 test("empty_records_have_a_sentence_too", () => {
-    const kinds = ["turn", "phase", "poll", "event", "call", "state", "queue", "fault", "heal", "end", "gap"];
+    const kinds = ["turn", "phase", "poll", "event", "call", "state", "fault", "heal", "end", "gap"];
     const recording = open(...kinds.map((k) => ({ t: 1, k })));
     recording.records.forEach((record, at) => {
         const { title, text } = Words.describe(record, recording.at(at + 1), {});

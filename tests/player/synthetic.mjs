@@ -64,7 +64,6 @@ class Model {
         this.put("phase", { p: "accept" });
         const fresh = arrives ? [this.accept()].filter(Boolean) : [];
         this.put("phase", { p: "run_connections" });
-        this.put("queue", { fresh: woken.length + fresh.length, left: busy ? 1 : 0 });
         const ran = new Set([...woken, ...fresh]);
         for (const connection of this.connections) {
             if (ran.has(connection) || connection.leftover) this.runConnection(connection);
@@ -98,7 +97,7 @@ class Model {
             congested: false, leftover: false, isNew: true,
         };
         this.put("call", { f: "accept", l: 1, c, peer: `127.0.0.1:${40_000 + c % 20_000}`, service: "echo" });
-        if (c % 9 === 0) this.put("fault", { c, fault: "echo: at most 3 bytes a read" });
+        if (c % 9 === 0) this.put("fault", { c, fault: "echo: short 3" });
         this.put("call", { f: "rearm", l: 1 });
         this.connections.push(connection);
         return connection;

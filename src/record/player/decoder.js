@@ -12,7 +12,7 @@ const Decoder = (() => {
 
     const TYPES = {
         t: "number", n: "number", timeout: "number", events: "number", len: "number", c: "number",
-        l: "number", parent: "number", unsent: "number", deadline: "number", fresh: "number", left: "number",
+        l: "number", parent: "number", unsent: "number", deadline: "number",
         bin: "number", bout: "number", records: "number", calls: "number",
         p: "string", e: "string", src: "string", f: "string", data: "string", peer: "string",
         addr: "string", service: "string", in: "string", out: "string", fault: "string", reason: "string",
@@ -20,7 +20,7 @@ const Decoder = (() => {
         congested: "boolean", wr: "boolean", ww: "boolean",
     };
     const KINDS = new Set([
-        "turn", "phase", "poll", "event", "call", "state", "queue", "fault", "heal", "end", "gap",
+        "turn", "phase", "poll", "event", "call", "state", "fault", "heal", "end", "gap",
     ]);
     // The classes of a record, as the lanes and the map draw them.
     const CLASS = {

@@ -9,7 +9,7 @@ const State = (() => {
 
     function initial() {
         return {
-            step: 0, t: 0, turn: 0, turnStep: 0, phase: null, asleep: false, poll: null, queue: null,
+            step: 0, t: 0, turn: 0, turnStep: 0, phase: null, asleep: false, poll: null,
             connections: new Map(), listeners: new Map(), ended: [],
             totals: {
                 calls: 0, reads: 0, writes: 0, bin: 0, bout: 0, opened: 0, ended: 0, short: 0,
@@ -183,7 +183,7 @@ const State = (() => {
                 for (const id of state.ended) state.connections.delete(id);
                 Object.assign(state, {
                     ended: [], turn: record.n ?? state.turn + 1, turnStep: state.step, poll: null,
-                    phase: null, queue: null,
+                    phase: null,
                 });
                 break;
             case "phase":
@@ -197,7 +197,6 @@ const State = (() => {
             case "event": applyEvent(state, record); break;
             case "call": applyCall(state, record); break;
             case "state": if (record.c !== undefined) applyState(state, record); break;
-            case "queue": state.queue = record; break;
             case "fault": case "heal": applyFault(state, record); break;
             case "end": applyEnd(state, record); break;
             case "gap":

@@ -156,7 +156,6 @@ const Words = (() => {
             case "event": return `event ${record.src === "waker" ? "waker" : named(record)}${bits(record)}`;
             case "call": return syscall(record);
             case "state": return `state ${named(record)}`;
-            case "queue": return `run queue ${record.fresh ?? 0} + ${record.left ?? 0}`;
             case "fault": return `fault begins: ${named(record)}`;
             case "heal": return `fault ends: ${named(record)}`;
             case "end": return `end ${named(record)}`;
@@ -342,7 +341,6 @@ const Words = (() => {
                 if (record.f === "read") return describeRead(record, connection);
                 return isWrite(record) ? describeWrite(record, connection) : describeOther(record, connection);
             case "state": return describeState(record, limits, connection);
-            case "queue": return [`${count(record.fresh ?? 0, "connection")} with a new event run in this turn, and one of ${count(record.left ?? 0, "leftover")}.`, "run_queue"];
             case "fault": return [`A fault begins to act on ${named(record)}: ${plain(record.fault ?? "unknown")}. ${effect(record)}The test has asked for it; the loop itself sees only what the calls return.`, null];
             case "heal": return [`A fault on ${named(record)} has ended: ${plain(record.fault ?? "unknown")}. From here on the kernel's own results count again.`, null];
             case "end": return describeEnd(record, connection);
