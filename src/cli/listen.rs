@@ -34,7 +34,9 @@ impl<K: Kernel, P: Protocol + 'static> Binder<P> for Reactor<K> {
     }
 }
 
-/// Listens on every address of one service, and returns them with the ports that were chosen.
+/// Listens on every address of one service, and returns them with the ports that were chosen. Inlined,
+/// it would be compiled for each kernel after all, 12 KB each.
+#[inline(never)]
 pub fn listen<P: Protocol + 'static>(
     reactor: &mut dyn Binder<P>,
     service: &str,

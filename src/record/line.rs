@@ -93,7 +93,7 @@ pub(super) fn push_number(text: &mut String, mut value: u64) {
             break;
         }
     }
-    // Digits are ASCII. Pushing them one by one costs three times as much.
+    // One copy takes fewer instructions than a push for each digit.
     text.push_str(std::str::from_utf8(&digits[at..]).unwrap_or_default());
 }
 
