@@ -10,7 +10,7 @@ use super::address::Place;
 use super::failure::{FAILED, Failure};
 
 /// Creates a protocol for each connection.
-type Make<P> = Box<dyn FnMut(&Accepted) -> P>;
+pub type Make<P> = Box<dyn FnMut(&Accepted) -> P>;
 
 /// A reactor on any kernel. The program has three kinds, and `listen` is compiled once for all of them.
 pub trait Binder<P> {
@@ -35,20 +35,17 @@ impl<K: Kernel, P: Protocol + 'static> Binder<P> for Reactor<K> {
 }
 
 /// Listens on every address of one service, and returns them with the ports that were chosen.
-#[inline(never)]
 pub fn listen<P: Protocol + 'static>(
     reactor: &mut dyn Binder<P>,
     service: &str,
     places: &[Place],
-    make: impl FnMut(&Accepted) -> P + Clone + 'static,
+    make: &dyn Fn() -> Make<P>,
 ) -> Result<Vec<String>, Failure> {
-    // The compiler would make a copy of this function for each kernel, 6 KB each.
-    let reactor = std::hint::black_box(reactor);
     let (mut bound, mut shown) = (Vec::new(), Vec::new());
     for place in places {
         if let Place::Unix(path) = place {
             if !shown.contains(&place.to_string()) {
-                listen_at_path(reactor, service, path, Box::new(make.clone()))?;
+                listen_at_path(reactor, service, path, make())?;
                 shown.push(place.to_string());
             }
             continue;
@@ -64,7 +61,7 @@ pub fn listen<P: Protocol + 'static>(
             if addr.port() != 0 && bound.contains(&addr) {
                 continue;
             }
-            match reactor.bind(addr, Box::new(make.clone())) {
+            match reactor.bind(addr, make()) {
                 Ok(local) => {
                     chosen = local.port();
                     bound.push(local);

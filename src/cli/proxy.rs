@@ -5,14 +5,14 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::ExitCode;
 
-use campanile::services::Upstream;
-use campanile::{Accepted, Reactor, relay, sys::Kernel};
+use campanile::services::{Relay, Upstream};
+use campanile::{Reactor, relay, sys::Kernel};
 
 use super::address::{self, Place};
 use super::args::{Proxy, Serve};
 use super::connections_log::ConnectionsLog;
 use super::failure::{FAILED, Failure, USAGE};
-use super::listen::listen;
+use super::listen::{Make, listen};
 use super::{serve, stdio};
 
 /// The name of a proxy that is given as two addresses.
@@ -219,12 +219,15 @@ pub fn bind<K: Kernel>(
     for (route, upstream) in routes.iter().zip(upstreams) {
         let name = route.name;
         name_service(name);
-        let (log, mut make) = (connections_log.clone(), relay(upstream));
-        let make = move |new: &Accepted| {
-            log.add(name, "Relaying for", &new.peer);
-            make(new)
+        let relays = relay(upstream);
+        let make = || -> Make<Relay> {
+            let (log, mut relays) = (connections_log.clone(), relays.clone());
+            Box::new(move |new| {
+                log.add(name, "Relaying for", &new.peer);
+                relays(new)
+            })
         };
-        let bound = listen(reactor, name, std::slice::from_ref(&route.listen), make)?;
+        let bound = listen(reactor, name, std::slice::from_ref(&route.listen), &make)?;
         all.extend(bound.into_iter().map(|addr| (name, addr)));
     }
     Ok(all)

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use campanile::record::{Recorded, Recorder};
 use campanile::services::{Daytime, Echo};
 use campanile::sys::{Kernel, Mio};
-use campanile::{Accepted, Clock, Limits, Reactor};
+use campanile::{Clock, Limits, Reactor};
 
 use super::address::Place;
 use super::args::Serve;
 use super::connections_log::ConnectionsLog;
 use super::failure::{FAILED, Failure, USAGE};
-use super::listen::listen;
+use super::listen::{Make, listen};
 use super::output::{Output, Sink};
 use super::ready::ReadyFile;
 use super::signals::Signals;
@@ -223,21 +223,25 @@ fn bind<K: Kernel>(
     };
     if args.daytime != [Place::Off] {
         let daytime = Daytime::new(clock(args)?);
-        let log = connections_log.clone();
-        let make = move |new: &Accepted| {
-            log.add("daytime", "Got a connection from", &new.peer);
-            daytime.clone()
+        let make = || -> Make<Daytime> {
+            let (log, daytime) = (connections_log.clone(), daytime.clone());
+            Box::new(move |new| {
+                log.add("daytime", "Got a connection from", &new.peer);
+                daytime.clone()
+            })
         };
         name("daytime");
-        add("daytime", listen(reactor, "daytime", &args.daytime, make)?);
+        add("daytime", listen(reactor, "daytime", &args.daytime, &make)?);
     }
-    let log = connections_log.clone();
-    let make = move |new: &Accepted| {
-        log.add("echo", "Connected by", &new.peer);
-        Echo
+    let make = || -> Make<Echo> {
+        let log = connections_log.clone();
+        Box::new(move |new| {
+            log.add("echo", "Connected by", &new.peer);
+            Echo
+        })
     };
     name("echo");
-    add("echo", listen(reactor, "echo", &args.echo, make)?);
+    add("echo", listen(reactor, "echo", &args.echo, &make)?);
     Ok(all)
 }
 
