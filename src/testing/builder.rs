@@ -6,9 +6,9 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use super::fault::Fault;
+use super::fault::{Fault, UPSTREAM};
 use super::faulty::Faulty;
-use super::ledger::{Book, UPSTREAM};
+use super::ledger::Book;
 use super::logged::Logged;
 use super::manual::{ManualClock, Timed};
 use super::plan::Plan;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::entry::Entry;
-use super::fault::{Effect, Fault};
+use super::fault::{Effect, Fault, UPSTREAM};
 use super::plan::ListenerState;
 use crate::protocol::Address;
 
@@ -392,9 +392,6 @@ impl Book {
 pub(super) fn lock(page: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     page.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// What follows the name of a proxy in that of its server's side, as in `db upstream`.
-pub(super) const UPSTREAM: &str = " upstream";
 
 /// Returns the service and the id of a connection that the one with this ledger has asked for: the
 /// server's side of the same conversation.

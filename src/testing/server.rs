@@ -9,10 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::builder::{Builder, Recording};
-use super::fault::{Fault, Who};
+use super::fault::{Fault, UPSTREAM, Who};
 use super::faulty::Faulty;
 use super::guard::{Guard, Once};
-use super::ledger::{Book, Ledger, UPSTREAM};
+use super::ledger::{Book, Ledger};
 use super::logged::Logged;
 use super::manual::{ManualClock, Timed};
 use super::plan::Plan;
