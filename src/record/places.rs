@@ -120,3 +120,29 @@ impl Places {
         (connection, listener.map(|&(key, _)| key as u64))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_address_of_a_server_is_tried_for_the_client_and_not_for_the_failed_attempt() {
+        let mut places = Places { serving: Some("db".into()), ..Places::default() };
+        let service = places.bound(0);
+        let of = |key, ordinal| Some(ConnId { key, ordinal });
+        let client = places.accepted(service.as_ref());
+        places.registered(client, None, 4);
+        assert_eq!(places.ran(ConnId { key: 4, ordinal: 7 }), Some(1));
+        // Another connection had this slot before.
+        assert_eq!(places.connecting(of(4, 6)), (2, None));
+        assert_eq!(places.connecting(of(4, 7)), (3, Some(1)));
+        assert_eq!(places.find("db upstream", Some(1)), (Some(3), None));
+        places.registered(3, Some(1), 5);
+        places.ran(ConnId { key: 5, ordinal: 8 });
+        places.ended(3, Some(5));
+        assert_eq!(places.at(5), None);
+        assert_eq!(places.connecting(of(5, 8)), (4, Some(1)));
+        assert_eq!(places.find("db upstream", Some(1)), (Some(4), None));
+        assert_eq!(places.find("db", None), (None, Some(0)));
+    }
+}
