@@ -34,7 +34,7 @@ mod script;
 #[path = "../src/cli/play/timeline.rs"]
 mod timeline;
 #[cfg(feature = "testing")]
-#[path = "fuzz/traces.rs"]
+#[path = "common/traces.rs"]
 mod traces;
 
 use random::Random;

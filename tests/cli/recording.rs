@@ -12,7 +12,7 @@ use campanile::record::base64;
 use campanile::testing::TestServer;
 use serde_json::Value;
 
-#[path = "../fuzz/traces.rs"]
+#[path = "../common/traces.rs"]
 mod traces;
 
 use crate::common::recording::{check, records};

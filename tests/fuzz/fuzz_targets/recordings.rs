@@ -11,7 +11,7 @@ mod playing;
 mod recording;
 #[path = "../../../src/cli/play/timeline.rs"]
 mod timeline;
-#[path = "../traces.rs"]
+#[path = "../../common/traces.rs"]
 mod traces;
 
 libfuzzer_sys::fuzz_target!(|file: &[u8]| {
