@@ -197,18 +197,14 @@ impl Paced {
     }
 }
 
-/// The rows of the table: ours beside the floor, a bare mio loop and tokio.
+/// The rows of the table: ours beside the floor and tokio.
 pub fn latency(bench: &Bench) -> io::Result<Vec<Row>> {
-    let subjects = [
-        bench.ours(),
-        bench.plain(),
-        Subject::floor("mio", &["mio", "lingers"], BOTH),
-        Subject::floor("tokio", &["tokio", "lingers"], BOTH),
-    ];
+    let subjects =
+        [bench.ours(), bench.plain(), Subject::floor("tokio", &["tokio", "lingers"], BOTH)];
     let names = subjects.each_ref().map(|subject| subject.name.clone());
-    let (messages, rounds) = if bench.quick { (500, 5) } else { (2000, 9) };
+    let (messages, rounds) = if bench.quick { (500, 3) } else { (2000, 9) };
     let mut rows = Vec::new();
-    bench.progress.section(if bench.quick { 75.0 } else { 350.0 }, 4);
+    bench.progress.section(if bench.quick { 35.0 } else { 270.0 }, 4);
     for (name, beside) in [
         ("alone", Beside { streams: false, churn: false }),
         ("beside 16 streams", Beside { streams: true, churn: false }),

@@ -22,7 +22,7 @@ fn subjects(bench: &Bench) -> Vec<Subject> {
 pub fn many(bench: &Bench) -> io::Result<Vec<Row>> {
     let all = subjects(bench);
     let names: Vec<String> = all.iter().map(|subject| subject.name.clone()).collect();
-    bench.progress.section(if bench.quick { 70.0 } else { 170.0 }, 3);
+    bench.progress.section(if bench.quick { 35.0 } else { 170.0 }, 3);
     bench.progress.load("10,000 idle connections");
     let wait = Duration::from_secs(if bench.quick { 1 } else { 5 });
     let rounds = bench.some_rounds(1, &all, |server| idle(&server, wait))?;
@@ -69,8 +69,8 @@ fn idle(server: &Server, wait: Duration) -> io::Result<(f64, f64)> {
 /// CPU time of 64 B on 100 connections among 0, 1,000 and 18,000 idle ones, of the same process.
 fn active_among_idle(bench: &Bench, subjects: &[Subject]) -> io::Result<Vec<Row>> {
     bench.progress.load("100 active among idle connections");
-    let messages = if bench.quick { 20_000 } else { 40_000 };
-    let rounds = bench.some_rounds(if bench.quick { 3 } else { 9 }, subjects, |server| {
+    let messages = if bench.quick { 10_000 } else { 40_000 };
+    let rounds = bench.some_rounds(if bench.quick { 1 } else { 9 }, subjects, |server| {
         let addr = server.addr("echo")?;
         let mut active = load::Echo::connect(addr, 100, 64)?;
         active.run(messages / 10)?;

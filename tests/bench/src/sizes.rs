@@ -35,7 +35,7 @@ pub fn sizes(bench: &Bench) -> io::Result<Vec<Row>> {
     ])
 }
 
-/// Counts the crates that are built with these features.
+/// Counts the crates that the package needs with these features.
 pub fn crates(features: &[&str]) -> io::Result<f64> {
     let output = Command::new("cargo")
         .args(["tree", "--edges", "normal,build", "--prefix", "none", "--locked"])
@@ -44,7 +44,9 @@ pub fn crates(features: &[&str]) -> io::Result<f64> {
         .args(features)
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let mut names: Vec<_> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+    // The first line is the package itself.
+    let mut names: Vec<_> =
+        text.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
     names.sort_unstable();
     names.dedup();
     Ok(names.iter().filter(|name| !name.is_empty()).count() as f64)
