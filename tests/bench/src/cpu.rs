@@ -54,6 +54,21 @@ pub fn libraries() -> Vec<Subject> {
     vec![library("mio"), library("tokio")]
 }
 
+/// Echo by splice(2) beside recv and send, both on raw epoll.
+pub fn splice(bench: &Bench) -> io::Result<Vec<Row>> {
+    let subjects = [Subject::floor("splice", &["splice"], &["echo"]), bench.plain()];
+    let loads = [LOADS[0], LOADS[2], LOADS[7]];
+    bench.progress.section(if bench.quick { 8.0 } else { 60.0 }, loads.len());
+    let mut rows = Vec::new();
+    for (name, work, unit, scale) in loads {
+        bench.progress.load(&format!("splice, {name}"));
+        let rounds = bench.cpu(&subjects, work)?;
+        let what = ("splice", name, unit, scale);
+        rows.push(Row::of_rounds(what, &names(&subjects), &rounds, 1, Goal::Open));
+    }
+    Ok(rows)
+}
+
 /// Daytime, with and without linger.
 pub fn daytime(bench: &Bench) -> io::Result<Vec<Row>> {
     let mut subjects = vec![bench.ours(), bench.lingering()];

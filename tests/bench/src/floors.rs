@@ -117,6 +117,37 @@ pub fn lingering() -> io::Result<()> {
     }
 }
 
+/// Serves echo with splice(2): the bytes stay in the kernel. One pipe is enough, because the sockets
+/// block and each event empties it.
+pub fn splice() -> io::Result<()> {
+    let echo = listen("echo")?;
+    let echo = echo.as_raw_fd();
+    let mut it = Loop::new()?;
+    it.watch(echo)?;
+    let (from, to) = io::pipe()?;
+    let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
+    loop {
+        let count = sys::wait(&it.epoll, &mut it.events, -1);
+        for at in 0..count {
+            let fd = it.events[at].u64 as i32;
+            if fd == echo {
+                it.watch(sys::accept(echo))?;
+                continue;
+            }
+            let mut left = sys::splice(fd, to, BUFFER);
+            let mut is_open = left > 0;
+            while left > 0 && is_open {
+                let moved = sys::splice(from, fd, left as usize);
+                left -= moved;
+                is_open = moved > 0;
+            }
+            if !is_open {
+                sys::close(fd);
+            }
+        }
+    }
+}
+
 /// One end of a relayed conversation. The default is a descriptor without one.
 #[derive(Clone, Default)]
 struct End {

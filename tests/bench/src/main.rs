@@ -18,11 +18,12 @@
 //! - `relay`: `campanile proxy` beside a raw epoll relay.
 //! - `faults`, `recording`: the cost of each effect, and of `--record`.
 //! - `test-server`: a `TestServer` from its start to its drop.
+//! - `splice`: echo by splice(2) beside recv and send, both on raw epoll.
 //! - `build`: a cold release build of the library alone, and its size.
 //! - `peers`: the programs that are installed here, with the loads of `cpu` and `relay`.
 //! - `limits [READ/FRESH/LEFTOVER ...]`: CPU time and latency of the library with several values, in
 //!   KiB, of `Limits::read_buffer`, `fresh_budget` and `leftover_budget`.
-//! - `publish`: `all`, `build` and `peers`, saved in `results/`.
+//! - `publish`: `all`, `build`, `splice` and `peers`, saved in `results/`.
 //! - `render`: the tables of `src/guide/cost.md` and the charts of the README, from `results/`.
 //!
 //! The server is pinned to one CPU and the load to the other. Rounds of the server and of the floors
@@ -60,6 +61,7 @@ mod sizes;
 mod sys;
 mod table;
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -70,7 +72,7 @@ use results::Results;
 use table::Row;
 
 const USAGE: &str = "usage: bench all|sizes|instructions|calls|cpu|latency|many|relay|faults|recording|\
-    test-server|build|peers|publish|limits|render [--quick] [--check] [--json FILE] [--keep] \
+    test-server|build|splice|peers|publish|limits|render [--quick] [--check] [--json FILE] [--keep] \
     [--program PATH | --library] [--against PATH]\n\
     The head of tests/bench/src/main.rs describes each of them.";
 
@@ -88,8 +90,13 @@ const ALL: [Section; 9] = [
     ("faults", extras::faults),
     ("recording", extras::recording),
 ];
-const LAST: [Section; 3] =
-    [("test-server", extras::test_servers), ("build", extras::build), ("peers", all_peers)];
+/// The sections of `publish` besides.
+const LAST: [Section; 4] = [
+    ("test-server", extras::test_servers),
+    ("build", extras::build),
+    ("splice", cpu::splice),
+    ("peers", all_peers),
+];
 
 fn own_cpu(bench: &Bench) -> io::Result<Vec<Row>> {
     bench.progress.section(if bench.quick { 50.0 } else { 330.0 }, cpu::LOADS.len() + 1);
@@ -105,6 +112,7 @@ fn own_relay(bench: &Bench) -> io::Result<Vec<Row>> {
 
 fn all_peers(bench: &Bench) -> io::Result<Vec<Row>> {
     bench.progress.section(if bench.quick { 90.0 } else { 270.0 }, cpu::LOADS.len() + 4);
+    bench.rounds.set(if bench.quick { 3 } else { 5 });
     let mut rows = cpu::cpu(bench, "other echo servers", peers::echo(bench)?)?;
     rows.extend(relay::relay(bench, "other relays", |upstream| peers::relays(bench, upstream))?);
     Ok(rows)
@@ -143,6 +151,7 @@ fn is_section(what: &str) -> bool {
 fn floor(words: &[&str]) -> io::Result<()> {
     match words {
         ["plain"] => floors::plain(),
+        ["splice"] => floors::splice(),
         ["lingering"] => floors::lingering(),
         ["relay", upstream] => floors::relay(upstream.parse().map_err(io::Error::other)?),
         ["mio", mode] => libraries::mio(*mode == "lingers"),
@@ -161,7 +170,9 @@ fn bench(what: &str, options: &[&str]) -> io::Result<bool> {
     std::fs::create_dir_all(&directory)?;
     let against = path_after("--against", options).map(serve);
     let runs = |name: &str| {
-        name == what || what == "publish" || what == "all" && !matches!(name, "build" | "peers")
+        name == what
+            || what == "publish"
+            || what == "all" && !matches!(name, "build" | "splice" | "peers")
     };
     // A section is about as long as the others of its kind: see `Progress::section`.
     let total = match (what, quick) {
@@ -173,7 +184,8 @@ fn bench(what: &str, options: &[&str]) -> io::Result<bool> {
         (_, false) => 300.0,
     };
     let progress = Progress::new(total);
-    let bench = Bench { ours: server(options)?, against, quick, directory, progress };
+    let (ours, rounds) = (server(options)?, Cell::new(if quick { 5 } else { 15 }));
+    let bench = Bench { ours, against, quick, directory, progress, rounds };
     let mut rows = Vec::new();
     let save = |name: &str, rows: &mut Vec<Row>| match what {
         "publish" => {

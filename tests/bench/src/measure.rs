@@ -1,5 +1,6 @@
 //! Servers as child processes, and the figures that the kernel, strace and callgrind give for them.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
@@ -67,6 +68,8 @@ pub struct Bench {
     pub quick: bool,
     pub directory: PathBuf,
     pub progress: Progress,
+    /// How often each subject is measured under each load. Odd, so that one of the values is the median.
+    pub rounds: Cell<usize>,
 }
 
 /// A running server. Dropping it ends the process.
@@ -181,7 +184,7 @@ impl Bench {
         subjects: &[Subject],
         measure: impl Fn(Server) -> io::Result<T>,
     ) -> io::Result<Vec<Vec<T>>> {
-        self.some_rounds(if self.quick { 5 } else { 15 }, subjects, measure)
+        self.some_rounds(self.rounds.get(), subjects, measure)
     }
 
     pub fn some_rounds<T>(

@@ -101,6 +101,13 @@ pub fn send(fd: RawFd, bytes: &[u8], flags: i32) -> isize {
     unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) }
 }
 
+/// Moves bytes between a pipe and a socket. Returns their number, or -1.
+pub fn splice(from: RawFd, to: RawFd, most: usize) -> isize {
+    let none = std::ptr::null_mut();
+    // SAFETY: with null pointers the kernel uses no offset.
+    unsafe { libc::splice(from, none, to, none, most, libc::SPLICE_F_MOVE) }
+}
+
 pub fn shutdown_write(fd: RawFd) {
     // SAFETY: touches no memory.
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };
