@@ -55,11 +55,11 @@ pub fn mio(lingers: bool) -> io::Result<()> {
                     let lingers = token == DAYTIME;
                     connections[at] = Some(Connection { stream, rest: Vec::new(), lingers });
                 }
-            } else if let Some(connection) = &mut connections[token.0] {
-                if !serve(connection, &mut scratch).unwrap_or(false) {
-                    connections[token.0] = None;
-                    free.push(token.0);
-                }
+            } else if let Some(connection) = &mut connections[token.0]
+                && !serve(connection, &mut scratch).unwrap_or(false)
+            {
+                connections[token.0] = None;
+                free.push(token.0);
             }
         }
     }

@@ -35,7 +35,7 @@ pub fn watch_writing(epoll: &OwnedFd, fd: RawFd, mark: u64) -> io::Result<()> {
 
 /// Changes what is watched.
 pub fn rewatch(epoll: &OwnedFd, fd: RawFd, reads: bool, writes: bool, mark: u64) -> io::Result<()> {
-    let events = u32::from(reads) * READABLE | u32::from(writes) * WRITABLE;
+    let events = (u32::from(reads) * READABLE) | (u32::from(writes) * WRITABLE);
     control(epoll, libc::EPOLL_CTL_MOD, fd, events, mark)
 }
 
