@@ -1,6 +1,6 @@
 //! The servers that the loop is measured against: epoll and nothing else.
 //!
-//! They have no timeouts, no limits, and one buffer of 32 KiB. Events are level-triggered, so the
+//! They have no timeouts, no limits, and one buffer of the library's size. Events are level-triggered, so the
 //! servers store no state. The sockets of `plain` and `lingering` block, so a write takes everything.
 //! `relay` must not block: two servers that both wait to write would wait for ever.
 

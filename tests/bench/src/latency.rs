@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use crate::load::{Daytime, PATIENCE, connect, differs, progress};
-use crate::measure::{BOTH, Bench, Subject};
+use crate::measure::{BOTH, Bench, Subject, Work};
 use crate::sys;
 use crate::table::{Goal, Row};
 
@@ -247,8 +247,10 @@ pub fn limits(bench: &Bench, candidates: &[[usize; 3]]) -> io::Result<Vec<Row>> 
     }
     let names: Vec<String> = subjects.iter().map(|subject| subject.name.clone()).collect();
     let mut rows = Vec::new();
-    bench.progress.section(if bench.quick { 60.0 } else { 400.0 }, 9);
-    for (name, work, unit, scale) in &crate::cpu::LOADS {
+    bench.progress.section(if bench.quick { 60.0 } else { 400.0 }, 10);
+    // A message a little larger than the buffer.
+    let above = ("50 KB on 200", Work::echo(200, 1, 50_000, 6_000), "us", 1e3);
+    for (name, work, unit, scale) in crate::cpu::LOADS.iter().chain([&above]) {
         bench.progress.load(name);
         let rounds = bench.cpu(&subjects, *work)?;
         rows.push(Row::of_rounds(("limits", name, unit, *scale), &names, &rounds, 0, Goal::Open));
