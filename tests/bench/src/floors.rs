@@ -12,7 +12,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::sys;
 
-pub const BUFFER: usize = 32 << 10;
+pub const BUFFER: usize = 48 << 10;
 /// The backlog of `campanile serve`.
 const BACKLOG: i32 = 4096;
 

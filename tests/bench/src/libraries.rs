@@ -101,7 +101,7 @@ fn serve(connection: &mut Connection, scratch: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-/// Serves echo and daytime with tokio: one task for each connection, and one buffer of 32 KiB for
+/// Serves echo and daytime with tokio: one task for each connection, and one buffer of the same size for
 /// each of echo.
 pub fn tokio(lingers: bool) -> io::Result<()> {
     let (daytime, echo) = (listen("daytime")?, listen("echo")?);
