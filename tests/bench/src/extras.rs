@@ -18,6 +18,7 @@ fn against_itself(
     table: &str,
     cases: &[(&str, &[&str], Work, &str)],
 ) -> io::Result<Vec<Row>> {
+    bench.at_most(9);
     let mut rows = Vec::new();
     for (name, options, work, unit) in cases {
         bench.progress.load(&format!("{table}, {name}"));

@@ -107,12 +107,13 @@ fn own_cpu(bench: &Bench) -> io::Result<Vec<Row>> {
 
 fn own_relay(bench: &Bench) -> io::Result<Vec<Row>> {
     bench.progress.section(if bench.quick { 15.0 } else { 60.0 }, 4);
+    bench.at_most(9);
     relay::relay(bench, "relay", |_| Ok(Vec::new()))
 }
 
 fn all_peers(bench: &Bench) -> io::Result<Vec<Row>> {
     bench.progress.section(if bench.quick { 90.0 } else { 270.0 }, cpu::LOADS.len() + 4);
-    bench.rounds.set(if bench.quick { 3 } else { 5 });
+    bench.at_most(if bench.quick { 3 } else { 5 });
     let mut rows = cpu::cpu(bench, "other echo servers", peers::echo(bench)?)?;
     rows.extend(relay::relay(bench, "other relays", |upstream| peers::relays(bench, upstream))?);
     Ok(rows)

@@ -187,6 +187,11 @@ impl Bench {
         self.some_rounds(self.rounds.get(), subjects, measure)
     }
 
+    /// Measures the rest of this run in at most `most` rounds a load.
+    pub fn at_most(&self, most: usize) {
+        self.rounds.set(self.rounds.get().min(most));
+    }
+
     pub fn some_rounds<T>(
         &self,
         rounds: usize,
