@@ -63,7 +63,7 @@ pub struct Limits {
     pub max_accepts_per_turn: usize,
     /// Readiness events taken from the kernel in one turn. Default: 1024.
     pub events: usize,
-    /// Size of the buffer into which all connections read. Default: 32 KiB.
+    /// Size of the buffer into which all connections read. Default: 48 KiB.
     pub read_buffer: usize,
     /// The kernel's send buffer per connection (`SO_SNDBUF`). Default: the system's default.
     pub send_buffer: Option<usize>,
@@ -93,7 +93,7 @@ impl Default for Limits {
             fresh_budget: 64 << 10,
             max_accepts_per_turn: 256,
             events: 1024,
-            read_buffer: 32 << 10,
+            read_buffer: 48 << 10,
             send_buffer: None,
             receive_buffer: None,
             backlog: 4096,

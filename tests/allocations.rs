@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use campanile::{Clock, ConnId, Limits, Outbox, Protocol, Reactor, daytime, echo};
+use campanile::{Clock, ConnId, Limits, Outbox, Protocol, Reactor, daytime, echo, relay};
 use common::{TUTORIAL, TUTORIAL_LINE, connect, read_all, skip};
 
 thread_local! {
@@ -108,6 +108,16 @@ fn a_message_between_two_connections_allocates_nothing_once_warm() {
     let addr = reactor.listen("127.0.0.1:0", move |new| Relay(last.replace(new.id))).unwrap();
     let (mut reader, mut writer) = (connect(addr), connect(addr));
     assert_eq!(allocations(&mut reactor, &mut writer, &mut reader), 0, "in a thousand messages");
+}
+
+#[test]
+fn a_relayed_message_allocates_nothing_once_warm() {
+    let mut reactor = Reactor::new().unwrap();
+    let behind = reactor.listen("127.0.0.1:0", echo()).unwrap();
+    let front = reactor.listen("127.0.0.1:0", relay(behind)).unwrap();
+    let mut client = connect(front);
+    let mut reader = client.try_clone().unwrap();
+    assert_eq!(allocations(&mut reactor, &mut client, &mut reader), 0, "in a thousand messages");
 }
 
 #[test]

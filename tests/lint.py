@@ -258,8 +258,9 @@ def check_guide():
         text = re.sub(r"^\[[^\]]+\]: .*$", "", text, flags=re.M)
         return sum(bool(re.search(r"\w", word)) for word in text.split())
 
-    # These are no chapters: the tables of other programs, the sheet of exercises, the recipes, the promises.
-    besides = ("last_bytes.md", "exercises.md", "own_server.md", "stability.md")
+    # These are no chapters: the tables of other programs and of figures, the sheet of exercises, the
+    # recipes, the promises.
+    besides = ("last_bytes.md", "cost.md", "exercises.md", "own_server.md", "stability.md")
     for file, complaint in links.complaints_about_sources():
         complain(f"src/guide/{file}", complaint)
     total = sum(count_words(text) for path, text in texts.items() if path.name not in besides)

@@ -60,5 +60,8 @@ pub mod glossary {}
 #[doc = include_str!("last_bytes.md")]
 pub mod last_bytes {}
 #[doc = include_str!("rustdoc_links.txt")]
+#[doc = include_str!("cost.md")]
+pub mod cost {}
+#[doc = include_str!("rustdoc_links.txt")]
 #[doc = include_str!("stability.md")]
 pub mod stability {}

@@ -1,28 +1,40 @@
-//! Echoes at a fixed rate beside endless streams: how long does a short message wait while other
-//! connections keep the server busy?
+//! Echoes at a fixed rate: how long does a short message wait while other connections keep the
+//! server busy?
 //!
 //! One thread is the whole load. It never sleeps: the load's CPU is its own, and the server pays for
 //! no wake-up. The streams cost the load less than the server (the load copies no byte: it sends from a
-//! file and drops in the kernel what it receives), so that the server is the limit; [`Latency::busy`] shows whether it was.
+//! file and drops in the kernel what it receives, so their bytes are counted and not compared), so that
+//! the server is the limit; [`Latency::busy`] shows whether it was.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use crate::load::{PATIENCE, connect, progress};
-use crate::measure::{Bench, Subject, Work};
+use crate::load::{Daytime, PATIENCE, connect, differs, progress};
+use crate::measure::{BOTH, Bench, Subject, Work};
 use crate::sys;
-use crate::table::{Goal, Row, median, ratio};
+use crate::table::{Goal, Row};
 
 const STREAMS: usize = 16;
 /// The most that a stream writes, and reads, before the load looks after the echoes again.
 const SLICE: usize = 32 << 10;
 const SIZE: usize = 64;
 const INTERVAL: Duration = Duration::from_millis(1);
-const MESSAGES: usize = 500;
 const WARM_UP: Duration = Duration::from_millis(200);
+/// 5,000 connections a second.
+const CHURN: Duration = Duration::from_micros(200);
+/// Connections of the churn that are open at a time.
+const OPEN: usize = 40;
+
+/// What the server does besides.
+#[derive(Clone, Copy)]
+pub struct Beside {
+    pub streams: bool,
+    pub churn: bool,
+}
 
 /// The figures of one round.
 #[derive(Clone, Copy)]
@@ -30,6 +42,7 @@ pub struct Latency {
     /// Microseconds from the planned send of a message to the end of its echo.
     p50: f64,
     p99: f64,
+    p999: f64,
     /// Bytes that the streams received, in GB/s.
     throughput: f64,
     /// The share of the round in which the server used its CPU.
@@ -37,37 +50,66 @@ pub struct Latency {
 }
 
 /// Measures one server.
-pub fn measure(addr: SocketAddr, pid: u32) -> io::Result<Latency> {
-    let mut streams = Streams::connect(addr)?;
+pub fn measure(addr: SocketAddr, pid: u32, beside: Beside, messages: usize) -> io::Result<Latency> {
+    let mut streams = Streams::connect(addr, if beside.streams { STREAMS } else { 0 })?;
     let mut echoes = connect(addr)?;
     // The server has accepted all of them once this one echoes.
     echoes.write_all(&[0; SIZE])?;
     echoes.read_exact(&mut [0; SIZE])?;
+    let mut churn = beside.churn.then(|| Churn::begin(addr));
     let warm = Instant::now() + WARM_UP;
     while Instant::now() < warm {
-        for which in 0..STREAMS {
-            streams.progress(which)?;
-        }
+        streams.progress()?;
+        churn.as_mut().map_or(Ok(()), Churn::progress)?;
     }
 
     let (cpu, received) = (sys::cpu_time(pid)?, streams.received);
-    let mut paced = Paced::begin(echoes)?;
-    while paced.latencies.len() < MESSAGES {
-        for which in 0..STREAMS {
-            streams.progress(which)?;
+    let mut paced = Paced::begin(echoes, messages)?;
+    while paced.latencies.len() < messages {
+        for which in 0..streams.streams.len() {
+            streams.progress_of(which)?;
             paced.progress()?;
         }
+        paced.progress()?;
+        churn.as_mut().map_or(Ok(()), Churn::progress)?;
     }
     let lasted = paced.began.elapsed().as_secs_f64();
     let cpu = sys::cpu_time(pid)? - cpu;
     let mut latencies = paced.latencies;
     latencies.sort_by(f64::total_cmp);
     Ok(Latency {
-        p50: latencies[MESSAGES / 2],
-        p99: latencies[MESSAGES * 99 / 100],
+        p50: latencies[messages / 2],
+        p99: latencies[messages * 99 / 100],
+        p999: latencies[messages * 999 / 1000],
         throughput: (streams.received - received) as f64 / 1e9 / lasted,
         busy: cpu.as_secs_f64() / lasted,
     })
+}
+
+/// Connections that come at planned times, stay for a while, and leave.
+struct Churn {
+    clients: Daytime,
+    open: VecDeque<TcpStream>,
+    began: Instant,
+    made: u32,
+}
+
+impl Churn {
+    fn begin(addr: SocketAddr) -> Churn {
+        let clients = Daytime::new(addr);
+        Churn { clients, open: VecDeque::new(), began: Instant::now(), made: 0 }
+    }
+
+    fn progress(&mut self) -> io::Result<()> {
+        if CHURN * self.made <= self.began.elapsed() {
+            self.open.push_back(self.clients.begin()?);
+            self.made += 1;
+            if self.open.len() > OPEN {
+                self.open.pop_front();
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Connections that write and read as fast as they can.
@@ -78,9 +120,9 @@ struct Streams {
 }
 
 impl Streams {
-    fn connect(addr: SocketAddr) -> io::Result<Streams> {
+    fn connect(addr: SocketAddr, count: usize) -> io::Result<Streams> {
         let mut streams = Vec::new();
-        for _ in 0..STREAMS {
+        for _ in 0..count {
             let stream = connect(addr)?;
             stream.set_nonblocking(true)?;
             streams.push(stream);
@@ -88,7 +130,11 @@ impl Streams {
         Ok(Streams { streams, file: sys::memory_file(SLICE)?, received: 0 })
     }
 
-    fn progress(&mut self, which: usize) -> io::Result<()> {
+    fn progress(&mut self) -> io::Result<()> {
+        (0..self.streams.len()).try_for_each(|which| self.progress_of(which))
+    }
+
+    fn progress_of(&mut self, which: usize) -> io::Result<()> {
         let stream = self.streams[which].as_raw_fd();
         progress(sys::send_file(stream, &self.file, SLICE))?;
         match progress(sys::recv_and_drop(stream, SLICE))? {
@@ -104,22 +150,23 @@ impl Streams {
 struct Paced {
     stream: TcpStream,
     began: Instant,
+    planned: usize,
     sent: usize,
     received: usize,
     latencies: Vec<f64>,
 }
 
 impl Paced {
-    fn begin(stream: TcpStream) -> io::Result<Paced> {
+    fn begin(stream: TcpStream, planned: usize) -> io::Result<Paced> {
         stream.set_nonblocking(true)?;
-        let latencies = Vec::with_capacity(MESSAGES);
-        Ok(Paced { stream, began: Instant::now(), sent: 0, received: 0, latencies })
+        let latencies = Vec::with_capacity(planned);
+        Ok(Paced { stream, began: Instant::now(), planned, sent: 0, received: 0, latencies })
     }
 
     /// Sends the messages that are due and reads the echoes that have arrived.
     fn progress(&mut self) -> io::Result<()> {
         let elapsed = self.began.elapsed();
-        while self.sent < MESSAGES && INTERVAL * self.sent as u32 <= elapsed {
+        while self.sent < self.planned && INTERVAL * self.sent as u32 <= elapsed {
             self.stream.write_all(&[self.sent as u8; SIZE])?;
             self.sent += 1;
         }
@@ -138,7 +185,7 @@ impl Paced {
         for byte in &reply[..count] {
             let message = self.received / SIZE;
             if *byte != message as u8 {
-                return Err(io::Error::other("the server's echo differs from the bytes sent"));
+                return Err(differs());
             }
             self.received += 1;
             if self.received / SIZE > message {
@@ -150,70 +197,76 @@ impl Paced {
     }
 }
 
-/// The rows of the table: ours against the floor and against tokio.
+/// The rows of the table: ours beside the floor and tokio.
 pub fn latency(bench: &Bench) -> io::Result<Vec<Row>> {
-    let subjects = [Subject::Ours, Subject::Plain, Subject::Tokio];
-    let rounds = bench.rounds(&subjects, |server| server.latency())?;
-    let of = |figure: fn(&Latency) -> f64| -> Vec<Vec<f64>> {
-        rounds.iter().map(|round| round.iter().map(figure).collect()).collect()
-    };
-    let (p50, p99) = (of(|it| it.p50), of(|it| it.p99));
-    let (throughput, busy) = (of(|it| it.throughput), of(|it| it.busy * 100.0));
-    let third = Goal::Ratio(0.33);
-    Ok(vec![
-        ratio("us, p50 beside 16 streams", &p50, 1, 1.0, third),
-        ratio("us, p99 beside 16 streams", &p99, 1, 1.0, third),
-        ratio("us, p50 / tokio", &p50, 2, 1.0, Goal::Open),
-        ratio("us, p99 / tokio", &p99, 2, 1.0, Goal::Ratio(0.2)),
-        ratio("GB/s, the 16 streams", &throughput, 1, 1.0, Goal::AtLeast(1.0)),
-        ratio("GB/s, the same / tokio", &throughput, 2, 1.0, Goal::Open),
-        ratio("% of its CPU, server / floor", &busy, 1, 1.0, Goal::Open),
-        ratio("% of its CPU, server / tokio", &busy, 2, 1.0, Goal::Open),
-    ])
+    let subjects =
+        [bench.ours(), bench.plain(), Subject::floor("tokio", &["tokio", "lingers"], BOTH)];
+    let names = subjects.each_ref().map(|subject| subject.name.clone());
+    let (messages, rounds) = if bench.quick { (500, 3) } else { (2000, 9) };
+    let mut rows = Vec::new();
+    bench.progress.section(if bench.quick { 35.0 } else { 270.0 }, 4);
+    for (name, beside) in [
+        ("alone", Beside { streams: false, churn: false }),
+        ("beside 16 streams", Beside { streams: true, churn: false }),
+        ("beside 5,000 connections a second", Beside { streams: false, churn: true }),
+        ("beside both", Beside { streams: true, churn: true }),
+    ] {
+        bench.progress.load(&format!("latency, {name}"));
+        let figures = bench.some_rounds(rounds, &subjects, |server| {
+            measure(server.addr("echo")?, server.pid(), beside, messages)
+        })?;
+        let mut add = |what: &str, unit, figure: fn(&Latency) -> f64, goal| {
+            let of: Vec<Vec<f64>> =
+                figures.iter().map(|round| round.iter().map(figure).collect()).collect();
+            let load = format!("{what}{name}");
+            rows.push(Row::of_rounds(("latency", &load, unit, 1.0), &names, &of, 1, goal));
+        };
+        let is_alone = !beside.streams && !beside.churn;
+        let third = if is_alone { Goal::Open } else { Goal::Ratio(0.33) };
+        add("p50, ", "us", |it| it.p50, third);
+        add("p99, ", "us", |it| it.p99, third);
+        add("p99.9, ", "us", |it| it.p999, if is_alone { Goal::Open } else { Goal::Ratio(1.0) });
+        if beside.streams {
+            add("the streams together, ", "GB/s", |it| it.throughput, Goal::AtLeast(1.0));
+        }
+        add("the server's share of its CPU, ", "%", |it| it.busy * 100.0, Goal::Open);
+    }
+    Ok(rows)
 }
 
-/// Compares pairs of budgets, in KiB, in the library: one line a pair, with ratios to the floor.
-pub fn budgets(bench: &Bench) -> io::Result<()> {
-    let mut subjects = vec![Subject::Plain];
-    for fresh in [32, 64, 128] {
-        subjects.extend([128, 256, 512].map(|leftover| Subject::Budgets { fresh, leftover }));
+/// Compares values of `Limits` in the library: `read_buffer`, `fresh_budget` and `leftover_budget`, in
+/// KiB.
+pub fn limits(bench: &Bench, candidates: &[[usize; 3]]) -> io::Result<Vec<Row>> {
+    let mut subjects = vec![bench.plain()];
+    for values in candidates {
+        let words: Vec<String> = values.iter().map(usize::to_string).collect();
+        let name = format!("read {} KiB, budgets {} and {} KiB", values[0], values[1], values[2]);
+        let command =
+            [vec![crate::measure::this_program(), "serve-library".into()], words].concat();
+        subjects.push(Subject::new(&name, command, BOTH));
     }
-    let latency = bench.rounds(&subjects, |server| server.latency())?;
-    let works = [
-        Work::echo(100, 1, 64 << 10, 6_000),
-        Work::echo(50, 1, 256 << 10, 2_500),
-        Work::echo(1000, 1, 40_000, 8_000),
-        Work::Stream { bytes: 500_000_000 },
-    ];
-    let mut loads = Vec::new();
-    for work in works {
-        loads.push(bench.cpu(&subjects, work)?);
+    let names: Vec<String> = subjects.iter().map(|subject| subject.name.clone()).collect();
+    let mut rows = Vec::new();
+    bench.progress.section(if bench.quick { 60.0 } else { 400.0 }, 10);
+    // A message a little larger than the buffer.
+    let above = ("50 KB on 200", Work::echo(200, 1, 50_000, 6_000), "us", 1e3);
+    for (name, work, unit, scale) in crate::cpu::LOADS.iter().chain([&above]) {
+        bench.progress.load(name);
+        let rounds = bench.cpu(&subjects, *work)?;
+        rows.push(Row::of_rounds(("limits", name, unit, *scale), &names, &rounds, 0, Goal::Open));
     }
-    println!("\n{:>9}{:>8}{:>8}{:>8}   ratios to the floor:", "KiB", "p50 us", "p99 us", "GB/s");
-    println!(
-        "{:>9}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}",
-        "", "", "", "", "p50", "p99", "GB/s", "64 KiB", "256 KiB", "40 KB", "stream"
-    );
-    for (at, subject) in subjects.iter().enumerate() {
-        let name = match subject {
-            Subject::Budgets { fresh, leftover } => format!("{fresh}/{leftover}"),
-            _ => "floor".into(),
-        };
-        print!("{name:>9}");
-        let figures: [fn(&Latency) -> f64; 3] = [|it| it.p50, |it| it.p99, |it| it.throughput];
-        for (which, figure) in figures.into_iter().enumerate() {
-            let value = median(latency.iter().map(|round| figure(&round[at])).collect());
-            print!("{value:>8.*}", if which < 2 { 0 } else { 2 });
-        }
-        for figure in figures {
-            let ratio = |round: &Vec<Latency>| figure(&round[at]) / figure(&round[0]);
-            print!("{:>8.2}", median(latency.iter().map(ratio).collect()));
-        }
-        for rounds in &loads {
-            let ratio = |round: &Vec<f64>| round[at] / round[0];
-            print!("{:>8.2}", median(rounds.iter().map(ratio).collect()));
-        }
-        println!();
+    bench.progress.load("latency beside 16 streams");
+    let beside = Beside { streams: true, churn: false };
+    let figures = bench
+        .rounds(&subjects, |server| measure(server.addr("echo")?, server.pid(), beside, 500))?;
+    for (load, unit, figure) in [
+        ("p50 beside 16 streams", "us", (|it| it.p50) as fn(&Latency) -> f64),
+        ("p99 beside 16 streams", "us", |it| it.p99),
+        ("the streams together", "GB/s", |it| it.throughput),
+    ] {
+        let of: Vec<Vec<f64>> =
+            figures.iter().map(|round| round.iter().map(figure).collect()).collect();
+        rows.push(Row::of_rounds(("limits", load, unit, 1.0), &names, &of, 0, Goal::Open));
     }
-    Ok(())
+    Ok(rows)
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -71,9 +71,7 @@ impl Echo {
                 if count == 0
                     || self.scratch[start..start + count] != self.piece[start..start + count]
                 {
-                    return Err(io::Error::other(
-                        "the server's echo differs from the bytes that were sent",
-                    ));
+                    return Err(differs());
                 }
                 client.missing -= count;
                 if client.missing > 0 {
@@ -92,29 +90,42 @@ impl Echo {
     }
 }
 
-/// Sends `bytes` on one connection as fast as it can, and reads the echo.
+/// The most that [`stream`] offers to the kernel at once.
+const CHUNK: usize = 256 << 10;
+
+/// Sends `bytes` on one connection as fast as it can, and checks the echo.
 pub fn stream(stream: &mut TcpStream, bytes: usize) -> io::Result<()> {
-    let mut chunk = vec![7; 256 << 10];
-    let (mut to_send, mut to_read) = (bytes, bytes);
+    // The byte at each offset is known: a lost, doubled or moved byte does not pass.
+    let pattern: Vec<u8> = (0..CHUNK + 251).map(|at| (at % 251) as u8).collect();
+    let mut chunk = vec![0; CHUNK];
+    let (mut sent, mut received) = (0, 0);
     // One thread serves both directions: two would compete for the load's one CPU.
     stream.set_nonblocking(true)?;
-    while to_read > 0 {
-        let offer = to_send.min(chunk.len());
-        let sent = if offer == 0 { None } else { progress(stream.write(&chunk[..offer]))? };
-        let read = progress(stream.read(&mut chunk))?;
-        if read == Some(0) {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        to_send -= sent.unwrap_or(0);
-        to_read -= read.unwrap_or(0);
-        if sent.is_none() && read.is_none() {
+    while received < bytes {
+        let offer = CHUNK.min(bytes - sent);
+        let start = sent % 251;
+        let went =
+            if offer == 0 { None } else { progress(stream.write(&pattern[start..start + offer]))? };
+        let mut came = progress(stream.read(&mut chunk))?;
+        sent += went.unwrap_or(0);
+        if went.is_none() && came.is_none() {
             // Neither direction can go on until the server sends.
             stream.set_nonblocking(false)?;
-            to_read -= stream.read(&mut chunk)?;
+            came = Some(stream.read(&mut chunk)?);
             stream.set_nonblocking(true)?;
+        }
+        let start = received % 251;
+        match came {
+            Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Some(count) if chunk[..count] != pattern[start..start + count] => return Err(differs()),
+            count => received += count.unwrap_or(0),
         }
     }
     stream.set_nonblocking(false)
+}
+
+pub fn differs() -> io::Error {
+    io::Error::other("the server's echo differs from the bytes that were sent")
 }
 
 /// Turns `WouldBlock` into `None`.
@@ -126,7 +137,7 @@ pub fn progress(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// Daytime clients. The server closes first, so its side of each address pair stays in TIME_WAIT;
+/// Short connections. A daytime server closes first, so its side of each address pair stays in TIME_WAIT;
 /// the clients therefore connect from many loopback addresses in rotation.
 pub struct Daytime {
     addr: SocketAddr,
@@ -139,6 +150,23 @@ impl Daytime {
     }
 
     fn request(&mut self) -> io::Result<TcpStream> {
+        let socket = self.socket()?;
+        socket.connect_timeout(&self.addr.into(), PATIENCE)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(socket.into())
+    }
+
+    /// Begins a connection without waiting for it.
+    pub fn begin(&mut self) -> io::Result<TcpStream> {
+        let socket = self.socket()?;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&self.addr.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+            _ => Ok(socket.into()),
+        }
+    }
+
+    fn socket(&mut self) -> io::Result<Socket> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         let host = 2 + (self.made % 249) as u8;
         self.made += 1;
@@ -146,9 +174,7 @@ impl Daytime {
         sys::choose_port_late(socket.as_raw_fd())?;
         let source = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, host), 0);
         socket.bind(&SocketAddr::from(source).into())?;
-        socket.connect_timeout(&self.addr.into(), PATIENCE)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        Ok(socket.into())
+        Ok(socket)
     }
 
     /// Makes `count` connections, 16 at a time.
@@ -159,6 +185,29 @@ impl Daytime {
             let streams: io::Result<Vec<_>> = (0..batch).map(|_| self.request()).collect();
             for mut stream in streams? {
                 read_line(&mut stream)?;
+            }
+            left -= batch;
+        }
+        Ok(())
+    }
+
+    /// Makes `count` connections to echo, 16 at a time, with one message each, then a FIN each way.
+    pub fn run_echoes(&mut self, count: usize) -> io::Result<()> {
+        let mut left = count;
+        while left > 0 {
+            let batch = left.min(16);
+            let streams: io::Result<Vec<_>> = (0..batch).map(|_| self.request()).collect();
+            let streams = streams?;
+            for stream in &streams {
+                (&*stream).write_all(&[9; 64])?;
+                stream.shutdown(Shutdown::Write)?;
+            }
+            for mut stream in streams {
+                let mut back = Vec::new();
+                stream.read_to_end(&mut back)?;
+                if back != [9; 64] {
+                    return Err(differs());
+                }
             }
             left -= batch;
         }
@@ -183,7 +232,7 @@ fn read_line(stream: &mut TcpStream) -> io::Result<()> {
     let (mut line, mut length) = ([0; 64], 0);
     loop {
         match stream.read(&mut line[length..])? {
-            0 if line[..length].ends_with(b"\r\n") => return Ok(()),
+            0 if length == 26 && line[..length].ends_with(b"\r\n") => return Ok(()),
             0 => return Err(io::Error::other("the server closed before a whole daytime line")),
             count => length += count,
         }

@@ -1,64 +1,134 @@
-//! Measures the server against the least that epoll allows, and against tokio.
+//! Measures the server against the least that epoll allows, and against other libraries.
 //!
 //! ```text
-//! cargo run --release -- all|cpu|latency|calls|instructions|sizes|budgets [--quick] [--check]
-//!                        [--program PATH | --library] [--against PATH] [--keep]
+//! cargo run --release -- WHAT [--quick] [--check] [--json FILE] [--keep]
+//!                        [--program PATH | --library] [--against PATH]
 //! ```
 //!
-//! - `cpu`: the server's CPU time per unit of work, as the kernel accounts it.
-//! - `latency`: echoes of 64 bytes at 1,000 a second, timed from the planned send, beside 16 endless
-//!   streams.
-//! - `calls`: system calls, counted by strace.
-//! - `instructions`: instructions in user space, counted by callgrind.
+//! WHAT is one of:
+//! - `all`: everything from `sizes` to `test-server` below. `--quick` takes less than three minutes if
+//!   the machine is idle.
 //! - `sizes`: the size of the program and the time it takes to start.
-//! - `budgets`: latency and CPU time of the library with several values of `Limits::fresh_budget` and
-//!   `Limits::leftover_budget`. Not part of `all`; takes ten minutes, or two with `--quick`.
+//! - `instructions`: instructions in user space, counted by callgrind.
+//! - `calls`: system calls, counted by strace.
+//! - `cpu`: the server's CPU time per unit of work, as the kernel accounts it.
+//! - `latency`: echoes of 64 bytes at 1,000 a second, timed from the planned send: alone, beside 16
+//!   endless streams, beside 5,000 new connections a second, and beside both.
+//! - `many`: 10,000 idle connections, 100 active ones among idle ones, storms of 4,000 connects.
+//! - `relay`: `campanile proxy` beside a raw epoll relay.
+//! - `faults`, `recording`: the cost of each effect, and of `--record`.
+//! - `test-server`: a `TestServer` from its start to its drop.
+//! - `splice`: echo by splice(2) beside recv and send, both on raw epoll.
+//! - `build`: a cold release build of the library alone, and its size.
+//! - `peers`: the programs that are installed here, with the loads of `cpu` and `relay`.
+//! - `limits [READ/FRESH/LEFTOVER ...]`: CPU time and latency of the library with several values, in
+//!   KiB, of `Limits::read_buffer`, `fresh_budget` and `leftover_budget`.
+//! - `publish`: `all`, `build`, `splice` and `peers`, saved in `results/`.
+//! - `render`: the tables of `src/guide/cost.md` and the charts of the README, from `results/`.
 //!
 //! The server is pinned to one CPU and the load to the other. Rounds of the server and of the floors
-//! alternate, and a ratio is the median of the rounds' ratios: ratios hold from machine to machine,
-//! nanoseconds do not. `latency` needs an idle machine: p99 shows each time that another process ran
-//! in between. Counts are differences of two runs of different length, so that starting and
-//! ending cost nothing. Runs with one connection wait for the server to sleep before each step, which
-//! makes every run the same; with many connections the server finds several ready in most turns.
+//! alternate, and a ratio is the median of the rounds' ratios, with a 95 % interval: ratios hold from
+//! machine to machine, nanoseconds do not. The load compares every byte with what it sent, but for the
+//! streams beside which latency is measured: it counts those. The program runs with `-q`: it logs
+//! errors only. `latency` needs an idle machine: p99 shows each time that another process ran in
+//! between. Counts are differences of two runs of different length, so that starting and ending cost
+//! nothing. Runs with one connection wait for the server to sleep before each step, which makes every
+//! run the same; with many connections the server finds several ready in most turns.
 //!
 //! The goals are those of the design. With `--check`, a count that misses its goal makes the exit code
-//! 1. A ratio of times never does, because it depends on the machine too.
+//! 1, and so does a ratio of CPU times whose whole interval is 5 % above its goal. A ratio of latencies
+//! never does.
 //!
 //! The bench builds and measures the release program. `--program` measures another one that prints
 //! the same address lines, `--library` the loop alone. `--against` measures another program in place
 //! of the epoll floors. With debug information (`CARGO_PROFILE_RELEASE_DEBUG=true
 //! CARGO_PROFILE_RELEASE_STRIP=false`) and `--keep`, `callgrind_annotate` reads the files of callgrind.
 
+mod cpu;
+mod extras;
 mod floors;
 mod latency;
+mod libraries;
 mod load;
+mod many;
 mod measure;
+mod peers;
+mod progress;
+mod relay;
+mod render;
+mod results;
 mod sizes;
 mod sys;
 mod table;
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use measure::{Bench, Subject, Unit, Work};
-use table::{Goal, Row, ratio};
+use measure::Bench;
+use progress::Progress;
+use results::Results;
+use table::Row;
 
-const USAGE: &str = "usage: bench all|cpu|latency|calls|instructions|sizes|budgets [--quick] [--check] \
-    [--program PATH | --library] [--against PATH] [--keep]";
+const USAGE: &str = "usage: bench all|sizes|instructions|calls|cpu|latency|many|relay|faults|recording|\
+    test-server|build|splice|peers|publish|limits|render [--quick] [--check] [--json FILE] [--keep] \
+    [--program PATH | --library] [--against PATH]\n\
+    The head of tests/bench/src/main.rs describes each of them.";
+
+type Section = (&'static str, fn(&Bench) -> io::Result<Vec<Row>>);
+
+/// The sections of `all`, in their order.
+const ALL: [Section; 9] = [
+    ("sizes", sizes::sizes),
+    ("instructions", cpu::instructions),
+    ("calls", cpu::calls),
+    ("cpu", own_cpu),
+    ("latency", latency::latency),
+    ("many", many::many),
+    ("relay", own_relay),
+    ("faults", extras::faults),
+    ("recording", extras::recording),
+];
+/// The sections of `publish` besides.
+const LAST: [Section; 4] = [
+    ("test-server", extras::test_servers),
+    ("build", extras::build),
+    ("splice", cpu::splice),
+    ("peers", all_peers),
+];
+
+fn own_cpu(bench: &Bench) -> io::Result<Vec<Row>> {
+    bench.progress.section(if bench.quick { 50.0 } else { 330.0 }, cpu::LOADS.len() + 1);
+    let mut rows = cpu::cpu(bench, "cpu", cpu::libraries())?;
+    rows.extend(cpu::daytime(bench)?);
+    Ok(rows)
+}
+
+fn own_relay(bench: &Bench) -> io::Result<Vec<Row>> {
+    bench.progress.section(if bench.quick { 15.0 } else { 60.0 }, 4);
+    bench.at_most(9);
+    relay::relay(bench, "relay", |_| Ok(Vec::new()))
+}
+
+fn all_peers(bench: &Bench) -> io::Result<Vec<Row>> {
+    bench.progress.section(if bench.quick { 90.0 } else { 270.0 }, cpu::LOADS.len() + 4);
+    bench.at_most(if bench.quick { 3 } else { 5 });
+    let mut rows = cpu::cpu(bench, "other echo servers", peers::echo(bench)?)?;
+    rows.extend(relay::relay(bench, "other relays", |upstream| peers::relays(bench, upstream))?);
+    Ok(rows)
+}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = |outcome: io::Result<()>| outcome.map(|()| false);
     let outcome = match words[..] {
-        ["floor", "plain"] => floors::plain().map(|()| false),
-        ["floor", "lingering"] => floors::lingering().map(|()| false),
-        ["floor", "tokio"] => floors::tokio().map(|()| false),
-        ["serve-library", ref budgets @ ..] => serve_library(budgets).map(|()| false),
-        [
-            what @ ("all" | "cpu" | "latency" | "calls" | "instructions" | "sizes" | "budgets"),
-            ref options @ ..,
-        ] => bench(what, options),
+        ["floor", ref words @ ..] => done(floor(words)),
+        ["serve-library", ref values @ ..] => done(serve_library(values)),
+        ["test-servers", count] => done(extras::many_test_servers(count.parse().unwrap_or(1))),
+        ["render"] => done(render::render()),
+        [what, ref options @ ..] if is_section(what) => bench(what, options),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -73,43 +143,95 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures and prints. Returns whether a count misses its goal, if `--check` is among the options.
+fn is_section(what: &str) -> bool {
+    let named = ALL.iter().chain(&LAST).any(|(name, _)| *name == what);
+    named || matches!(what, "all" | "publish" | "limits")
+}
+
+/// Serves as one of the floors.
+fn floor(words: &[&str]) -> io::Result<()> {
+    match words {
+        ["plain"] => floors::plain(),
+        ["splice"] => floors::splice(),
+        ["lingering"] => floors::lingering(),
+        ["relay", upstream] => floors::relay(upstream.parse().map_err(io::Error::other)?),
+        ["mio", mode] => libraries::mio(*mode == "lingers"),
+        ["tokio", mode] => libraries::tokio(*mode == "lingers"),
+        ["smol"] => libraries::smol(),
+        _ => Err(io::Error::other(USAGE)),
+    }
+}
+
+/// Measures and prints. Returns whether a row fails the check, if `--check` is among the options.
 fn bench(what: &str, options: &[&str]) -> io::Result<bool> {
     sys::raise_open_files()?;
     let has = |option| options.contains(&option);
+    let quick = has("--quick");
     let directory = std::env::temp_dir().join(format!("bench-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
     let against = path_after("--against", options).map(serve);
-    let bench = Bench { ours: server(options)?, against, quick: has("--quick"), directory };
-    if what == "budgets" {
-        latency::budgets(&bench)?;
-    }
+    let runs = |name: &str| {
+        name == what
+            || what == "publish"
+            || what == "all" && !matches!(name, "build" | "splice" | "peers")
+    };
+    // A section is about as long as the others of its kind: see `Progress::section`.
+    let total = match (what, quick) {
+        ("publish", true) => 420.0,
+        ("publish", false) => 1150.0,
+        ("all", true) => 170.0,
+        ("all", false) => 900.0,
+        (_, true) => 60.0,
+        (_, false) => 300.0,
+    };
+    let progress = Progress::new(total);
+    let (ours, rounds) = (server(options)?, Cell::new(if quick { 5 } else { 15 }));
+    let bench = Bench { ours, against, quick, directory, progress, rounds };
     let mut rows = Vec::new();
-    if matches!(what, "all" | "sizes") {
-        rows.extend(sizes::sizes(&bench)?);
+    let save = |name: &str, rows: &mut Vec<Row>| match what {
+        "publish" => {
+            let results = Results::now(quick, std::mem::take(rows));
+            table::print(&results.rows);
+            results.save(&results::folder().join(name))
+        }
+        _ => Ok(()),
+    };
+    if what == "limits" {
+        rows.extend(latency::limits(&bench, &candidates(options))?);
     }
-    if matches!(what, "all" | "instructions") {
-        rows.extend(instructions(&bench)?);
+    for (name, section) in ALL.iter().chain(&LAST).filter(|(name, _)| runs(name)) {
+        if *name == "peers" {
+            save("comparison.json", &mut rows)?;
+        }
+        rows.extend(section(&bench)?);
     }
-    if matches!(what, "all" | "calls") {
-        rows.extend(calls(&bench)?);
-    }
-    if matches!(what, "all" | "latency") {
-        rows.extend(latency::latency(&bench)?);
-    }
-    if matches!(what, "all" | "cpu") {
-        rows.extend(cpu(&bench)?);
-    }
-    if !rows.is_empty() {
-        table::print(&rows);
+    bench.progress.end();
+    save("peers.json", &mut rows)?;
+    table::print(&rows);
+    if let Some(path) = path_after("--json", options) {
+        Results::now(quick, rows.clone()).save(&path)?;
     }
     if has("--keep") {
         println!("\nkept: {}", bench.directory.display());
     } else {
         std::fs::remove_dir_all(&bench.directory)?;
     }
-    let misses = |row: &Row| matches!(row.goal, Goal::Count(_)) && row.misses_its_goal();
-    Ok(has("--check") && rows.iter().any(misses))
+    for row in &rows {
+        for cheaper in row.cheaper().iter().filter(|_| row.table == "cpu") {
+            println!("{}, {}: {cheaper} is cheaper", row.table, row.load);
+        }
+    }
+    Ok(has("--check") && rows.iter().any(Row::fails_the_check))
+}
+
+/// The words `READ/FRESH/LEFTOVER` among the options, in KiB.
+fn candidates(options: &[&str]) -> Vec<[usize; 3]> {
+    let parse = |word: &&str| -> Option<[usize; 3]> {
+        let values: Vec<usize> =
+            word.split('/').map(|it| it.parse().ok()).collect::<Option<_>>()?;
+        values.try_into().ok()
+    };
+    options.iter().filter_map(parse).collect()
 }
 
 /// Returns the command that starts the measured server.
@@ -152,11 +274,12 @@ fn build() -> io::Result<PathBuf> {
     Ok(target.join("release/campanile"))
 }
 
-/// Serves with the loop and its two services alone. `budgets` are empty or two numbers of KiB.
-fn serve_library(budgets: &[&str]) -> io::Result<()> {
+/// Serves with the loop and its two services alone. `values` are empty or three numbers of KiB.
+fn serve_library(values: &[&str]) -> io::Result<()> {
     let mut limits = campanile::Limits::default();
-    if let [fresh, leftover] = budgets {
+    if let [read, fresh, leftover] = values {
         let kib = |word: &str| word.parse::<usize>().map_err(io::Error::other);
+        limits.read_buffer = kib(read)? << 10;
         limits.fresh_budget = kib(fresh)? << 10;
         limits.leftover_budget = kib(leftover)? << 10;
     }
@@ -170,112 +293,9 @@ fn serve_library(budgets: &[&str]) -> io::Result<()> {
 }
 
 /// Prints the reason for leaving out a table. If `CAMPANILE_SKIPS` names a file, adds the reason to it.
-fn skip(reason: &str) -> io::Result<()> {
+pub fn skip(reason: &str) -> io::Result<()> {
     eprintln!("SKIPPED: {reason}");
     let Some(list) = std::env::var_os("CAMPANILE_SKIPS") else { return Ok(()) };
     let mut list = std::fs::OpenOptions::new().create(true).append(true).open(list)?;
     list.write_all(format!("tests/bench {reason}\n").as_bytes())
-}
-
-fn instructions(bench: &Bench) -> io::Result<Vec<Row>> {
-    if !measure::has("valgrind") {
-        skip("instructions: valgrind is not installed")?;
-        return Ok(Vec::new());
-    }
-    let mut rows = Vec::new();
-    let (plain, lingering) = (Subject::Plain, Subject::Lingering);
-    for (name, unit, file, floor, goal) in [
-        (
-            "instructions, echo 100 x 64 B",
-            Unit::MessageOfMany,
-            "echo-many",
-            plain,
-            Goal::Count(330.0),
-        ),
-        ("instructions, echo 1 x 64 B", Unit::Message, "echo-one", plain, Goal::Open),
-        (
-            "instructions, daytime, 16",
-            Unit::ConnectionOfMany,
-            "daytime-many",
-            lingering,
-            Goal::Count(1700.0),
-        ),
-        ("instructions, daytime, 1", Unit::Connection, "daytime-one", lingering, Goal::Open),
-    ] {
-        let figure = bench.instructions(Subject::Ours, unit, file)?;
-        let floor = bench.instructions(floor, unit, "floor")?;
-        rows.push(Row { name: name.into(), figure, floor, ratio: figure / floor, goal });
-    }
-    Ok(rows)
-}
-
-fn calls(bench: &Bench) -> io::Result<Vec<Row>> {
-    if !measure::has("strace") {
-        skip("calls: strace is not installed")?;
-        return Ok(Vec::new());
-    }
-    let daytime = bench.calls(Subject::Ours, Unit::Connection)?;
-    let daytime_floor = bench.calls(Subject::Lingering, Unit::Connection)?;
-    let echo = bench.calls(Subject::Ours, Unit::Message)?;
-    let echo_floor = bench.calls(Subject::Plain, Unit::Message)?;
-    println!("a daytime connection: {}", list(&daytime));
-    println!("an echoed message: {}", list(&echo));
-    let controls = |calls: &measure::Calls| calls.get("epoll_ctl").map_or(0.0, |count| count.0);
-    let row = |name: &str, figure, floor: f64, goal| Row {
-        name: name.into(),
-        figure,
-        floor,
-        ratio: figure / floor,
-        goal: Goal::Count(goal),
-    };
-    Ok(vec![
-        row("calls, daytime", own(&daytime), own(&daytime_floor), 6.0),
-        row("epoll_ctl, echo", controls(&echo), controls(&echo_floor), 0.0),
-    ])
-}
-
-/// Sums the calls that each connection needs. Sleeping, a failed accept and re-arming the listener are
-/// left out: connections that arrive together share them.
-fn own(calls: &measure::Calls) -> f64 {
-    calls
-        .iter()
-        .map(|(name, (count, errors))| match name.as_str() {
-            "epoll_wait" | "epoll_pwait" | measure::REARM => 0.0,
-            "accept4" => count - errors,
-            _ => *count,
-        })
-        .sum()
-}
-
-fn list(calls: &measure::Calls) -> String {
-    let listed = calls.iter().filter(|(_, (count, _))| *count >= 0.01);
-    let words: Vec<String> = listed
-        .map(|(name, (count, errors))| match errors {
-            ..0.005 => format!("{name} {count:.2}"),
-            _ => format!("{name} {count:.2} (failed {errors:.2})"),
-        })
-        .collect();
-    words.join(", ")
-}
-
-fn cpu(bench: &Bench) -> io::Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    let most = Goal::Ratio(1.02);
-    for (name, work, unit, goal) in [
-        ("ns, echo 100 x 64 B", Work::echo(100, 1, 64, 60_000), 1.0, most),
-        ("ns, the same, 16 in flight", Work::echo(100, 16, 64, 960_000), 1.0, most),
-        ("ns, echo 16 x 16 KiB", Work::echo(16, 1, 16 << 10, 30_000), 1.0, most),
-        ("ms, stream of 1 GB", Work::Stream { bytes: 500_000_000 }, 1e-3, most),
-        ("us, echo 100 x 64 KiB", Work::echo(100, 1, 64 << 10, 6_000), 1e3, Goal::Open),
-        ("us, echo 50 x 256 KiB", Work::echo(50, 1, 256 << 10, 2_500), 1e3, Goal::Open),
-        ("us, echo 1000 x 40 KB", Work::echo(1000, 1, 40_000, 8_000), 1e3, Goal::Open),
-    ] {
-        let rounds = bench.cpu(&[Subject::Ours, Subject::Plain], work)?;
-        rows.push(ratio(name, &rounds, 1, unit, goal));
-    }
-    let work = Work::Daytime { connections: 8_000 };
-    let rounds = bench.cpu(&[Subject::Ours, Subject::Plain, Subject::Lingering], work)?;
-    rows.push(ratio("us, daytime / write and close", &rounds, 1, 1e3, Goal::Ratio(1.15)));
-    rows.push(ratio("us, daytime / lingering", &rounds, 2, 1e3, Goal::Ratio(1.06)));
-    Ok(rows)
 }

@@ -1,34 +1,64 @@
 //! Servers as child processes, and the figures that the kernel, strace and callgrind give for them.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::latency::{self, Latency};
 use crate::load::{self, PATIENCE};
+use crate::progress::Progress;
 use crate::sys;
 
 const SERVER_CPU: usize = 0;
 const LOAD_CPU: usize = 1;
 
-/// A server that is measured.
-#[derive(Clone, Copy)]
-pub enum Subject {
-    Ours,
-    /// Our library with other budgets, in KiB.
-    Budgets {
-        fresh: usize,
-        leftover: usize,
-    },
-    Plain,
-    Lingering,
-    Tokio,
+/// A server that is measured: its name in the tables, and how it is started.
+#[derive(Clone)]
+pub struct Subject {
+    pub name: String,
+    command: Vec<String>,
+    ports: Ports,
 }
+
+/// How a server's addresses become known.
+#[derive(Clone, Copy)]
+enum Ports {
+    /// It prints `NAME ADDR` lines in this order.
+    Printed(&'static [&'static str]),
+    /// It was started with the address of its one service, and takes connections once it is ready.
+    Given(SocketAddr),
+}
+
+impl Subject {
+    pub fn new(name: &str, command: Vec<String>, prints: &'static [&'static str]) -> Subject {
+        Subject { name: name.into(), command, ports: Ports::Printed(prints) }
+    }
+
+    /// Creates a subject with one service. `command` makes its command from a free port.
+    pub fn at_a_port(name: &str, command: impl FnOnce(u16) -> Vec<String>) -> io::Result<Subject> {
+        let addr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let ports = Ports::Given(addr);
+        Ok(Subject { name: name.into(), command: command(addr.port()), ports })
+    }
+
+    pub fn at_this_port(name: &str, port: u16, command: Vec<String>) -> Subject {
+        let ports = Ports::Given(SocketAddr::from(([127, 0, 0, 1], port)));
+        Subject { name: name.into(), command, ports }
+    }
+
+    /// Creates a subject that this program serves: `bench floor WORDS`.
+    pub fn floor(name: &str, words: &[&str], prints: &'static [&'static str]) -> Subject {
+        let words = words.iter().map(|word| word.to_string()).collect();
+        Subject::new(name, [vec![this_program(), "floor".into()], words].concat(), prints)
+    }
+}
+
+pub const BOTH: &[&str] = &["daytime", "echo"];
 
 /// How the servers are started. The floors are this program itself.
 pub struct Bench {
@@ -37,67 +67,114 @@ pub struct Bench {
     pub against: Option<Vec<String>>,
     pub quick: bool,
     pub directory: PathBuf,
+    pub progress: Progress,
+    /// How often each subject is measured under each load. Odd, so that one of the values is the median.
+    pub rounds: Cell<usize>,
 }
 
 /// A running server. Dropping it ends the process.
 pub struct Server {
     child: Child,
     stdout: Option<BufReader<ChildStdout>>,
-    daytime: Option<SocketAddr>,
-    echo: Option<SocketAddr>,
+    addrs: Vec<(&'static str, SocketAddr)>,
 }
 
 impl Server {
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
+
+    /// Returns the address of a service.
+    pub fn addr(&self, service: &str) -> io::Result<SocketAddr> {
+        let found = self.addrs.iter().find(|(name, _)| {
+            // A relay, and a server with one service, have one address for each load.
+            *name == service || ["given", "proxy", "relay"].contains(name)
+        });
+        found.map(|(_, addr)| *addr).ok_or_else(|| {
+            io::Error::other(format!("this server has no {service}: measure another load with it"))
+        })
+    }
+
+    /// Returns the resident memory in KiB.
+    pub fn resident(&self) -> io::Result<f64> {
+        status_field(self.pid(), "VmRSS:")
+    }
+
+    /// Returns how often the server has gone to sleep.
+    pub fn sleeps(&self) -> io::Result<f64> {
+        status_field(self.pid(), "voluntary_ctxt_switches:")
+    }
 }
 
 impl Bench {
-    fn command(&self, subject: Subject) -> Vec<String> {
-        let floor = |which: &str| vec![this_program(), "floor".into(), which.into()];
-        match (subject, &self.against) {
-            (Subject::Ours, _) => self.ours.clone(),
-            (Subject::Budgets { fresh, leftover }, _) => {
-                let budgets = [fresh, leftover].map(|budget| budget.to_string());
-                [vec![this_program(), "serve-library".into()], budgets.into()].concat()
-            }
-            (Subject::Tokio, _) => floor("tokio"),
-            (Subject::Plain | Subject::Lingering, Some(against)) => against.clone(),
-            (Subject::Plain, None) => floor("plain"),
-            (Subject::Lingering, None) => floor("lingering"),
+    pub fn ours(&self) -> Subject {
+        self.ours_with("campanile", &[])
+    }
+
+    /// The measured program with further options.
+    pub fn ours_with(&self, name: &str, options: &[&str]) -> Subject {
+        let options = options.iter().map(|word| word.to_string()).collect();
+        Subject::new(name, [self.ours.clone(), options].concat(), BOTH)
+    }
+
+    pub fn plain(&self) -> Subject {
+        match &self.against {
+            Some(against) => Subject::new("other program", against.clone(), BOTH),
+            None => Subject::floor("epoll", &["plain"], BOTH),
+        }
+    }
+
+    pub fn lingering(&self) -> Subject {
+        match &self.against {
+            Some(against) => Subject::new("other program", against.clone(), BOTH),
+            None => Subject::floor("epoll, lingers", &["lingering"], &["daytime"]),
         }
     }
 
     /// Starts a server under a tool, or under none, and reads its addresses from its first lines.
-    pub fn start(&self, subject: Subject, tool: &[String]) -> io::Result<Server> {
-        let words = [tool, &self.command(subject)].concat();
+    pub fn start(&self, subject: &Subject, tool: &[String]) -> io::Result<Server> {
+        self.start_on(SERVER_CPU, subject, tool)
+    }
+
+    /// Starts a server that is part of the load, and runs on its CPU.
+    pub fn start_beside_the_load(&self, subject: &Subject) -> io::Result<Server> {
+        self.start_on(LOAD_CPU, subject, &[])
+    }
+
+    fn start_on(&self, cpu: usize, subject: &Subject, tool: &[String]) -> io::Result<Server> {
+        let words = [tool, &subject.command].concat();
         // A child inherits the CPUs of its parent.
-        sys::pin(SERVER_CPU)?;
+        sys::pin(cpu)?;
         let child = Command::new(&words[0])
             .args(&words[1..])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn();
         sys::pin(LOAD_CPU)?;
-        let mut child = child?;
-        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        let daytime = match subject {
-            Subject::Tokio => Ok(None),
-            _ => address(&mut stdout, "daytime ").map(Some),
+        let failed = |error: io::Error| {
+            io::Error::other(format!(
+                "cannot measure {}: {}: {error}",
+                subject.name,
+                words.join(" ")
+            ))
         };
-        let echo = match subject {
-            Subject::Lingering => Ok(None),
-            _ => address(&mut stdout, "echo ").map(Some),
-        };
-        match (daytime, echo) {
-            (Ok(daytime), Ok(echo)) => Ok(Server { child, stdout: Some(stdout), daytime, echo }),
-            (Err(error), _) | (_, Err(error)) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(io::Error::other(format!("{}: {error}", words.join(" "))))
+        let mut child = child.map_err(failed)?;
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut server = Server { child, stdout: Some(stdout), addrs: Vec::new() };
+        match subject.ports {
+            Ports::Printed(names) => {
+                for name in names {
+                    let stdout = server.stdout.as_mut().expect("it was put there above");
+                    let addr = address(stdout, name).map_err(failed)?;
+                    server.addrs.push((name, addr));
+                }
+            }
+            Ports::Given(addr) => {
+                await_port(addr).map_err(failed)?;
+                server.addrs.push(("given", addr));
             }
         }
+        Ok(server)
     }
 
     /// Measures each subject in each round. Rounds are short and many, because the load of the
@@ -107,7 +184,20 @@ impl Bench {
         subjects: &[Subject],
         measure: impl Fn(Server) -> io::Result<T>,
     ) -> io::Result<Vec<Vec<T>>> {
-        let rounds = if self.quick { 5 } else { 25 };
+        self.some_rounds(self.rounds.get(), subjects, measure)
+    }
+
+    /// Measures the rest of this run in at most `most` rounds a load.
+    pub fn at_most(&self, most: usize) {
+        self.rounds.set(self.rounds.get().min(most));
+    }
+
+    pub fn some_rounds<T>(
+        &self,
+        rounds: usize,
+        subjects: &[Subject],
+        measure: impl Fn(Server) -> io::Result<T>,
+    ) -> io::Result<Vec<Vec<T>>> {
         let mut figures = Vec::new();
         for at in 0..rounds {
             let is_backwards = at % 2 == 1;
@@ -116,8 +206,12 @@ impl Bench {
                 order.reverse();
             }
             let mut round = Vec::new();
-            for subject in order {
-                round.push(measure(self.start(subject, &[])?)?);
+            for (done, subject) in order.iter().enumerate() {
+                let done = (at * subjects.len() + done) as f64;
+                self.progress.part(done / (rounds * subjects.len()) as f64);
+                round.push(measure(self.start(subject, &[])?).map_err(|error| {
+                    io::Error::other(format!("the load of {} failed: {error}", subject.name))
+                })?);
             }
             if is_backwards {
                 round.reverse();
@@ -129,12 +223,17 @@ impl Bench {
 
     /// Measures the server's CPU time in nanoseconds per unit of work.
     pub fn cpu(&self, subjects: &[Subject], work: Work) -> io::Result<Vec<Vec<f64>>> {
+        let work = match work {
+            Work::Stream { .. } if self.quick => work.scaled(0.15),
+            _ if self.quick => work.scaled(0.5),
+            _ => work,
+        };
         self.rounds(subjects, |server| server.cpu_of(work))
     }
 
     /// Counts the system calls of one unit of work, and how many of them failed: the difference of
     /// two runs, divided by the difference of their lengths.
-    pub fn calls(&self, subject: Subject, unit: Unit) -> io::Result<Calls> {
+    pub fn calls(&self, subject: &Subject, unit: Unit) -> io::Result<Calls> {
         let (few, many) = (100, 1100);
         let mut counts = Vec::new();
         for count in [few, many] {
@@ -164,7 +263,7 @@ impl Bench {
 
     /// Counts the user-space instructions of one unit of work: the difference of two runs, divided
     /// by the difference of their lengths.
-    pub fn instructions(&self, subject: Subject, unit: Unit, name: &str) -> io::Result<f64> {
+    pub fn instructions(&self, subject: &Subject, unit: Unit, name: &str) -> io::Result<f64> {
         let lengths = if self.quick { [500, 2500] } else { [2000, 12_000] };
         let mut totals = Vec::new();
         for count in lengths {
@@ -198,18 +297,35 @@ pub enum Work {
     Daytime {
         connections: usize,
     },
+    /// Connections to echo that carry one message each.
+    Connections {
+        count: usize,
+    },
 }
 
 impl Work {
-    pub fn echo(connections: usize, flight: usize, size: usize, messages: usize) -> Work {
+    pub const fn echo(connections: usize, flight: usize, size: usize, messages: usize) -> Work {
         Work::Echo { connections, flight, size, messages }
     }
 
-    fn units(&self) -> usize {
+    fn scaled(self, factor: f64) -> Work {
+        let less = |amount: usize| (amount as f64 * factor) as usize;
+        match self {
+            Work::Echo { connections, flight, size, messages } => {
+                Work::Echo { connections, flight, size, messages: less(messages) }
+            }
+            Work::Stream { bytes } => Work::Stream { bytes: less(bytes) },
+            Work::Daytime { connections } => Work::Daytime { connections: less(connections) },
+            Work::Connections { count } => Work::Connections { count: less(count) },
+        }
+    }
+
+    pub fn units(&self) -> usize {
         match *self {
             Work::Echo { messages: amount, .. }
             | Work::Stream { bytes: amount }
-            | Work::Daytime { connections: amount } => amount,
+            | Work::Daytime { connections: amount }
+            | Work::Connections { count: amount } => amount,
         }
     }
 }
@@ -234,39 +350,30 @@ pub const REARM: &str = "epoll_ctl, again";
 pub type Calls = BTreeMap<String, (f64, f64)>;
 
 impl Server {
-    fn echo(&self) -> io::Result<SocketAddr> {
-        self.echo.ok_or_else(|| io::Error::other("this server has no echo"))
-    }
-
-    fn daytime(&self) -> io::Result<SocketAddr> {
-        self.daytime.ok_or_else(|| io::Error::other("this server has no daytime"))
-    }
-
-    /// Measures echoes at a fixed rate beside endless streams.
-    pub fn latency(self) -> io::Result<Latency> {
-        latency::measure(self.echo()?, self.pid())
-    }
-
     /// Does a tenth of the work as a warm-up, then the work, and returns the CPU time of a unit.
-    fn cpu_of(self, work: Work) -> io::Result<f64> {
+    pub fn cpu_of(self, work: Work) -> io::Result<f64> {
         let mut run: Box<dyn FnMut(usize) -> io::Result<()>> = match work {
             Work::Echo { connections, flight, size, .. } => {
-                let mut echo = load::Echo::connect(self.echo()?, connections, flight * size)?;
+                let mut echo = load::Echo::connect(self.addr("echo")?, connections, flight * size)?;
                 Box::new(move |messages| echo.run(messages / flight))
             }
             Work::Stream { .. } => {
-                let mut stream = load::connect(self.echo()?)?;
+                let mut stream = load::connect(self.addr("echo")?)?;
                 Box::new(move |bytes| load::stream(&mut stream, bytes))
             }
             Work::Daytime { .. } => {
-                let mut daytime = load::Daytime::new(self.daytime()?);
+                let mut daytime = load::Daytime::new(self.addr("daytime")?);
                 Box::new(move |count| daytime.run(count))
+            }
+            Work::Connections { .. } => {
+                let mut daytime = load::Daytime::new(self.addr("echo")?);
+                Box::new(move |count| daytime.run_echoes(count))
             }
         };
         run(work.units() / 10)?;
-        let before = sys::cpu_time(self.child.id())?;
+        let before = sys::cpu_time_of_all(self.pid())?;
         run(work.units())?;
-        let spent = sys::cpu_time(self.child.id())? - before;
+        let spent = sys::cpu_time_of_all(self.pid())? - before;
         Ok(spent.as_nanos() as f64 / work.units() as f64)
     }
 
@@ -274,11 +381,11 @@ impl Server {
     /// results.
     fn step(mut self, unit: Unit, count: usize) -> io::Result<()> {
         match unit {
-            Unit::Message => load::echo_in_step(self.echo()?, count, self.child.id())?,
-            Unit::MessageOfMany => load::Echo::connect(self.echo()?, 100, 64)?.run(count)?,
-            Unit::ConnectionOfMany => load::Daytime::new(self.daytime()?).run(count)?,
+            Unit::Message => load::echo_in_step(self.addr("echo")?, count, self.child.id())?,
+            Unit::MessageOfMany => load::Echo::connect(self.addr("echo")?, 100, 64)?.run(count)?,
+            Unit::ConnectionOfMany => load::Daytime::new(self.addr("daytime")?).run(count)?,
             Unit::Connection => {
-                load::Daytime::new(self.daytime()?).run_in_step(count, self.child.id())?;
+                load::Daytime::new(self.addr("daytime")?).run_in_step(count, self.child.id())?;
             }
         }
         sys::terminate(&self.child);
@@ -319,9 +426,29 @@ pub fn has(tool: &str) -> bool {
 fn address(stdout: &mut impl BufRead, name: &str) -> io::Result<SocketAddr> {
     let mut line = String::new();
     stdout.read_line(&mut line)?;
-    line.trim_end().strip_prefix(name).and_then(|addr| addr.parse().ok()).ok_or_else(|| {
-        io::Error::other(format!("expected a line '{name}ADDR', got '{}'", line.trim_end()))
+    let addr = line.trim_end().strip_prefix(name).and_then(|addr| addr.trim_start().parse().ok());
+    addr.ok_or_else(|| {
+        io::Error::other(format!("expected a line '{name} ADDR', got '{}'", line.trim_end()))
     })
+}
+
+/// Waits until a server takes connections.
+fn await_port(addr: SocketAddr) -> io::Result<()> {
+    let began = Instant::now();
+    loop {
+        match TcpStream::connect(addr) {
+            Ok(_) => return Ok(()),
+            Err(error) if began.elapsed() > PATIENCE => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+pub fn status_field(pid: u32, name: &str) -> io::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
+        .ok_or_else(|| io::Error::other(format!("/proc/PID/status has no number behind {name}")))
 }
 
 /// Waits until strace has written its last line. strace is no child of this process, so only its file

@@ -16,12 +16,38 @@ pub fn epoll() -> io::Result<OwnedFd> {
     unsafe { check(libc::epoll_create1(libc::EPOLL_CLOEXEC)).map(|fd| OwnedFd::from_raw_fd(fd)) }
 }
 
+fn control(epoll: &OwnedFd, what: i32, fd: RawFd, events: u32, mark: u64) -> io::Result<()> {
+    let mut event = epoll_event { events, u64: mark };
+    // SAFETY: the kernel only reads `event`, and only during the call.
+    check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), what, fd, &mut event) })?;
+    Ok(())
+}
+
 /// Registers for reading, level-triggered. Events carry `mark`.
 pub fn watch(epoll: &OwnedFd, fd: RawFd, mark: u64) -> io::Result<()> {
-    let mut event = epoll_event { events: libc::EPOLLIN as u32, u64: mark };
-    // SAFETY: the kernel only reads `event`, and only during the call.
-    check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) })?;
-    Ok(())
+    control(epoll, libc::EPOLL_CTL_ADD, fd, READABLE, mark)
+}
+
+/// Registers for writing.
+pub fn watch_writing(epoll: &OwnedFd, fd: RawFd, mark: u64) -> io::Result<()> {
+    control(epoll, libc::EPOLL_CTL_ADD, fd, WRITABLE, mark)
+}
+
+/// Changes what is watched.
+pub fn rewatch(epoll: &OwnedFd, fd: RawFd, reads: bool, writes: bool, mark: u64) -> io::Result<()> {
+    let events = (u32::from(reads) * READABLE) | (u32::from(writes) * WRITABLE);
+    control(epoll, libc::EPOLL_CTL_MOD, fd, events, mark)
+}
+
+pub const READABLE: u32 = libc::EPOLLIN as u32;
+pub const WRITABLE: u32 = libc::EPOLLOUT as u32;
+pub const FAILED: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+
+/// Sends as much as the kernel takes at once. `None`: the connection has failed.
+pub fn send_now(fd: RawFd, bytes: &[u8]) -> Option<usize> {
+    let sent = send(fd, bytes, libc::MSG_DONTWAIT);
+    let would_block = || io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock;
+    usize::try_from(sent).ok().or_else(|| would_block().then_some(0))
 }
 
 /// Returns the number of `events` filled in, or 0 after `millis` (-1: waits without end).
@@ -73,6 +99,13 @@ pub fn send(fd: RawFd, bytes: &[u8], flags: i32) -> isize {
     let flags = flags | libc::MSG_NOSIGNAL;
     // SAFETY: the kernel reads at most the length of `bytes`.
     unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) }
+}
+
+/// Moves bytes between a pipe and a socket. Returns their number, or -1.
+pub fn splice(from: RawFd, to: RawFd, most: usize) -> isize {
+    let none = std::ptr::null_mut();
+    // SAFETY: with null pointers the kernel uses no offset.
+    unsafe { libc::splice(from, none, to, none, most, libc::SPLICE_F_MOVE) }
 }
 
 pub fn shutdown_write(fd: RawFd) {
@@ -138,6 +171,47 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
         spent
     };
     Ok(Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32))
+}
+
+/// Returns the CPU time of a process, of its children, and of the children that have ended. The last
+/// part counts in ticks.
+pub fn cpu_time_of_all(pid: u32) -> io::Result<Duration> {
+    let mut spent = cpu_time(pid)?;
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    for child in children.split_whitespace().filter_map(|word| word.parse().ok()) {
+        // A child may end before its clock is read.
+        spent += cpu_time(child).unwrap_or_default();
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+    let ticks: u64 =
+        after.split(' ').skip(13).take(2).filter_map(|word| word.parse::<u64>().ok()).sum();
+    // SAFETY: touches no memory.
+    let second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as u64;
+    Ok(spent + Duration::from_millis(ticks * 1000 / second.max(1)))
+}
+
+/// Returns the CPU time of the children that this process has waited for, and of their children.
+pub fn cpu_time_of_children() -> Duration {
+    // SAFETY: the call writes to a local of the right type, whose zero value is valid.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage);
+        usage
+    };
+    let time = |it: libc::timeval| Duration::new(it.tv_sec as u64, it.tv_usec as u32 * 1000);
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+/// Lets this process, and each child started after this call, use every CPU again.
+pub fn unpin() -> io::Result<()> {
+    // SAFETY: the set is plain data, and zero is the empty one.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        (0..libc::CPU_SETSIZE as usize).for_each(|cpu| libc::CPU_SET(cpu, &mut set));
+        check(libc::sched_setaffinity(0, size_of_val(&set), &set))?;
+    }
+    Ok(())
 }
 
 /// Sends SIGTERM. The child must not have been waited for, or its id may belong to another process.
