@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use super::faults::next;
 use super::program::{Ended, Folder, Server, campanile, run_words};
@@ -103,6 +104,22 @@ fn the_pipe_adds_a_fault_that_names_a_proxy() {
     assert_eq!(read_all(&mut client).unwrap(), b"01");
     drop(stdin);
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_proxy_that_refuses_from_the_start_refuses_its_first_client() {
+    let there = unused().to_string();
+    for fault in ["proxy: refuse", "proxy: unreachable"] {
+        for _ in 0..20 {
+            let front = Server::spawn(&mut proxy(["0", &there, "-q", "--fault", fault]));
+            let front_addr = addr(&front, "proxy");
+            let limit = Duration::from_millis(if fault.ends_with("refuse") { 5000 } else { 20 });
+            let error = TcpStream::connect_timeout(&front_addr, limit).unwrap_err().kind();
+            let expected = [ErrorKind::ConnectionRefused, ErrorKind::TimedOut];
+            assert_eq!(error, expected[usize::from(!fault.ends_with("refuse"))]);
+            front.stop();
+        }
+    }
 }
 
 #[test]
