@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::faults::next;
+use super::faults::{Telling, next};
 use super::program::{Ended, Folder, Server, campanile, run_words};
-use crate::common::{TUTORIAL_LINE, connect, pattern, ping, read_all, skip};
+use crate::common::{DEADLINE, TUTORIAL_LINE, pattern, ping, read_all, read_exactly, skip};
 
 fn proxy<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = campanile();
@@ -25,6 +25,14 @@ fn line<'a>(server: &'a Server, name: &str) -> &'a str {
 
 fn addr(server: &Server, name: &str) -> SocketAddr {
     line(server, name).parse().unwrap()
+}
+
+/// A client. `connect_timeout` reads SO_ERROR, and would report a reset that follows at once.
+fn connect(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream
 }
 
 /// A port of loopback without a server.
@@ -146,6 +154,120 @@ fn a_proxy_that_refuses_from_the_start_refuses_its_first_client() {
             assert_eq!(error, expected[usize::from(!fault.ends_with("refuse"))]);
             front.stop();
         }
+    }
+}
+
+/// `serve --pipe` with a proxy named db. Returns the proxy's address as well.
+fn telling(upstream: &str, words: &[&str]) -> (Telling, SocketAddr) {
+    let route = format!("db=0>{upstream}");
+    let mut telling = Telling::start(&[&["--pipe", "--proxy", &route], words].concat());
+    let listening = telling.next();
+    assert_eq!(listening["service"], "db");
+    (telling, listening["addr"].as_str().unwrap().parse().unwrap())
+}
+
+#[test]
+fn the_pipe_faults_and_lists_both_sides_of_a_conversation() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let there = upstream.local_addr().unwrap().to_string();
+    let (mut front, db) = telling(&there, &[]);
+    let open = || {
+        let mut client = connect(db);
+        client.write_all(b"query").unwrap();
+        let mut server = upstream.accept().unwrap().0;
+        assert_eq!(read_exactly(&mut server, 5), b"query");
+        (client, server)
+    };
+    let (mut client, mut server) = open();
+    let began: Vec<_> = [(); 2].map(|()| front.next()).into();
+    for (event, kind, service) in [(0, "accepted", "db"), (1, "connecting", "db upstream")] {
+        let row = &began[event];
+        assert_eq!((&row["event"], &row["service"]), (&kind.into(), &service.into()));
+        assert_eq!(row["id"], 1);
+    }
+    assert_eq!(began[1]["peer"], there);
+    // A fault of one side acts on that side of the open conversation.
+    assert_eq!(front.ask("db upstream #1: deaf")["fault"], "db upstream #1: deaf");
+    server.write_all(b"answer").unwrap();
+    let rows = front.ask_all("connections");
+    let side = |at: usize| {
+        let row = &rows[at];
+        (row["service"].as_str().unwrap(), row["id"].as_u64(), row["bytes_out"].as_u64())
+    };
+    assert_eq!((rows.len(), &rows[2]["count"]), (3, &2.into()));
+    assert_eq!((side(0), side(1)), (("db", Some(1), Some(0)), ("db upstream", Some(1), Some(5))));
+    assert_eq!(rows[1]["faults"], serde_json::json!(["db upstream #1: deaf"]));
+    assert_eq!(front.ask("remove 1")["event"], "fault_ended");
+    assert_eq!(read_exactly(&mut client, 6), b"answer");
+    // The server receives four bytes more and then a reset, which passes on to the client.
+    front.ask("db upstream: reset after 4 bytes");
+    client.write_all(b"0123456789").unwrap();
+    assert_eq!(read_exactly(&mut server, 4), b"0123");
+    for end in [&mut server, &mut client] {
+        assert_eq!(end.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+    let mut closed = [(); 2].map(|()| front.next());
+    closed.sort_by_key(|row| row["service"].as_str().unwrap().len());
+    assert_eq!((&closed[0]["event"], &closed[1]["event"]), (&"closed".into(), &"closed".into()));
+    assert_eq!((&closed[0]["bytes_out"], &closed[1]["bytes_out"]), (&6.into(), &9.into()));
+    assert_eq!(closed[1]["reset_by"], "we");
+    for (spec, error) in [
+        ("dc upstream: reset", "unknown service `dc upstream`: did you mean `db upstream`?"),
+        ("echo upstream: reset", "unknown service `echo upstream`"),
+        ("db upstream: refuse", "a proxy has no listener upstream: leave out `upstream`"),
+        ("db upstrem: reset", "`upstrem`"),
+    ] {
+        let answer = front.ask(spec);
+        assert_eq!(answer["event"], "wrong_fault", "{spec}");
+        assert!(answer["error"].as_str().unwrap().contains(error), "{answer}");
+    }
+}
+
+#[test]
+fn a_conversation_whose_server_cannot_be_reached_has_the_reason_and_keeps_no_descriptor() {
+    let silent = Telling::start(&["--json", "--fault", "echo: unreachable"]);
+    let is_silent = TcpStream::connect_timeout(&silent.echo, Duration::from_millis(50)).is_err();
+    let silent_addr = silent.echo.to_string();
+    for (upstream, reason) in [
+        (unused().to_string(), "cannot connect: Connection refused (os error 111)"),
+        (silent_addr, "cannot connect: timed out"),
+    ] {
+        if reason.ends_with("timed out") && !is_silent {
+            skip("the backlog of this kernel does not fill up");
+            continue;
+        }
+        let words = ["--manual-time", "--fault", "db upstream: slice 3"];
+        let (mut front, db) = telling(&upstream, &words);
+        let descriptors = |front: &Telling| {
+            std::fs::read_dir(format!("/proc/{}/fd", front.child.id())).unwrap().count()
+        };
+        let before = descriptors(&front);
+        for _ in 0..5 {
+            let mut clients: Vec<_> = (0..20).map(|_| connect(db)).collect();
+            let mut events = Vec::new();
+            let count = |events: &[serde_json::Value], kind| {
+                events.iter().filter(|event| event["event"] == kind).count()
+            };
+            while count(&events, "connecting") < 20 {
+                events.push(front.next());
+            }
+            events.extend(front.ask_all("advance 15s"));
+            while count(&events, "closed") < 40 {
+                events.push(front.next());
+            }
+            for client in &mut clients {
+                let end = client.read(&mut [0]).map_err(|error| error.kind());
+                assert_eq!(end, Err(ErrorKind::ConnectionReset));
+            }
+            let is_far = |event: &&serde_json::Value| {
+                event["event"] == "closed" && event["service"] == "db upstream"
+            };
+            let reasons: Vec<_> =
+                events.iter().filter(is_far).map(|event| event["reason"].as_str()).collect();
+            assert_eq!(reasons, [Some(reason); 20]);
+        }
+        assert_eq!(front.ask_all("connections").pop().unwrap()["count"], 0);
+        assert_eq!(descriptors(&front), before, "{reason}");
     }
 }
 
