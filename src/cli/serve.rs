@@ -74,7 +74,7 @@ fn run_recorded(args: &Serve, output: &Output, recorder: Option<&Recorder>) -> R
         return run_on(Reactor::with_kernel(kernel, limits), args, output, None, Some(recorder));
     }
     let setup = TestSetup::new(args, output, recorder).map_err(|error| {
-        let service = args.services().last().copied().unwrap_or("echo");
+        let service = args.proxy.last().map_or("echo", |route| route.name);
         let advice = format!("write it as in --fault '{service} #3: reset after 5 bytes'");
         Failure::new(USAGE, error, advice)
     })?;
