@@ -349,11 +349,15 @@ fn a_wrong_proxy_is_refused_with_its_own_message_and_nothing_is_started() {
         (&[&unix, "--fault", "a upstream: refuse"], 2, "a proxy has no listener upstream"),
         (&["7", "9", "--fault", "db upstream: deaf"], 2, "unknown service `db upstream`"),
         (
-            &[&unix, "b=0>nowhere.invalid:1", "--fault", "b upstream: reset"],
+            &[&unix, "b=0>nowhere.invalid:1", "--seed=1", "--fault", "b upstream: reset"],
             1,
             "cannot resolve the upstream nowhere.invalid:1 of b",
         ),
-        (&[&own, &own, "--fault", "proxy upstream: deaf"], 2, "of proxy is proxy itself"),
+        (
+            &[&own, &own, "--seed=1", "--fault", "proxy upstream: deaf"],
+            2,
+            "of proxy is proxy itself",
+        ),
         (
             &[&unix, "b=0>nowhere.invalid:1"],
             1,
