@@ -6,14 +6,18 @@ import { createInterface } from "node:readline";
 const HOW_TO_GET_IT = `cannot start the program \`campanile\`: it is not on PATH.
 Run \`cargo install --path .\` in a checkout of campanile, or set CAMPANILE_PROGRAM to its path.`;
 
-/** Starts a server. Each option is a flag of `campanile serve`: `{ manualTime: true, faults: [], args: [] }`. */
-export async function campanile({ faults = [], args = [], ...options } = {}) {
+/**
+ * Starts a server. Each option is a flag of `campanile serve`: `{ manualTime: true, faults: [], args: [] }`.
+ * `{ proxies: { db: "127.0.0.1:6379" } }` puts a proxy in front of a server of your own.
+ */
+export async function campanile({ proxies = {}, faults = [], args = [], ...options } = {}) {
   const words = ["serve", "--pipe", "--quiet"];
   for (const [name, value] of Object.entries(options)) {
     const flag = "--" + name.replace(/[A-Z_]/g, (c) => "-" + c.toLowerCase().replace("_", ""));
     if (value === true) words.push(flag);
     else if (value !== false) words.push(`${flag}=${value}`);
   }
+  words.push(...Object.entries(proxies).map(([name, upstream]) => `--proxy=${name}=0>${upstream}`));
   words.push(...faults.map((fault) => `--fault=${fault}`), ...args);
   const server = spawn(process.env.CAMPANILE_PROGRAM || "campanile", words, { stdio: ["pipe", "pipe", "inherit"] });
   // A test that fails before `stop` does not keep Node from ending, and the server ends with Node.
@@ -83,9 +87,13 @@ export async function campanile({ faults = [], args = [], ...options } = {}) {
     const at = addr.lastIndexOf(":");
     return { host: addr.slice(0, at), port: Number(addr.slice(at + 1)) };
   };
+  const [daytime, echo, addresses] = [await address("daytime"), await address("echo"), {}];
+  for (const name of Object.keys(proxies)) addresses[name] = await address(name);
   return {
-    daytime: await address("daytime"),
-    echo: await address("echo"),
+    daytime,
+    echo,
+    /** The address of each proxy by its name. Faults name it `db`, or `db upstream` on the server's side. */
+    proxies: addresses,
     /** Adds a fault. It ends on `remove()`, on `clear()`, or with the server. */
     async fault(spec) {
       const { id, fault } = await ask(spec, "fault");

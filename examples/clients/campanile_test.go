@@ -25,13 +25,16 @@ type Event = map[string]any
 // Server has the addresses of its services. Its methods may be called from any goroutine.
 type Server struct {
 	Daytime, Echo string
-	t             testing.TB
-	stdin         io.WriteCloser
-	commands      sync.Mutex
-	mutex         sync.Mutex
-	changed       chan struct{}
-	log, unread   []Event
-	ended         bool
+	// Proxies has the addresses of the proxies by name: Campanile(t, "--proxy=db=0>127.0.0.1:6379").
+	// Faults name it `db`, or `db upstream` on the server's side.
+	Proxies     map[string]string
+	t           testing.TB
+	stdin       io.WriteCloser
+	commands    sync.Mutex
+	mutex       sync.Mutex
+	changed     chan struct{}
+	log, unread []Event
+	ended       bool
 }
 
 // Fault is in force until Remove, Clear, or the end of the test.
@@ -73,6 +76,13 @@ func Campanile(t testing.TB, args ...string) *Server {
 	})
 	server.Daytime = server.Event("listening", Event{"service": "daytime"})["addr"].(string)
 	server.Echo = server.Event("listening", Event{"service": "echo"})["addr"].(string)
+	server.Proxies = map[string]string{}
+	for _, arg := range args {
+		if strings.HasPrefix(arg, "--proxy=") {
+			name := strings.Split(arg, "=")[1]
+			server.Proxies[name] = server.Event("listening", Event{"service": name})["addr"].(string)
+		}
+	}
 	return server
 }
 

@@ -22,6 +22,20 @@ test("one data event is not a message", async () => {
   await server.stop();
 });
 
+test("a proxy has an address, and faults on both sides", async () => {
+  const behind = await campanile();
+  const { host, port } = behind.daytime;
+  const server = await campanile({ proxies: { time: `${host}:${port}` } });
+  assert.notEqual(server.proxies.time.port, port);
+  assert.equal(await repaired(server.proxies.time), 26);
+  await server.fault("time: close after 3 bytes");
+  assert.equal(await repaired(server.proxies.time), 3);
+  assert.equal((await server.event("connecting", { service: "time upstream", id: 2 })).peer, `${host}:${port}`);
+  await server.fault("time upstream #3: stall");
+  await server.stop();
+  await behind.stop();
+});
+
 test("an event that does not match stays for a later call", async () => {
   const server = await campanile();
   await repaired(server.daytime);

@@ -63,6 +63,24 @@ func TestOneReadIsNotAMessage(t *testing.T) {
 	}
 }
 
+func TestAProxyHasAnAddressAndFaultsOnBothSides(t *testing.T) {
+	behind := Campanile(t)
+	server := Campanile(t, "--proxy=time=0>"+behind.Daytime)
+	if server.Proxies["time"] == behind.Daytime {
+		t.Fatal("the proxy has the address of the server")
+	}
+	server.Fault("time #2: close after 3 bytes")
+	server.Fault("time upstream #3: stall")
+	for _, expected := range []int{26, 3} {
+		if all, _ := io.ReadAll(dial(t, server.Proxies["time"])); len(all) != expected {
+			t.Fatal("reading to the end gave", len(all))
+		}
+	}
+	if peer := server.Event("connecting", Event{"service": "time upstream"})["peer"]; peer != behind.Daytime {
+		t.Fatal("the server's side has the peer", peer)
+	}
+}
+
 func TestAnEventThatDoesNotMatchStaysForALaterCall(t *testing.T) {
 	server := Campanile(t)
 	client := dial(t, server.Daytime)

@@ -108,7 +108,9 @@ pub fn relay(upstream: impl Into<Upstream>) -> impl FnMut(&Accepted) -> Relay + 
 /// [`Limits::high_water`](crate::Limits::high_water) and one read buffer of bytes wait in each direction;
 /// then the sender is not read until the receiver has read. The client is read while the server's
 /// connection is being made, within the same bound. If one connection fails, the other one is reset.
-/// After the EOF of the failed one it is closed instead, because it has received everything.
+/// After the EOF of the failed one it is closed instead, because it has received everything. A reset that
+/// follows an EOF is noticed only by the next write to that peer, or by a timeout: a client that has
+/// ended its half and then goes away keeps the server's connection until the server sends or ends.
 ///
 /// The addresses of the [`Upstream`] are tried in turn. If none can be reached, the client is reset. The
 /// log has the reason, as a warning for the first client and at debug level for the next ones.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 
 use serde_json::{Value, json};
 
@@ -224,10 +224,15 @@ fn a_program_whose_time_stands_still_ends_with_open_connections() {
 
 #[test]
 fn every_event_of_the_schema_is_printed_and_is_valid() {
-    let mut server = Telling::start(&["--pipe", "--manual-time"]);
-    let mut seen = vec![Value::from("listening")];
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let route = format!("db=0>{}", upstream.local_addr().unwrap());
+    let mut server = Telling::start(&["--pipe", "--manual-time", "--proxy", &route]);
+    let listening = server.next();
+    let mut seen = vec![listening["event"].clone()];
     let mut client = connect(server.echo);
     ping(&mut client, b"x");
+    let _proxied = connect(listening["addr"].as_str().unwrap().parse().unwrap());
+    let _behind = upstream.accept().unwrap();
     let lines =
         ["echo: deaf", "remove 1", "rest", "connections", "clear", "advance 1s", "advance 1h"];
     for line in lines {

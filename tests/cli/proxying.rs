@@ -4,10 +4,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
-use super::faults::next;
+use super::faults::{Telling, next};
 use super::program::{Ended, Folder, Server, campanile, run_words};
-use crate::common::{TUTORIAL_LINE, connect, pattern, ping, read_all};
+use crate::common::{DEADLINE, TUTORIAL_LINE, pattern, ping, read_all, read_exactly, skip};
 
 fn proxy<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = campanile();
@@ -15,11 +16,23 @@ fn proxy<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Comma
     command
 }
 
-/// The address on the line of a service.
-fn addr(server: &Server, name: &str) -> SocketAddr {
+/// The address on the line of a service, as text.
+fn line<'a>(server: &'a Server, name: &str) -> &'a str {
     let mut lines = server.lines.lines().filter_map(|line| line.split_once(' '));
     let found = lines.find(|(service, _)| *service == name);
-    found.unwrap_or_else(|| panic!("no {name} in {:?}", server.lines)).1.parse().unwrap()
+    found.unwrap_or_else(|| panic!("no {name} in {:?}", server.lines)).1
+}
+
+fn addr(server: &Server, name: &str) -> SocketAddr {
+    line(server, name).parse().unwrap()
+}
+
+/// A client. `connect_timeout` reads SO_ERROR, and would report a reset that follows at once.
+fn connect(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream
 }
 
 /// A port of loopback without a server.
@@ -27,23 +40,46 @@ fn unused() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-#[test]
-fn check_reaches_every_rung_through_a_proxy() {
+/// Climbs both ladders through a proxy. `at` is an address for the server or the proxy of a service.
+fn climb(at: impl Fn(&str) -> String) {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let behind = Server::start(&["-q"]);
-    let routes = ["e=0>", "d=0>"].iter().zip([behind.echo(), behind.daytime()]);
-    let front = Server::spawn(&mut proxy(routes.map(|(head, addr)| format!("{head}{addr}"))));
-    for (service, name, rungs) in [("echo", "e", 8), ("daytime", "d", 6)] {
-        let Ended { code, stdout, stderr } =
-            run_words(["check", service, &addr(&front, name).to_string()]);
-        assert_eq!(
-            (code, stdout.contains(&format!("{rungs} of {rungs}"))),
-            (Some(0), true),
-            "{stdout}{stderr}"
-        );
+    let climbs = std::env::var("CAMPANILE_CLIMBS").map_or(2, |text| text.parse().unwrap());
+    for _ in 0..climbs {
+        let behind = ["-d", &at("time"), "-e", &at("voice"), "-q"];
+        let behind = Server::spawn(campanile().arg("serve").args(behind));
+        let front = Server::spawn(&mut proxy([
+            format!("d={}>{}", at("front-time"), line(&behind, "daytime")),
+            format!("e={}>{}", at("front-voice"), line(&behind, "echo")),
+        ]));
+        for (service, name, rungs) in [("echo", "e", 8), ("daytime", "d", 6)] {
+            let words = ["check", service, line(&front, name), "--timeout", "30s"];
+            let Ended { code, stdout, stderr } = run_words(words);
+            let is_whole = stdout.contains(&format!("{rungs} of {rungs}"));
+            assert!(code == Some(0) && is_whole, "{code:?} {stdout}{stderr}");
+        }
+        let log = front.stop();
+        assert!(log.contains("Relaying for ") && !log.contains("cannot connect"), "{log}");
+        behind.stop();
     }
-    let log = front.stop();
-    assert!(log.contains("Relaying for 127.0.0.1:") && !log.contains("cannot connect"), "{log}");
+}
+
+#[test]
+fn check_reaches_every_rung_through_a_proxy_over_ipv4() {
+    climb(|_| "127.0.0.1:0".into());
+}
+
+#[test]
+fn check_reaches_every_rung_through_a_proxy_over_ipv6() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return skip("this machine has no ::1");
+    }
+    climb(|_| "[::1]:0".into());
+}
+
+#[test]
+fn check_reaches_every_rung_through_a_proxy_over_unix_sockets() {
+    let folder = Folder::new("proxy-check");
+    climb(|name| format!("unix:{}", folder.join(name).display()));
 }
 
 #[test]
@@ -103,6 +139,136 @@ fn the_pipe_adds_a_fault_that_names_a_proxy() {
     assert_eq!(read_all(&mut client).unwrap(), b"01");
     drop(stdin);
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_proxy_that_refuses_from_the_start_refuses_its_first_client() {
+    let there = unused().to_string();
+    for fault in ["proxy: refuse", "proxy: unreachable"] {
+        for _ in 0..20 {
+            let front = Server::spawn(&mut proxy(["0", &there, "-q", "--fault", fault]));
+            let front_addr = addr(&front, "proxy");
+            let limit = Duration::from_millis(if fault.ends_with("refuse") { 5000 } else { 20 });
+            let error = TcpStream::connect_timeout(&front_addr, limit).unwrap_err().kind();
+            let expected = [ErrorKind::ConnectionRefused, ErrorKind::TimedOut];
+            assert_eq!(error, expected[usize::from(!fault.ends_with("refuse"))]);
+            front.stop();
+        }
+    }
+}
+
+/// `serve --pipe` with a proxy named db. Returns the proxy's address as well.
+fn telling(upstream: &str, words: &[&str]) -> (Telling, SocketAddr) {
+    let route = format!("db=0>{upstream}");
+    let mut telling = Telling::start(&[&["--pipe", "--proxy", &route], words].concat());
+    let listening = telling.next();
+    assert_eq!(listening["service"], "db");
+    (telling, listening["addr"].as_str().unwrap().parse().unwrap())
+}
+
+#[test]
+fn the_pipe_faults_and_lists_both_sides_of_a_conversation() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let there = upstream.local_addr().unwrap().to_string();
+    let (mut front, db) = telling(&there, &[]);
+    let open = || {
+        let mut client = connect(db);
+        client.write_all(b"query").unwrap();
+        let mut server = upstream.accept().unwrap().0;
+        assert_eq!(read_exactly(&mut server, 5), b"query");
+        (client, server)
+    };
+    let (mut client, mut server) = open();
+    let began: Vec<_> = [(); 2].map(|()| front.next()).into();
+    for (event, kind, service) in [(0, "accepted", "db"), (1, "connecting", "db upstream")] {
+        let row = &began[event];
+        assert_eq!((&row["event"], &row["service"]), (&kind.into(), &service.into()));
+        assert_eq!(row["id"], 1);
+    }
+    assert_eq!(began[1]["peer"], there);
+    // A fault of one side acts on that side of the open conversation.
+    assert_eq!(front.ask("db upstream #1: deaf")["fault"], "db upstream #1: deaf");
+    server.write_all(b"answer").unwrap();
+    let rows = front.ask_all("connections");
+    let side = |at: usize| {
+        let row = &rows[at];
+        (row["service"].as_str().unwrap(), row["id"].as_u64(), row["bytes_out"].as_u64())
+    };
+    assert_eq!((rows.len(), &rows[2]["count"]), (3, &2.into()));
+    assert_eq!((side(0), side(1)), (("db", Some(1), Some(0)), ("db upstream", Some(1), Some(5))));
+    assert_eq!(rows[1]["faults"], serde_json::json!(["db upstream #1: deaf"]));
+    assert_eq!(front.ask("remove 1")["event"], "fault_ended");
+    assert_eq!(read_exactly(&mut client, 6), b"answer");
+    // The server receives four bytes more and then a reset, which passes on to the client.
+    front.ask("db upstream: reset after 4 bytes");
+    client.write_all(b"0123456789").unwrap();
+    assert_eq!(read_exactly(&mut server, 4), b"0123");
+    for end in [&mut server, &mut client] {
+        assert_eq!(end.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+    let mut closed = [(); 2].map(|()| front.next());
+    closed.sort_by_key(|row| row["service"].as_str().unwrap().len());
+    assert_eq!((&closed[0]["event"], &closed[1]["event"]), (&"closed".into(), &"closed".into()));
+    assert_eq!((&closed[0]["bytes_out"], &closed[1]["bytes_out"]), (&6.into(), &9.into()));
+    assert_eq!(closed[1]["reset_by"], "we");
+    for (spec, error) in [
+        ("dc upstream: reset", "unknown service `dc upstream`: did you mean `db upstream`?"),
+        ("echo upstream: reset", "unknown service `echo upstream`"),
+        ("db upstream: refuse", "a proxy has no listener upstream: leave out `upstream`"),
+        ("db upstrem: reset", "`upstrem`"),
+    ] {
+        let answer = front.ask(spec);
+        assert_eq!(answer["event"], "wrong_fault", "{spec}");
+        assert!(answer["error"].as_str().unwrap().contains(error), "{answer}");
+    }
+}
+
+#[test]
+fn a_conversation_whose_server_cannot_be_reached_has_the_reason_and_keeps_no_descriptor() {
+    let silent = Telling::start(&["--json", "--fault", "echo: unreachable"]);
+    let is_silent = TcpStream::connect_timeout(&silent.echo, Duration::from_millis(50)).is_err();
+    let silent_addr = silent.echo.to_string();
+    for (upstream, reason) in [
+        (unused().to_string(), "cannot connect: Connection refused (os error 111)"),
+        (silent_addr, "cannot connect: timed out"),
+    ] {
+        if reason.ends_with("timed out") && !is_silent {
+            skip("the backlog of this kernel does not fill up");
+            continue;
+        }
+        let words = ["--manual-time", "--fault", "db upstream: slice 3"];
+        let (mut front, db) = telling(&upstream, &words);
+        let descriptors = |front: &Telling| {
+            std::fs::read_dir(format!("/proc/{}/fd", front.child.id())).unwrap().count()
+        };
+        let before = descriptors(&front);
+        for _ in 0..5 {
+            let mut clients: Vec<_> = (0..20).map(|_| connect(db)).collect();
+            let mut events = Vec::new();
+            let count = |events: &[serde_json::Value], kind| {
+                events.iter().filter(|event| event["event"] == kind).count()
+            };
+            while count(&events, "connecting") < 20 {
+                events.push(front.next());
+            }
+            events.extend(front.ask_all("advance 15s"));
+            while count(&events, "closed") < 40 {
+                events.push(front.next());
+            }
+            for client in &mut clients {
+                let end = client.read(&mut [0]).map_err(|error| error.kind());
+                assert_eq!(end, Err(ErrorKind::ConnectionReset));
+            }
+            let is_far = |event: &&serde_json::Value| {
+                event["event"] == "closed" && event["service"] == "db upstream"
+            };
+            let reasons: Vec<_> =
+                events.iter().filter(is_far).map(|event| event["reason"].as_str()).collect();
+            assert_eq!(reasons, [Some(reason); 20]);
+        }
+        assert_eq!(front.ask_all("connections").pop().unwrap()["count"], 0);
+        assert_eq!(descriptors(&front), before, "{reason}");
+    }
 }
 
 #[test]
@@ -174,6 +340,24 @@ fn a_wrong_proxy_is_refused_with_its_own_message_and_nothing_is_started() {
         (&[&unix, "echo=1>2"], 2, "two services are named echo"),
         (&[&unix, "--fault", "b: reset"], 2, "unknown service `b`: use a"),
         (&[&unix, "--fault", "echo: reset"], 2, "unknown service `echo`"),
+        (
+            &[&unix, "--fault", "b upstream: reset"],
+            2,
+            "did you mean `a upstream`?\n  write it as in --fault 'a #3: ",
+        ),
+        (&[&unix, "--fault", "echo upstream: reset"], 2, "unknown service `echo upstream`"),
+        (&[&unix, "--fault", "a upstream: refuse"], 2, "a proxy has no listener upstream"),
+        (&["7", "9", "--fault", "db upstream: deaf"], 2, "unknown service `db upstream`"),
+        (
+            &[&unix, "b=0>nowhere.invalid:1", "--seed=1", "--fault", "b upstream: reset"],
+            1,
+            "cannot resolve the upstream nowhere.invalid:1 of b",
+        ),
+        (
+            &[&own, &own, "--seed=1", "--fault", "proxy upstream: deaf"],
+            2,
+            "of proxy is proxy itself",
+        ),
         (
             &[&unix, "b=0>nowhere.invalid:1"],
             1,

@@ -415,6 +415,17 @@ fn refuse_closes_the_listener_for_as_long_as_its_guard_lives() {
 }
 
 #[test]
+fn a_fault_of_a_listener_acts_on_the_first_client_of_a_server() {
+    for _ in 0..50 {
+        let server = TestServer::builder().manual_time().fault("echo: refuse for 1s").start();
+        let refused = TcpStream::connect(server.echo().addr()).map_err(|error| error.kind());
+        assert_eq!(refused.err(), Some(ErrorKind::ConnectionRefused));
+        server.advance(Duration::from_secs(1));
+        assert_eq!(converse(server.echo(), b"after"), (b"after".to_vec(), End::Eof));
+    }
+}
+
+#[test]
 fn refuse_begins_at_its_time_or_number() {
     let server = by_hand();
     let _guard = server.echo().always("refuse after 10s");

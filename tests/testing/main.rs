@@ -12,6 +12,7 @@ mod ledgers;
 mod live;
 mod on_the_fake_kernel;
 mod proxies;
+mod recipes;
 mod resets;
 mod seeds;
 mod servers;

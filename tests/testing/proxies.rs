@@ -49,40 +49,56 @@ fn both_sides_of_a_conversation_have_a_ledger_with_one_id() {
 }
 
 #[test]
-fn an_end_after_n_bytes_is_exact_on_either_side() {
+fn an_effect_after_n_bytes_is_exact_on_either_side() {
     let full = std::env::var("CAMPANILE_RESETS").is_ok_and(|value| value == "full");
     let (listener, server) = proxied();
     let bytes = pattern(70_000);
-    for (effect, end) in [("reset", End::Reset), ("close", End::Eof), ("shut", End::Eof)] {
-        for size in [1, 5, 1000, 65_536] {
-            for _ in 0..if full { 1000 } else { 5 } {
-                let proxy = server.proxy("db");
-                for side in [proxy, proxy.upstream()] {
-                    side.once(&*format!("{effect} after {size} bytes"));
-                    let (client, behind) = conversation(&listener, &server);
-                    // The side with the fault receives what the other one sends.
-                    let is_near = !side.addr().eq(&listener.local_addr().unwrap());
-                    let (mut sender, mut receiver) =
-                        if is_near { (behind, client) } else { (client, behind) };
-                    let sending = {
-                        let (mut sender, bytes) = (sender.try_clone().unwrap(), bytes.clone());
+    let effects =
+        [("reset", End::Reset), ("close", End::Eof), ("shut", End::Eof), ("corrupt", End::Eof)];
+    for ((effect, end), size) in effects.into_iter().flat_map(each_size) {
+        for _ in 0..if full { 1000 } else { 5 } {
+            let proxy = server.proxy("db");
+            for side in [proxy, proxy.upstream()] {
+                side.once(&*format!("{effect} after {size} bytes"));
+                let (client, behind) = conversation(&listener, &server);
+                // The side with the fault receives what the other one sends.
+                let is_near = !side.addr().eq(&listener.local_addr().unwrap());
+                let (mut sender, mut receiver) =
+                    if is_near { (behind, client) } else { (client, behind) };
+                let sending = {
+                    let (mut sender, bytes) = (sender.try_clone().unwrap(), bytes.clone());
+                    thread::spawn(move || {
                         // It may be cut off before it has sent everything.
-                        thread::spawn(move || drop(sender.write_all(&bytes)))
-                    };
-                    let expected = (bytes[..size].to_vec(), end);
-                    assert_eq!(read_to_end(&mut receiver), expected, "{effect} {size}");
-                    drop(receiver);
-                    sending.join().unwrap();
-                    let _ = sender.read(&mut [0]);
-                    drop(sender);
-                    let ledger = side.ended();
-                    assert_eq!(ledger.bytes_out, size as u64, "{ledger}");
-                    let other = if is_near { proxy.upstream() } else { proxy };
-                    other.ended();
+                        let _ = sender.write_all(&bytes);
+                        if effect == "corrupt" {
+                            sender.shutdown(Shutdown::Write).unwrap();
+                        }
+                    })
+                };
+                let mut expected = bytes[..size].to_vec();
+                let (mut received, received_end) = read_to_end(&mut receiver);
+                if effect == "corrupt" {
+                    expected.clone_from(&bytes);
+                    assert_eq!((received[size] ^ bytes[size]).count_ones(), 1, "{size}");
+                    received[size] = bytes[size];
                 }
+                assert!(received == expected, "{effect} {size}: {} bytes", received.len());
+                assert_eq!(received_end, end, "{effect} {size}");
+                drop(receiver);
+                sending.join().unwrap();
+                let _ = sender.read(&mut [0]);
+                drop(sender);
+                let ledger = side.ended();
+                assert_eq!(ledger.bytes_out, expected.len() as u64, "{ledger}");
+                let other = if is_near { proxy.upstream() } else { proxy };
+                other.ended();
             }
         }
     }
+}
+
+fn each_size<T: Copy>(effect: T) -> impl Iterator<Item = (T, usize)> {
+    [1, 5, 1000, 65_536].into_iter().map(move |size| (effect, size))
 }
 
 #[test]

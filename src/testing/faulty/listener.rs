@@ -51,8 +51,14 @@ impl<K: Kernel> Faulty<K> {
         let (service, open) = (self.book.service(), ListenerState::Accepting);
         self.listeners[key] = Some(Managed { service, wanted: open, state: open, filler: None });
         // The next poll asks the plan whether its faults change with time.
-        self.next_change = Some(self.turn.now.get());
-        Ok(FaultyListener { inner: Some(inner), key, local, limits: limits.clone() })
+        self.next_change = Some(self.now());
+        let mut listener =
+            FaultyListener { inner: Some(inner), key, local, limits: limits.clone() };
+        // A fault from the start acts before the address is known: no early client is accepted.
+        match self.move_listener(&mut listener) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(listener),
+        }
     }
 
     /// Asks the plan about each listener. One that must change gets an event: only while it is asked for

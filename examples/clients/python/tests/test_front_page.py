@@ -65,3 +65,8 @@ def test_the_recording_of_a_failed_test_is_named_in_its_report(pytester: pytest.
 def test_the_recipes_pass(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(file("test_recipes.py"))
     pytester.runpytest_subprocess().assert_outcomes(passed=3)
+
+
+def test_the_proxy_passes_in_front_of_redis(pytester: pytest.Pytester, redis: tuple[str, int]) -> None:
+    pytester.makepyfile(file("test_own_server.py").replace("127.0.0.1:6379", "%s:%d" % redis))
+    pytester.runpytest_subprocess().assert_outcomes(passed=2)

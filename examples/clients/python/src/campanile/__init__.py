@@ -3,7 +3,18 @@
 With pytest, use the fixture ``campanile``. Elsewhere, use ``with Campanile() as server:``.
 """
 
-from .server import Campanile, Event, Fault, FaultError, NoEvent, ServerError, Service, find_program
+from .server import (
+    Campanile,
+    Event,
+    Fault,
+    FaultError,
+    NoEvent,
+    Proxy,
+    ServerError,
+    Service,
+    Side,
+    find_program,
+)
 
 __all__ = [
     "Campanile",
@@ -11,7 +22,9 @@ __all__ = [
     "Fault",
     "FaultError",
     "NoEvent",
+    "Proxy",
     "ServerError",
     "Service",
+    "Side",
     "find_program",
 ]

@@ -19,8 +19,8 @@ _FAILED: pytest.StashKey[bool] = pytest.StashKey()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "campanile(faults=[...], args=[...], **flags): options of the server of the fixture "
-        'campanile, such as idle="1s" or manual_time=True; see `campanile serve --help`. '
+        "campanile(proxies={...}, faults=[...], args=[...], **flags): options of the server of the "
+        'fixture campanile, such as idle="1s" or manual_time=True; see `campanile serve --help`. '
         "With record_on_failure=True, or a path, the recording of a failed test is kept",
     )
 

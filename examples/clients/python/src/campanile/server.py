@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, NamedTuple, Sequence
+from typing import Any, Callable, Dict, Iterable, Mapping, Sequence
 
 __tracebackhide__ = True
 
@@ -40,16 +40,42 @@ class NoEvent(AssertionError):
     """An expected event did not happen in time. The message lists what did happen."""
 
 
-class Service(NamedTuple):
-    """The address of one service."""
+class Side:
+    """The connections that one fault can name: those of a service, or the server's side of a proxy."""
 
-    host: str
-    port: int
+    def __init__(self, server: Campanile, name: str) -> None:
+        self.name = name
+        self._server = server
+
+    def fault(self, text: str) -> Fault:
+        """Adds a fault for this side: ``reset after 5 bytes``, or ``#3: stall``.
+
+        Like ``Campanile.fault``, which takes the name of the service as well.
+        """
+        return self._server.fault(f"{self.name}{'' if ':' in text else ':'} {text}")
+
+
+class Service(Side):
+    """A service and its address."""
+
+    def __init__(self, server: Campanile, name: str, host: str, port: int) -> None:
+        super().__init__(server, name)
+        self.host = host
+        self.port = port
 
     @property
     def addr(self) -> tuple[str, int]:
         """The address as the functions of ``socket`` take it."""
         return (self.host, self.port)
+
+
+class Proxy(Service):
+    """A proxy in front of a server of your own. Its faults are what the client experiences."""
+
+    @property
+    def upstream(self) -> Side:
+        """The server's side. Its faults are what the server experiences."""
+        return Side(self._server, f"{self.name} upstream")
 
 
 class Fault:
@@ -105,12 +131,18 @@ class Campanile:
     """A server with the services echo and daytime, on free ports of 127.0.0.1.
 
     Each keyword is a flag of ``campanile serve``: ``idle="1s"`` is ``--idle 1s``, and
-    ``manual_time=True`` is ``--manual-time``. ``faults``, one text or several, are in force from the
-    start; ``args`` are passed as they are. All methods may be called from any thread.
+    ``manual_time=True`` is ``--manual-time``. ``proxies={"db": "127.0.0.1:6379"}`` puts a proxy
+    in front of each of these servers. ``faults``, one text or several, are in force from the start;
+    ``args`` are passed as they are. All methods may be called from any thread.
     """
 
     def __init__(
-        self, *, faults: str | Sequence[str] = (), args: Sequence[str] = (), **options: object
+        self,
+        *,
+        proxies: Mapping[str, str] = {},
+        faults: str | Sequence[str] = (),
+        args: Sequence[str] = (),
+        **options: object,
     ) -> None:
         command = [find_program(), "serve", "--pipe", "--quiet"]
         for name, value in options.items():
@@ -119,6 +151,7 @@ class Campanile:
                 command.append(flag)
             elif value is not None and value is not False:
                 command.append(f"{flag}={value}")
+        command += [f"--proxy={name}=0>{upstream}" for name, upstream in proxies.items()]
         texts = [faults] if isinstance(faults, str) else faults
         command += [f"--fault={fault}" for fault in texts]
         command += args
@@ -139,7 +172,8 @@ class Campanile:
         self._log: list[tuple[float, Event]] = []
         self._unread: dict[int, None] = {}
         self._is_over = False
-        self._services: dict[str, Service] = {}
+        self._proxies = tuple(proxies)
+        self._addrs: dict[str, tuple[str, int]] = {}
         self._reader = threading.Thread(target=self._read, name="campanile events", daemon=True)
         self._reader.start()
         try:
@@ -153,17 +187,26 @@ class Campanile:
             raise
         self.seed = int(first["seed"])
         """The seed of chances and jitter. The option ``seed`` repeats a run."""
-        self._add_service(first)
+        self._add_addr(first)
 
     @property
     def echo(self) -> Service:
         """The echo service (RFC 862): it sends back what it receives."""
-        return self._service("echo")
+        return Service(self, "echo", *self._addr("echo"))
 
     @property
     def daytime(self) -> Service:
         """The daytime service (RFC 867): it sends one line and closes."""
-        return self._service("daytime")
+        return Service(self, "daytime", *self._addr("daytime"))
+
+    def proxy(self, name: str) -> Proxy:
+        """The proxy with this name, of the option ``proxies``."""
+        if name not in self._proxies:
+            raise ValueError(
+                f"no proxy is named {name!r}: start the server with the option "
+                f'proxies={{{name!r}: "127.0.0.1:6379"}}'
+            )
+        return Proxy(self, name, *self._addr(name))
 
     def fault(self, spec: str) -> Fault:
         """Adds a fault such as ``echo #3: reset after 5 bytes``. It is in force when this returns.
@@ -334,14 +377,14 @@ class Campanile:
             self._send(f"remove {fault.id}")
             self._answer(f"remove {fault.id}", "fault_ended", id=fault.id)
 
-    def _service(self, name: str) -> Service:
-        while name not in self._services:
-            self._add_service(self.event("listening", within=PATIENCE, service=name))
-        return self._services[name]
+    def _addr(self, name: str) -> tuple[str, int]:
+        while name not in self._addrs:
+            self._add_addr(self.event("listening", within=PATIENCE, service=name))
+        return self._addrs[name]
 
-    def _add_service(self, event: Event) -> None:
+    def _add_addr(self, event: Event) -> None:
         host, _, port = event["addr"].rpartition(":")
-        self._services[event["service"]] = Service(host.strip("[]"), int(port))
+        self._addrs[event["service"]] = (host.strip("[]"), int(port))
 
     def _is_running(self) -> bool:
         with self._changed:
@@ -393,8 +436,8 @@ def _row(event: Event) -> str:
     kind = event["event"]
     if kind in ("listening", "open", "listed", "cleared"):
         return ""
-    if kind == "accepted":
-        return f"{event['service']} #{event['id']} from {event['peer']}: accepted"
+    if kind in ("accepted", "connecting"):
+        return f"{_title(event)}: {kind}"
     if kind == "closed":
         return f"{_ledger(event)}, {event['reason']}"
     if kind in ("fault", "fault_ended"):
@@ -413,4 +456,10 @@ def _ledger(event: Event) -> str:
             healed.remove(fault)
             fault += ", ended"
         faults += f" [{fault}]"
-    return f"{event['service']} #{event['id']} from {event['peer']}: {amounts}{faults}"
+    return f"{_title(event)}: {amounts}{faults}"
+
+
+def _title(event: Event) -> str:
+    # The server's side of a proxy connects, and has the id of the client's connection.
+    word = "to" if event["service"].endswith(" upstream") else "from"
+    return f"{event['service']} #{event['id']} {word} {event['peer']}"
