@@ -283,15 +283,7 @@ impl Builder {
         let Builder { faults, services, recording, .. } = self;
         let plan = if ignores_probes { Plan::ignoring_probes(seed) } else { Plan::new(seed) };
         let manual_clock = is_manual.then(ManualClock::new);
-        let mut listens: Vec<(String, Listen)> = vec![
-            ("daytime".into(), Box::new(move |reactor| on_any_port(reactor, daytime(clock)))),
-            ("echo".into(), Box::new(|reactor| on_any_port(reactor, echo()))),
-        ];
-        for (name, listen) in services {
-            let is_taken = listens.iter().any(|(taken, _)| *taken == name);
-            assert!(!is_taken, "two services are named {name:?}: choose another name for yours");
-            listens.push((name, listen));
-        }
+        let listens = all_services(clock, services);
         let names: Vec<&str> = listens.iter().map(|(name, _)| &**name).collect();
         let recorder = recording.as_ref().map(|recording| recording.begin(&names));
         let recording = recording.zip(recorder.clone());
@@ -339,6 +331,21 @@ impl Builder {
             }
         }
     }
+}
+
+/// Returns both services and those of the test. Panics if two have the same name.
+#[track_caller]
+fn all_services(clock: Clock, own: Vec<(String, Listen)>) -> Vec<(String, Listen)> {
+    let mut all: Vec<(String, Listen)> = vec![
+        ("daytime".into(), Box::new(move |reactor| on_any_port(reactor, daytime(clock)))),
+        ("echo".into(), Box::new(|reactor| on_any_port(reactor, echo()))),
+    ];
+    for (name, listen) in own {
+        let is_taken = all.iter().any(|(taken, _)| *taken == name);
+        assert!(!is_taken, "two services are named {name:?}: choose another name for yours");
+        all.push((name, listen));
+    }
+    all
 }
 
 /// Creates the book. If the server is recorded, the faults in it are, too.

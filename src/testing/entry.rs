@@ -3,7 +3,7 @@
 use super::ledger::Ledger;
 use crate::record::Recorder;
 
-/// An entry of a [`Book`].
+/// An entry of a [`Book`](super::Book).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Entry<'a> {

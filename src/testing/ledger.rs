@@ -393,13 +393,6 @@ pub(super) fn lock(page: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     page.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns the service and the id of a connection that the one with this ledger has asked for: the
-/// server's side of the same conversation.
-pub(super) fn upstream_of(ledger: &Ledger) -> (String, u64) {
-    let service = ledger.service.strip_suffix(UPSTREAM).unwrap_or(&ledger.service);
-    (format!("{service}{UPSTREAM}"), ledger.id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

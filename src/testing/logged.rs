@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::entry::Entry;
-use super::ledger::{Book, Page, Side, lock, upstream_of};
+use super::fault::UPSTREAM;
+use super::ledger::{Book, Ledger, Page, Side, lock};
 use crate::connection::{Snapshot, Stream};
 use crate::kernel::{Event, Kernel, Phase, Wake};
 use crate::limits::Limits;
@@ -149,6 +150,13 @@ impl<K: Kernel> Kernel for Logged<K> {
         }
         self.inner.observe(id, || view);
     }
+}
+
+/// Returns the service and the id of a connection that the one with this ledger has asked for: the
+/// server's side of the same conversation.
+fn upstream_of(ledger: &Ledger) -> (String, u64) {
+    let service = ledger.service.strip_suffix(UPSTREAM).unwrap_or(&ledger.service);
+    (format!("{service}{UPSTREAM}"), ledger.id)
 }
 
 /// A stream whose ledger is kept.

@@ -13,6 +13,7 @@ mod parse;
 mod plan;
 mod random;
 mod server;
+mod service;
 mod table;
 
 pub use builder::Builder;
@@ -25,4 +26,5 @@ pub use logged::{Logged, LoggedListener, LoggedStream};
 pub use manual::{ManualClock, Timed};
 pub use parse::FaultError;
 pub use plan::Plan;
-pub use server::{Service, TestKernel, TestServer};
+pub use server::{TestKernel, TestServer};
+pub use service::Service;
