@@ -44,7 +44,7 @@ fn a_recorded_server_can_be_played() {
     let played = play(&path, &[]);
     assert_eq!((played.code, &*played.stderr), (Some(0), ""));
     for line in [
-        "#1 recvfrom(32768 bytes) = 5  'Hel'\n",
+        "#1 recvfrom(49152 bytes) = 5  'Hel'\n",
         "#1 sendto(5 bytes) = 5  'Hel'\n",
         "#1 accept4(127.0.0.1:",
         " = 1  echo\n",
