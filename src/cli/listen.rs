@@ -5,13 +5,25 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
 use campanile::{Accepted, Address, ListenOptions, Protocol, Reactor, sys::Kernel};
+use socket2::{Domain, Socket, Type};
 
 use super::address::Place;
 use super::failure::{FAILED, Failure};
+#[cfg(unix)]
+use super::inherited::{Inherited, Passed};
+
+/// How listeners get their sockets.
+pub struct Sockets {
+    #[cfg(unix)]
+    pub inherited: Inherited,
+    /// The backlog of listeners that share their ports with other processes.
+    pub shared: Option<u32>,
+}
 
 /// Listens on every address of one service, and returns them with the ports that were chosen.
 pub fn listen<K: Kernel, P: Protocol + 'static>(
     reactor: &mut Reactor<K>,
+    sockets: &mut Sockets,
     service: &str,
     places: &[Place],
     make: impl FnMut(&Accepted) -> P + Clone + 'static,
@@ -25,6 +37,11 @@ pub fn listen<K: Kernel, P: Protocol + 'static>(
             }
             continue;
         }
+        #[cfg(unix)]
+        if let Place::Fd(name) = place {
+            shown.extend(listen_on_passed(reactor, sockets, service, name, &make)?);
+            continue;
+        }
         let bound_before = bound.len();
         let mut skipped = None;
         // If a name has port 0, its first address chooses the port for all its addresses.
@@ -36,19 +53,22 @@ pub fn listen<K: Kernel, P: Protocol + 'static>(
             if addr.port() != 0 && bound.contains(&addr) {
                 continue;
             }
-            match reactor.listen(addr, make.clone()) {
+            match listen_at(reactor, sockets, addr, make.clone()) {
                 Ok(local) => {
                     chosen = local.port();
                     bound.push(local);
                     shown.push(place.show(local));
                 }
                 Err(error) if is_family_missing(addr, &error) => skipped = Some((addr, error)),
-                Err(error) => return Err(cannot_listen(reactor, service, place, addr, &error)),
+                Err(error) => {
+                    let is_alone = sockets.shared.is_none();
+                    return Err(cannot_listen(reactor, service, place, addr, &error, is_alone));
+                }
             }
         }
         match skipped {
             Some((addr, error)) if bound.len() == bound_before => {
-                return Err(cannot_listen(reactor, service, place, addr, &error));
+                return Err(cannot_listen(reactor, service, place, addr, &error, true));
             }
             Some((addr, error)) => {
                 let (ip, family) = (addr.ip(), family(addr));
@@ -60,6 +80,74 @@ pub fn listen<K: Kernel, P: Protocol + 'static>(
         }
     }
     Ok(shown)
+}
+
+fn listen_at<K: Kernel, P: Protocol + 'static>(
+    reactor: &mut Reactor<K>,
+    sockets: &Sockets,
+    addr: SocketAddr,
+    make: impl FnMut(&Accepted) -> P + 'static,
+) -> io::Result<SocketAddr> {
+    match sockets.shared {
+        None => reactor.listen(addr, make),
+        Some(backlog) => {
+            let listener = bind_shared(reactor, addr, backlog)?;
+            reactor.listen_on(listener, make)
+        }
+    }
+}
+
+/// Serves every socket of this name, and returns their addresses.
+#[cfg(unix)]
+fn listen_on_passed<K: Kernel, P: Protocol + 'static>(
+    reactor: &mut Reactor<K>,
+    sockets: &mut Sockets,
+    service: &str,
+    name: &str,
+    make: &(impl FnMut(&Accepted) -> P + Clone + 'static),
+) -> Result<Vec<String>, Failure> {
+    let failed = |what: &dyn std::fmt::Display, advice: &str| {
+        Failure::new(FAILED, format!("cannot listen on fd:{name} for {service}: {what}"), advice)
+    };
+    let passed = sockets.inherited.take(name, service);
+    let passed = passed.map_err(|(what, advice)| failed(&what, &advice))?;
+    let listen = |socket| match socket {
+        Passed::Tcp(tcp) => reactor.listen_on(tcp, make.clone()).map(|addr| addr.to_string()),
+        Passed::Unix(unix) => {
+            let path = unix.local_addr()?.as_pathname().map(Address::from);
+            reactor.listen_on_unix(unix, make.clone())?;
+            Ok(path.map_or_else(|| format!("fd:{name}"), |path| path.to_string()))
+        }
+    };
+    let shown: io::Result<Vec<_>> = passed.into_iter().map(listen).collect();
+    shown.map_err(|error| failed(&error, "start the socket unit again, and then the program"))
+}
+
+/// Binds an address with SO_REUSEPORT, unless this process has it already: then the services would
+/// share it.
+fn bind_shared<K: Kernel>(
+    reactor: &Reactor<K>,
+    addr: SocketAddr,
+    backlog: u32,
+) -> io::Result<TcpListener> {
+    let mut own = reactor.listeners().filter_map(|(_, addr)| addr.inet());
+    if own.any(|own| is_shared(own, addr)) {
+        return Err(ErrorKind::AddrInUse.into());
+    }
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    #[cfg(not(unix))]
+    return Err(io::Error::new(ErrorKind::Unsupported, "this system has no SO_REUSEPORT"));
+    #[cfg(unix)]
+    {
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&addr.into())?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(socket.into())
+    }
 }
 
 fn listen_at_path<K: Kernel, P: Protocol + 'static>(
@@ -132,6 +220,7 @@ fn cannot_listen<K: Kernel>(
     place: &Place,
     addr: SocketAddr,
     error: &io::Error,
+    is_alone: bool,
 ) -> Failure {
     let (port, flag) = (addr.port(), flag(service));
     let is_own =
@@ -144,6 +233,9 @@ fn cannot_listen<K: Kernel>(
         ErrorKind::AddrInUse if is_own => {
             format!("this command already listens on that address; {any_port}")
         }
+        ErrorKind::AddrInUse if !is_alone => format!(
+            "a process of another user, or one without --reuse-port, listens on that address; {any_port}"
+        ),
         ErrorKind::AddrInUse => format!("another process listens on that address; {any_port}"),
         ErrorKind::PermissionDenied => format!(
             "ports below 1024 need a privilege; use {flag} {}, or grant CAP_NET_BIND_SERVICE",

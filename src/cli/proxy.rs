@@ -12,7 +12,7 @@ use super::address::{self, Place};
 use super::args::{Proxy, Serve};
 use super::connections_log::ConnectionsLog;
 use super::failure::{FAILED, Failure, USAGE};
-use super::listen::listen;
+use super::listen::{Sockets, listen};
 use super::test_setup::TestSetup;
 use super::{serve, stdio};
 
@@ -104,6 +104,19 @@ impl Serve {
         let is_proxy = self.daytime == [Place::Off] && self.echo == [Place::Off];
         let own: &[&str] = if is_proxy { &[] } else { &["daytime", "echo"] };
         own.iter().copied().chain(self.proxy.iter().map(|route| route.name)).collect()
+    }
+}
+
+impl Serve {
+    /// Returns the services whose addresses other processes hold open, too: closing ours refuses nothing.
+    pub fn shared_services(&self) -> Vec<&'static str> {
+        let is_passed = |place: &Place| matches!(place, Place::Fd(_));
+        let is_shared = |places: &[Place]| self.reuse_port || places.iter().any(is_passed);
+        let own = [("daytime", &self.daytime), ("echo", &self.echo)];
+        let own = own.into_iter().map(|(name, places)| (name, &places[..]));
+        let proxies =
+            self.proxy.iter().map(|route| (route.name, std::slice::from_ref(&route.listen)));
+        own.chain(proxies).filter(|(_, places)| is_shared(places)).map(|(name, _)| name).collect()
     }
 }
 
@@ -208,6 +221,7 @@ pub fn bind<K: Kernel>(
     reactor: &mut Reactor<K>,
     routes: &[Route],
     upstreams: Vec<Upstream>,
+    sockets: &mut Sockets,
     setup: Option<&TestSetup>,
     connections_log: &ConnectionsLog,
 ) -> Result<Vec<(&'static str, String)>, Failure> {
@@ -222,7 +236,7 @@ pub fn bind<K: Kernel>(
             log.add(name, "Relaying for", &new.peer);
             make(new)
         };
-        let bound = listen(reactor, name, std::slice::from_ref(&route.listen), make)?;
+        let bound = listen(reactor, sockets, name, std::slice::from_ref(&route.listen), make)?;
         all.extend(bound.into_iter().map(|addr| (name, addr)));
     }
     Ok(all)
