@@ -108,6 +108,20 @@ pub trait Kernel: Sized {
         limits: &Limits,
     ) -> io::Result<Self::Listener>;
 
+    /// Takes over a bound Unix listener. Its path stays when the listener closes.
+    ///
+    /// # Errors
+    /// If the listener cannot be configured, or if this kernel has no Unix sockets.
+    #[cfg(unix)]
+    fn adopt_unix(
+        &mut self,
+        _listener: std::os::unix::net::UnixListener,
+        _key: usize,
+        _limits: &Limits,
+    ) -> io::Result<Self::Listener> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Returns the address of a listener.
     fn local_addr(&self, listener: &Self::Listener) -> io::Result<Address>;
 
@@ -268,6 +282,18 @@ impl Kernel for Mio {
         limits: &Limits,
     ) -> io::Result<Passive> {
         let mut listener = Passive::adopt(listener, limits)?;
+        self.watch_listener(&mut listener, key)?;
+        Ok(listener)
+    }
+
+    #[cfg(unix)]
+    fn adopt_unix(
+        &mut self,
+        listener: std::os::unix::net::UnixListener,
+        key: usize,
+        limits: &Limits,
+    ) -> io::Result<Passive> {
+        let mut listener = Passive::adopt_unix(listener, limits)?;
         self.watch_listener(&mut listener, key)?;
         Ok(listener)
     }

@@ -29,7 +29,7 @@ NO_LAYERS = {"lib", "main", "guide", "cli"}
 # The only modules that may name a crate.
 CRATES = {
     "mio": ["kernel"],
-    "socket2": ["kernel", "client/connect", "ladder/echo/urgent", "testing/faulty/sock_diag"],
+    "socket2": ["kernel", "client/connect", "ladder/echo/urgent", "testing/faulty/sock_diag", "cli"],
     "slab": ["reactor"],
     "chrono": ["services/clock", "services/daytime", "cli"],
     "jiff": ["services/clock"],

@@ -16,6 +16,8 @@ pub enum Place {
     Zoned(String, u16),
     /// The path of a Unix socket.
     Unix(PathBuf),
+    /// The name of the sockets that a service manager passes.
+    Fd(String),
 }
 
 impl fmt::Display for Place {
@@ -26,6 +28,7 @@ impl fmt::Display for Place {
             Place::Name(name, port) => write!(f, "{name}:{port}"),
             Place::Zoned(name, port) => write!(f, "[{name}]:{port}"),
             Place::Unix(path) => write!(f, "unix:{}", path.display()),
+            Place::Fd(name) => write!(f, "fd:{name}"),
         }
     }
 }
@@ -42,7 +45,7 @@ impl Place {
     /// Asks the system for the addresses of a name, and for the number of an interface.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let found = match self {
-            Place::Off | Place::Unix(_) => return Ok(Vec::new()),
+            Place::Off | Place::Unix(_) | Place::Fd(_) => return Ok(Vec::new()),
             Place::Addr(addr) => return Ok(vec![*addr]),
             Place::Name(name, port) => (name.as_str(), *port).to_socket_addrs()?,
             Place::Zoned(name, port) => (name.as_str(), *port).to_socket_addrs().map_err(|_| {
@@ -66,11 +69,31 @@ impl ToServers for &Place {
 
 /// Parses an address to listen on, or `off`. Port 0 takes any free port.
 pub fn listening(text: &str) -> Result<Place, String> {
-    if text == "off" { Ok(Place::Off) } else { place(text) }
+    match (text, text.strip_prefix("fd:")) {
+        ("off", _) => Ok(Place::Off),
+        (_, Some(name)) => passed(name),
+        _ => place(text),
+    }
+}
+
+/// The name of a socket as systemd.socket(5) allows it.
+fn passed(name: &str) -> Result<Place, String> {
+    let is_name = (1..=255).contains(&name.len())
+        && name.chars().all(|c| (c.is_ascii_graphic() || c == ' ') && c != ':');
+    match is_name {
+        _ if cfg!(not(unix)) => Err("this system passes no sockets; use ip:port".into()),
+        true => Ok(Place::Fd(name.to_owned())),
+        false => Err("the name is missing or has a character that systemd does not allow; use the FileDescriptorName= of the socket unit, as in fd:echo".into()),
+    }
 }
 
 /// Parses an address to connect to.
 pub fn server(text: &str) -> Result<Place, String> {
+    if text.starts_with("fd:") {
+        return Err(
+            "a passed socket can only be listened on; give the address of the server".into()
+        );
+    }
     match place(text)? {
         Place::Addr(addr) if addr.port() == 0 => Err(NO_PORT_0.into()),
         Place::Name(_, 0) | Place::Zoned(_, 0) => Err(NO_PORT_0.into()),
@@ -161,6 +184,7 @@ mod tests {
             ("time-a.example.org:13", "time-a.example.org:13"),
             ("unix:/run/my echo:7.sock", "unix:/run/my echo:7.sock"),
             ("unix:echo.sock", "unix:echo.sock"),
+            ("fd:my echo.socket", "fd:my echo.socket"),
             ("off", "off"),
         ] {
             assert_eq!(listening(text).map(|place| place.to_string()), Ok(shown.to_owned()));
@@ -193,12 +217,16 @@ mod tests {
             ("OFF", "expected a port"),
             ("unix:", "the path is missing; use unix:/run/echo.sock"),
             ("unix:a\nb", "the path has a control character"),
+            ("fd:", "the name is missing"),
+            ("fd:a:b", "a character that systemd does not allow"),
+            ("fd:\u{e9}", "a character that systemd does not allow"),
             ("unix", "unix:path (unix:/run/echo.sock)"),
         ] {
             let error = listening(text).unwrap_err();
             assert!(error.contains(word), "{text:?}: {error}");
         }
         assert!(server("off").is_err());
+        assert!(server("fd:echo").unwrap_err().contains("give the address of the server"));
         assert_eq!(server("localhost:0"), Err(NO_PORT_0.into()));
         assert_eq!(server("0"), Err(NO_PORT_0.into()));
         assert_eq!(server("[fe80::1%lo]:0"), Err(NO_PORT_0.into()));

@@ -24,11 +24,16 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// Returns the commands and their arguments.
+    pub fn definition() -> clap::Command {
+        Cli::command()
+            .mut_subcommand("serve", |serve| serve.mut_args(or_from_environment))
+            .mut_subcommand("proxy", |proxy| proxy.mut_args(of_proxy))
+    }
+
     /// Parses the command line. Flags of `serve` that it does not set come from the environment.
     pub fn from_args_and_env() -> Result<Cli, Error> {
-        let mut command = Cli::command()
-            .mut_subcommand("serve", |serve| serve.mut_args(or_from_environment))
-            .mut_subcommand("proxy", |proxy| proxy.mut_args(of_proxy));
+        let mut command = Cli::definition();
         let matches = command.try_get_matches_from_mut(env::args_os())?;
         Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
@@ -103,6 +108,10 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value = "4096", value_parser = values::count_u32)]
     #[arg(help_heading = "Listen")]
     pub backlog: u32,
+
+    /// Share TCP ports with processes that set it, too
+    #[arg(long, value_parser = values::yes_or_no, help_heading = "Listen")]
+    pub reuse_port: bool,
 
     /// Write the addresses here once all of them are bound
     #[arg(long, value_name = "PATH", help_heading = "Listen")]

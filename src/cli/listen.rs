@@ -2,12 +2,25 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+#[cfg(unix)]
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use campanile::{Accepted, Address, ListenOptions, Protocol, Reactor, sys::Kernel};
+use socket2::{Domain, Socket, Type};
 
 use super::address::Place;
 use super::failure::{FAILED, Failure};
+#[cfg(unix)]
+use super::inherited::{Inherited, Passed};
+
+/// How listeners get their sockets.
+pub struct Sockets {
+    #[cfg(unix)]
+    pub inherited: Inherited,
+    /// The backlog of listeners that share their ports with other processes.
+    pub shared: Option<u32>,
+}
 
 /// Creates a protocol for each connection.
 pub type Make<P> = Box<dyn FnMut(&Accepted) -> P>;
@@ -16,6 +29,9 @@ pub type Make<P> = Box<dyn FnMut(&Accepted) -> P>;
 pub trait Binder<P> {
     fn bind(&mut self, addr: SocketAddr, make: Make<P>) -> io::Result<SocketAddr>;
     fn bind_path(&mut self, path: &Path, make: Make<P>) -> io::Result<()>;
+    fn adopt(&mut self, listener: TcpListener, make: Make<P>) -> io::Result<SocketAddr>;
+    #[cfg(unix)]
+    fn adopt_unix(&mut self, listener: UnixListener, make: Make<P>) -> io::Result<()>;
     /// Returns the addresses of its listeners.
     fn bound(&self) -> Vec<Address>;
 }
@@ -29,6 +45,15 @@ impl<K: Kernel, P: Protocol + 'static> Binder<P> for Reactor<K> {
         self.listen_with(path, ListenOptions::default(), make).map(drop)
     }
 
+    fn adopt(&mut self, listener: TcpListener, make: Make<P>) -> io::Result<SocketAddr> {
+        self.listen_on(listener, make)
+    }
+
+    #[cfg(unix)]
+    fn adopt_unix(&mut self, listener: UnixListener, make: Make<P>) -> io::Result<()> {
+        self.listen_on_unix(listener, make).map(drop)
+    }
+
     fn bound(&self) -> Vec<Address> {
         self.listeners().map(|(_, addr)| addr.clone()).collect()
     }
@@ -37,6 +62,7 @@ impl<K: Kernel, P: Protocol + 'static> Binder<P> for Reactor<K> {
 /// Listens on every address of one service, and returns them with the ports that were chosen.
 pub fn listen<P: Protocol + 'static>(
     reactor: &mut dyn Binder<P>,
+    sockets: &mut Sockets,
     service: &str,
     places: &[Place],
     make: &dyn Fn() -> Make<P>,
@@ -50,6 +76,11 @@ pub fn listen<P: Protocol + 'static>(
             }
             continue;
         }
+        #[cfg(unix)]
+        if let Place::Fd(name) = place {
+            shown.extend(listen_on_passed(reactor, sockets, service, name, make)?);
+            continue;
+        }
         let bound_before = bound.len();
         let mut skipped = None;
         // If a name has port 0, its first address chooses the port for all its addresses.
@@ -61,7 +92,7 @@ pub fn listen<P: Protocol + 'static>(
             if addr.port() != 0 && bound.contains(&addr) {
                 continue;
             }
-            match reactor.bind(addr, make()) {
+            match listen_at(reactor, sockets, addr, make()) {
                 Ok(local) => {
                     chosen = local.port();
                     bound.push(local);
@@ -69,13 +100,21 @@ pub fn listen<P: Protocol + 'static>(
                 }
                 Err(error) if is_family_missing(addr, &error) => skipped = Some((addr, error)),
                 Err(error) => {
-                    return Err(cannot_listen(&reactor.bound(), service, place, addr, &error));
+                    let is_alone = sockets.shared.is_none();
+                    return Err(cannot_listen(
+                        &reactor.bound(),
+                        service,
+                        place,
+                        addr,
+                        &error,
+                        is_alone,
+                    ));
                 }
             }
         }
         match skipped {
             Some((addr, error)) if bound.len() == bound_before => {
-                return Err(cannot_listen(&reactor.bound(), service, place, addr, &error));
+                return Err(cannot_listen(&reactor.bound(), service, place, addr, &error, true));
             }
             Some((addr, error)) => {
                 let (ip, family) = (addr.ip(), family(addr));
@@ -87,6 +126,67 @@ pub fn listen<P: Protocol + 'static>(
         }
     }
     Ok(shown)
+}
+
+fn listen_at<P>(
+    reactor: &mut dyn Binder<P>,
+    sockets: &Sockets,
+    addr: SocketAddr,
+    make: Make<P>,
+) -> io::Result<SocketAddr> {
+    match sockets.shared {
+        None => reactor.bind(addr, make),
+        Some(backlog) => reactor.adopt(bind_shared(&reactor.bound(), addr, backlog)?, make),
+    }
+}
+
+/// Serves every socket of this name, and returns their addresses.
+#[cfg(unix)]
+fn listen_on_passed<P>(
+    reactor: &mut dyn Binder<P>,
+    sockets: &mut Sockets,
+    service: &str,
+    name: &str,
+    make: &dyn Fn() -> Make<P>,
+) -> Result<Vec<String>, Failure> {
+    let failed = |what: &dyn std::fmt::Display, advice: &str| {
+        Failure::new(FAILED, format!("cannot listen on fd:{name} for {service}: {what}"), advice)
+    };
+    let passed = sockets.inherited.take(name, service);
+    let passed = passed.map_err(|(what, advice)| failed(&what, &advice))?;
+    let listen = |socket| match socket {
+        Passed::Tcp(tcp) => reactor.adopt(tcp, make()).map(|addr| addr.to_string()),
+        Passed::Unix(unix) => {
+            let path = unix.local_addr()?.as_pathname().map(Address::from);
+            reactor.adopt_unix(unix, make())?;
+            Ok(path.map_or_else(|| format!("fd:{name}"), |path| path.to_string()))
+        }
+    };
+    let shown: io::Result<Vec<_>> = passed.into_iter().map(listen).collect();
+    shown.map_err(|error| failed(&error, "start the socket unit again, and then the program"))
+}
+
+/// Binds an address with SO_REUSEPORT, unless this process has it already: then the services would
+/// share it.
+fn bind_shared(bound: &[Address], addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let mut own = bound.iter().filter_map(Address::inet);
+    if own.any(|own| is_shared(own, addr)) {
+        return Err(ErrorKind::AddrInUse.into());
+    }
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    #[cfg(not(unix))]
+    return Err(io::Error::new(ErrorKind::Unsupported, "this system has no SO_REUSEPORT"));
+    #[cfg(unix)]
+    {
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&addr.into())?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(socket.into())
+    }
 }
 
 fn listen_at_path<P>(
@@ -157,6 +257,7 @@ fn cannot_listen(
     place: &Place,
     addr: SocketAddr,
     error: &io::Error,
+    is_alone: bool,
 ) -> Failure {
     let (port, flag) = (addr.port(), flag(service));
     let is_own = bound.iter().filter_map(Address::inet).any(|own| is_shared(own, addr));
@@ -168,6 +269,9 @@ fn cannot_listen(
         ErrorKind::AddrInUse if is_own => {
             format!("this command already listens on that address; {any_port}")
         }
+        ErrorKind::AddrInUse if !is_alone => format!(
+            "a process of another user, or one without --reuse-port, listens on that address; {any_port}"
+        ),
         ErrorKind::AddrInUse => format!("another process listens on that address; {any_port}"),
         ErrorKind::PermissionDenied => format!(
             "ports below 1024 need a privilege; use {flag} {}, or grant CAP_NET_BIND_SERVICE",

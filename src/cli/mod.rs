@@ -1,13 +1,15 @@
 //! The command line: parses it, runs the command, and turns the outcome into an exit code.
 
 mod address;
-mod args;
+pub mod args;
 mod check;
 mod clients;
 mod connections_log;
 mod events;
 mod failure;
 mod files;
+#[cfg(unix)]
+mod inherited;
 mod json;
 mod junit;
 mod lines;
@@ -21,6 +23,11 @@ mod ready;
 mod serve;
 mod signals;
 mod stdio;
+#[cfg(unix)]
+mod systemd;
+#[cfg(not(unix))]
+#[path = "no_systemd.rs"]
+mod systemd;
 mod test_setup;
 mod values;
 

@@ -12,7 +12,7 @@ use super::address::{self, Place};
 use super::args::{Proxy, Serve};
 use super::connections_log::ConnectionsLog;
 use super::failure::{FAILED, Failure, USAGE};
-use super::listen::{Make, listen};
+use super::listen::{Make, Sockets, listen};
 use super::{serve, stdio};
 
 /// The name of a proxy that is given as two addresses.
@@ -108,6 +108,19 @@ impl Serve {
         let own: &[&str] = if is_proxy { &[] } else { &["daytime", "echo"] };
         let sides = self.proxy.iter().flat_map(|route| [route.name, route.upstream_name]);
         own.iter().copied().chain(sides).collect()
+    }
+}
+
+impl Serve {
+    /// Returns the services whose addresses other processes hold open, too: closing ours refuses nothing.
+    pub fn shared_services(&self) -> Vec<&'static str> {
+        let is_passed = |place: &Place| matches!(place, Place::Fd(_));
+        let is_shared = |places: &[Place]| self.reuse_port || places.iter().any(is_passed);
+        let own = [("daytime", &self.daytime), ("echo", &self.echo)];
+        let own = own.into_iter().map(|(name, places)| (name, &places[..]));
+        let proxies =
+            self.proxy.iter().map(|route| (route.name, std::slice::from_ref(&route.listen)));
+        own.chain(proxies).filter(|(_, places)| is_shared(places)).map(|(name, _)| name).collect()
     }
 }
 
@@ -212,6 +225,7 @@ pub fn bind<K: Kernel>(
     reactor: &mut Reactor<K>,
     routes: &[Route],
     upstreams: Vec<Upstream>,
+    sockets: &mut Sockets,
     name_service: &dyn Fn(&str),
     connections_log: &ConnectionsLog,
 ) -> Result<Vec<(&'static str, String)>, Failure> {
@@ -227,7 +241,8 @@ pub fn bind<K: Kernel>(
                 relays(new)
             })
         };
-        let bound = listen(reactor, name, std::slice::from_ref(&route.listen), &make)?;
+        let places = std::slice::from_ref(&route.listen);
+        let bound = listen(reactor, sockets, name, places, &make)?;
         all.extend(bound.into_iter().map(|addr| (name, addr)));
     }
     Ok(all)

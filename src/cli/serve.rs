@@ -14,10 +14,11 @@ use super::address::Place;
 use super::args::Serve;
 use super::connections_log::ConnectionsLog;
 use super::failure::{FAILED, Failure, USAGE};
-use super::listen::{Make, listen};
+use super::listen::{Make, Sockets, listen};
 use super::output::{Output, Sink};
 use super::ready::ReadyFile;
 use super::signals::Signals;
+use super::systemd::Systemd;
 use super::test_setup::TestSetup;
 use super::{files, logging, pipe, proxy};
 
@@ -27,9 +28,15 @@ const SPARE_FILES: u64 = 32;
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub fn serve(args: &Serve) -> ExitCode {
+    // Before any thread starts: it changes the environment.
+    let mut sockets = Sockets {
+        #[cfg(unix)]
+        inherited: super::inherited::Inherited::from_env(),
+        shared: args.reuse_port.then_some(args.backlog),
+    };
     let output = Output::new(args.json || args.pipe);
     logging::start(args, &output);
-    let code = match run(args, &output) {
+    let code = match run(args, &output, &mut sockets) {
         Ok(()) => 0,
         Err(failure) => {
             output.say_first(Sink::Stderr, failure.to_string());
@@ -41,10 +48,10 @@ pub fn serve(args: &Serve) -> ExitCode {
 }
 
 /// Runs on the plain kernel unless the arguments ask for faults, events or a recording.
-fn run(args: &Serve, output: &Output) -> Result<(), Failure> {
+fn run(args: &Serve, output: &Output, sockets: &mut Sockets) -> Result<(), Failure> {
     check(args)?;
     let recorder = args.record.as_deref().map(|path| recorder(path, args)).transpose()?;
-    let outcome = run_recorded(args, output, recorder.as_ref());
+    let outcome = run_recorded(args, output, sockets, recorder.as_ref());
     if let Some(recorder) = recorder {
         // If something is missing, it has logged a warning.
         recorder.finish(OUTPUT_TIMEOUT);
@@ -60,7 +67,12 @@ fn recorder(path: &Path, args: &Serve) -> Result<Recorder, Failure> {
     Ok(recorder.record_bytes(args.record_bytes.0.unwrap_or(0)).services(args.services()))
 }
 
-fn run_recorded(args: &Serve, output: &Output, recorder: Option<&Recorder>) -> Result<(), Failure> {
+fn run_recorded(
+    args: &Serve,
+    output: &Output,
+    sockets: &mut Sockets,
+    recorder: Option<&Recorder>,
+) -> Result<(), Failure> {
     let limits = limits(args);
     let failed = |error: io::Error| {
         Failure::new(FAILED, format!("cannot create the event loop: {error}"), files::ADVICE)
@@ -68,10 +80,17 @@ fn run_recorded(args: &Serve, output: &Output, recorder: Option<&Recorder>) -> R
     if !TestSetup::is_wanted(args) {
         let kernel = Mio::new(limits.events).map_err(failed)?;
         let Some(recorder) = recorder else {
-            return run_on(Reactor::with_kernel(kernel, limits), args, output, None, None);
+            return run_on(
+                Reactor::with_kernel(kernel, limits),
+                args,
+                output,
+                sockets,
+                (None, None),
+            );
         };
         let kernel = Recorded::new(kernel, Some(recorder.clone()), &limits).map_err(failed)?;
-        return run_on(Reactor::with_kernel(kernel, limits), args, output, None, Some(recorder));
+        let reactor = Reactor::with_kernel(kernel, limits);
+        return run_on(reactor, args, output, sockets, (None, Some(recorder)));
     }
     let setup = TestSetup::new(args, output, recorder).map_err(|error| {
         let service = args.proxy.last().map_or("echo", |route| route.name);
@@ -79,21 +98,22 @@ fn run_recorded(args: &Serve, output: &Output, recorder: Option<&Recorder>) -> R
         Failure::new(USAGE, error, advice)
     })?;
     let reactor = setup.reactor(limits, recorder).map_err(failed)?;
-    run_on(reactor, args, output, Some(&setup), recorder)
+    run_on(reactor, args, output, sockets, (Some(&setup), recorder))
 }
 
 fn run_on<K: Kernel>(
     mut reactor: Reactor<K>,
     args: &Serve,
     output: &Output,
-    setup: Option<&TestSetup>,
-    recorder: Option<&Recorder>,
+    sockets: &mut Sockets,
+    (setup, recorder): (Option<&TestSetup>, Option<&Recorder>),
 ) -> Result<(), Failure> {
     let signals = watch_signals(&mut reactor).map_err(|error| {
         Failure::new(FAILED, format!("cannot install the signal handlers: {error}"), files::ADVICE)
     })?;
     let connections_log = ConnectionsLog::default();
     let upstreams = proxy::resolve(&args.proxy)?;
+    let mut systemd = Systemd::from_env();
     let name = |service: &str| {
         if let Some(setup) = setup {
             setup.serving(service);
@@ -102,8 +122,12 @@ fn run_on<K: Kernel>(
             recorder.serving(service);
         }
     };
-    let mut bound = bind(&mut reactor, args, &name, &connections_log)?;
-    bound.extend(proxy::bind(&mut reactor, &args.proxy, upstreams, &name, &connections_log)?);
+    let (log, routes) = (&connections_log, &args.proxy);
+    let mut bound = bind(&mut reactor, args, sockets, &name, log)?;
+    bound.extend(proxy::bind(&mut reactor, routes, upstreams, sockets, &name, log)?);
+    warn_of_unused(sockets);
+    let status = |(service, addr): &(_, _)| format!("{service} {addr}");
+    let status = bound.iter().map(status).collect::<Vec<_>>().join(", ");
     let lines: String = bound.iter().map(|(service, addr)| format!("{service} {addr}\n")).collect();
     // Removed on every way out.
     let ready_file =
@@ -120,9 +144,15 @@ fn run_on<K: Kernel>(
     if let Some(time) = &args.clock {
         log::info!("the clock stands still at {}", time.text);
     }
+    systemd.ready(&format!("listening on {status}"));
     let begin_end = || setup.into_iter().for_each(TestSetup::release_time);
-    let ended =
-        turn_until_finished(&mut reactor, &signals, args.grace, begin_end, &connections_log);
+    let ended = turn_until_finished(
+        &mut reactor,
+        &signals,
+        args.grace,
+        begin_end,
+        (&connections_log, &mut systemd),
+    );
     connections_log.finish();
     ended.map_err(|error| {
         Failure::new(FAILED, format!("the loop failed: {error}"), "start the program again")
@@ -130,6 +160,16 @@ fn run_on<K: Kernel>(
     // Before the `stopped` event, which says that nothing is left.
     drop(ready_file);
     setup.map_or(Ok(()), TestSetup::stopped)
+}
+
+#[cfg_attr(not(unix), allow(unused_variables))]
+fn warn_of_unused(sockets: &Sockets) {
+    #[cfg(unix)]
+    for name in sockets.inherited.unused() {
+        log::warn!(
+            "no address names the socket {name} that was passed, so its clients wait; add --echo fd:{name}, or remove the socket unit"
+        );
+    }
 }
 
 #[cfg_attr(not(unix), allow(unused_variables))]
@@ -149,7 +189,7 @@ fn turn_until_finished<K: Kernel>(
     signals: &Signals,
     grace: Duration,
     begin_end: impl Fn(),
-    connections_log: &ConnectionsLog,
+    (connections_log, systemd): (&ConnectionsLog, &mut Systemd),
 ) -> io::Result<()> {
     let (mut first_seen, mut is_armed) = (None, false);
     while !reactor.is_finished() {
@@ -160,6 +200,10 @@ fn turn_until_finished<K: Kernel>(
             timeout = signals.merge(first_seen.get_or_insert_with(Instant::now).elapsed());
             if is_first {
                 log::debug!("received signal {signal}; open connections have {grace:?} to finish");
+                systemd.stopping(&format!(
+                    "ending: {} open connections have {grace:?} to finish",
+                    reactor.connections()
+                ));
                 begin_end();
                 reactor.handle().shutdown(grace);
             }
@@ -168,7 +212,8 @@ fn turn_until_finished<K: Kernel>(
                 is_armed = true;
             }
         }
-        let timeouts = [timeout, connections_log.write_sums()];
+        let watchdog = systemd.watchdog(|| format!("{} open connections", reactor.connections()));
+        let timeouts = [timeout, connections_log.write_sums(), watchdog];
         reactor.turn(timeouts.into_iter().flatten().min())?;
     }
     reactor.outcome()
@@ -214,6 +259,7 @@ fn check(args: &Serve) -> Result<(), Failure> {
 fn bind<K: Kernel>(
     reactor: &mut Reactor<K>,
     args: &Serve,
+    sockets: &mut Sockets,
     name: &dyn Fn(&str),
     connections_log: &ConnectionsLog,
 ) -> Result<Vec<(&'static str, String)>, Failure> {
@@ -231,7 +277,7 @@ fn bind<K: Kernel>(
             })
         };
         name("daytime");
-        add("daytime", listen(reactor, "daytime", &args.daytime, &make)?);
+        add("daytime", listen(reactor, sockets, "daytime", &args.daytime, &make)?);
     }
     let make = || -> Make<Echo> {
         let log = connections_log.clone();
@@ -241,7 +287,7 @@ fn bind<K: Kernel>(
         })
     };
     name("echo");
-    add("echo", listen(reactor, "echo", &args.echo, &make)?);
+    add("echo", listen(reactor, sockets, "echo", &args.echo, &make)?);
     Ok(all)
 }
 

@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use campanile::record::{Recorded, Recorder};
-use campanile::testing::{Book, Fault, Faulty, Logged, ManualClock, Plan, TestKernel, Timed};
+use campanile::testing::{
+    Book, Effect, Fault, Faulty, Logged, ManualClock, Plan, TestKernel, Timed,
+};
 use campanile::{Limits, Reactor, sys::Mio};
 
 use super::args::Serve;
@@ -24,6 +26,8 @@ pub struct TestSetup {
     is_json: bool,
     /// The names that a fault may name.
     services: Vec<&'static str>,
+    /// Those whose listeners cannot be closed.
+    shared: Vec<&'static str>,
     /// The error of the read that ended the commands of the pipe.
     broken_stdin: Arc<OnceLock<io::Error>>,
 }
@@ -43,10 +47,9 @@ impl TestSetup {
         let is_json = args.json || args.pipe;
         let seed = args.seed.unwrap_or_else(any_seed);
         let plan = if args.ignore_probes { Plan::ignoring_probes(seed) } else { Plan::new(seed) };
-        let services = args.services();
+        let (services, shared) = (args.services(), args.shared_services());
         for fault in &args.fault {
-            fault
-                .check_service(&services)
+            check(fault, &services, &shared)
                 .map_err(|error| format!("--fault '{fault}': {error}"))?;
             plan.add(fault.clone())?;
         }
@@ -64,7 +67,7 @@ impl TestSetup {
         }
         let (clock, broken_stdin) = (args.manual_time.then(ManualClock::new), Arc::default());
         let output = output.clone();
-        Ok(TestSetup { plan, book, clock, output, is_json, services, broken_stdin })
+        Ok(TestSetup { plan, book, clock, output, is_json, services, shared, broken_stdin })
     }
 
     pub fn reactor(
@@ -84,9 +87,9 @@ impl TestSetup {
         self.book.serving(service);
     }
 
-    /// Checks that a fault names one of the services.
+    /// Checks that a fault names one of the services, and that its effect is possible there.
     pub fn check_service(&self, fault: &Fault) -> Result<(), String> {
-        fault.check_service(&self.services).map_err(|error| error.to_string())
+        check(fault, &self.services, &self.shared)
     }
 
     /// Returns the addresses as events, if stdout carries events.
@@ -134,4 +137,17 @@ pub fn fault(text: &str) -> Result<Fault, String> {
 fn any_seed() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::from(now.subsec_nanos() ^ std::process::id().rotate_left(16)) % 1_000_000
+}
+
+fn check(fault: &Fault, services: &[&str], shared: &[&str]) -> Result<(), String> {
+    fault.check_service(services).map_err(|error| error.to_string())?;
+    let is_shared = fault.whom.as_ref().is_some_and(|whom| shared.contains(&&*whom.service));
+    if is_shared && fault.effect == Effect::Refuse {
+        return Err(
+            "another process holds this address open, so it cannot refuse; use never-accept, or \
+                    an address without fd: and --reuse-port"
+                .to_owned(),
+        );
+    }
+    Ok(())
 }

@@ -4,11 +4,16 @@ use std::fmt::{self, Display};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::{Error, broken};
+
+/// How long an address may be silent before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// An address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,23 +94,14 @@ impl Write for &Stream {
     }
 }
 
-/// Connects to the first address that accepts, and sets the read timeout.
+/// Connects to the address that accepts first, and sets the read timeout.
 pub(super) fn connect(addr: &impl ToServers, timeout: Duration) -> Result<Stream, Error> {
     let found =
         addr.to_servers().map_err(|error| Error::NotFound { addr: addr.to_string(), error })?;
-    let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    for one in found {
-        let connected = match one {
-            Server::Tcp(addr) => connect_to(addr, timeout).map(Socket::from),
-            Server::Unix(path) => connect_unix(&path, timeout),
-        };
-        let connected =
-            connected.map(Stream).and_then(|stream| stream.set_timeout(timeout).map(|()| stream));
-        match connected {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
+    let failure = match race(found, timeout) {
+        Ok(stream) => return Ok(stream),
+        Err(error) => error,
+    };
     let addr = addr.to_string();
     Err(match failure.kind() {
         ErrorKind::TimedOut => Error::ConnectTimedOut { addr, timeout },
@@ -113,6 +109,58 @@ pub(super) fn connect(addr: &impl ToServers, timeout: Duration) -> Result<Stream
         ErrorKind::ConnectionReset => broken(addr, failure, timeout, 0),
         _ => Error::Connect { addr, error: failure },
     })
+}
+
+/// Tries the addresses in turn, as RFC 8305 says: while one is silent, the next one is tried beside it.
+/// Returns the first connection. If none is made, returns the error of the last address.
+fn race(servers: Vec<Server>, timeout: Duration) -> io::Result<Stream> {
+    if let [only] = &servers[..] {
+        return attempt(only, timeout);
+    }
+    let mut failure = (0, io::Error::new(ErrorKind::NotFound, "the name has no address"));
+    let (sender, outcomes) = mpsc::channel();
+    let (mut servers, mut under_way) = ((1..).zip(servers), 0);
+    loop {
+        let started = servers.next();
+        if let Some((number, server)) = started {
+            start(number, server, timeout, &sender);
+            under_way += 1;
+        } else if under_way == 0 {
+            return Err(failure.1);
+        }
+        let outcome = match servers.size_hint() {
+            (0, _) => outcomes.recv().ok(),
+            _ => outcomes.recv_timeout(HEAD_START).ok(),
+        };
+        let Some((number, outcome)) = outcome else { continue };
+        under_way -= 1;
+        match outcome {
+            Ok(stream) => return Ok(stream),
+            Err(error) if number > failure.0 => failure = (number, error),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Begins an attempt on a thread of its own. Without a thread, it is made at once.
+fn start(number: usize, server: Server, timeout: Duration, sender: &Sender<(usize, Attempt)>) {
+    let (later, to) = (sender.clone(), server.clone());
+    // Nothing receives an outcome that comes too late: its connection closes.
+    let report = move || drop(later.send((number, attempt(&to, timeout))));
+    if thread::Builder::new().name("connect".into()).spawn(report).is_err() {
+        let _ = sender.send((number, attempt(&server, timeout)));
+    }
+}
+
+type Attempt = io::Result<Stream>;
+
+fn attempt(server: &Server, timeout: Duration) -> Attempt {
+    let stream = Stream(match server {
+        Server::Tcp(addr) => connect_to(*addr, timeout)?.into(),
+        Server::Unix(path) => connect_unix(path, timeout)?,
+    });
+    stream.set_timeout(timeout)?;
+    Ok(stream)
 }
 
 /// Connects to one address. A connection to itself counts as refused: TCP can connect a socket to

@@ -9,6 +9,8 @@
 //! # Ok::<(), campanile::client::Error>(())
 //! ```
 //!
+//! While an address of a name is silent for 250 ms, the next one is tried beside it (RFC 8305).
+//!
 //! `timeout` bounds connecting, for each address, and the silence of a server that still has to send
 //! something. It bounds neither the name lookup nor a reply that arrives slowly. For a bound on the
 //! whole call, run it on a thread and wait for its result with `recv_timeout`, as

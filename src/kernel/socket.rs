@@ -25,7 +25,7 @@ enum Inner {
     Unix(mio::net::UnixStream),
 }
 
-/// A listening socket that never blocks. One on a Unix socket removes its path when it is dropped.
+/// A listening socket that never blocks. One that was bound to a path removes it when it is dropped.
 #[derive(Debug)]
 pub struct Passive(Listening);
 
@@ -63,6 +63,14 @@ impl Passive {
         configure(SockRef::from(&listener), true, limits)?;
         listener.set_nonblocking(true)?;
         Ok(Passive(Listening::Tcp(TcpListener::from_std(listener))))
+    }
+
+    #[cfg(unix)]
+    pub(super) fn adopt_unix(
+        listener: std::os::unix::net::UnixListener,
+        limits: &Limits,
+    ) -> io::Result<Passive> {
+        UnixListener::adopt(listener, limits).map(|listener| Passive(Listening::Unix(listener)))
     }
 
     pub(super) fn local_addr(&self) -> io::Result<Address> {

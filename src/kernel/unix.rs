@@ -21,8 +21,10 @@ const LONGEST: usize = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockadd
 
 #[derive(Debug)]
 pub(super) struct UnixListener {
-    /// Before `inner`, because fields are dropped in this order: see [`BoundPath`].
-    path: BoundPath,
+    /// Before `inner`, because fields are dropped in this order: see [`BoundPath`]. `None` if another
+    /// process has bound the path, which may hand it to the next server, too.
+    _path: Option<BoundPath>,
+    local: Address,
     inner: mio::net::UnixListener,
     limits: Box<Limits>,
 }
@@ -31,7 +33,6 @@ pub(super) struct UnixListener {
 /// be dropped before the socket is closed: until then, no other file can get the same inode.
 #[derive(Debug)]
 struct BoundPath {
-    path: Arc<Path>,
     /// The working directory may change before the drop.
     absolute: PathBuf,
     /// Device and inode.
@@ -39,9 +40,9 @@ struct BoundPath {
 }
 
 impl BoundPath {
-    fn new(path: &Arc<Path>) -> io::Result<BoundPath> {
+    fn new(path: &Path) -> io::Result<BoundPath> {
         let absolute = path::absolute(path)?;
-        Ok(BoundPath { path: Arc::clone(path), file: file(&absolute)?, absolute })
+        Ok(BoundPath { file: file(&absolute)?, absolute })
     }
 }
 
@@ -77,11 +78,24 @@ impl UnixListener {
         configure(SockRef::from(&socket), false, limits)?;
         socket.set_nonblocking(true)?;
         socket.bind(&addr)?;
-        let path = BoundPath::new(path)?;
+        let _path = Some(BoundPath::new(path)?);
         socket.listen(backlog(limits))?;
         let inner = std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(socket));
         let inner = mio::net::UnixListener::from_std(inner);
-        Ok(UnixListener { path, inner, limits: limits.clone().into() })
+        let local = Address::Unix(Arc::clone(path));
+        Ok(UnixListener { _path, local, inner, limits: limits.clone().into() })
+    }
+
+    /// Takes over a listener that another process has bound.
+    pub(super) fn adopt(
+        listener: std::os::unix::net::UnixListener,
+        limits: &Limits,
+    ) -> io::Result<UnixListener> {
+        configure(SockRef::from(&listener), false, limits)?;
+        listener.set_nonblocking(true)?;
+        let local = from_address(listener.local_addr()?.as_pathname());
+        let inner = mio::net::UnixListener::from_std(listener);
+        Ok(UnixListener { _path: None, local, inner, limits: limits.clone().into() })
     }
 
     pub(super) fn accept(&self) -> io::Result<(UnixStream, Address)> {
@@ -93,7 +107,7 @@ impl UnixListener {
     }
 
     pub(super) fn local_addr(&self) -> Address {
-        Address::Unix(Arc::clone(&self.path.path))
+        self.local.clone()
     }
 
     pub(super) fn source(&mut self) -> &mut dyn Source {

@@ -129,6 +129,21 @@ impl<K: Kernel> Reactor<K> {
         self.inet_addr(id)
     }
 
+    /// Serves a Unix listener that is already bound. Its path and its backlog stay as they are, also
+    /// when the listener closes.
+    ///
+    /// # Errors
+    /// Fails if the listener cannot be configured or registered.
+    #[cfg(unix)]
+    pub fn listen_on_unix<P: Protocol>(
+        &mut self,
+        listener: std::os::unix::net::UnixListener,
+        make: impl FnMut(&Accepted) -> P + 'static,
+    ) -> io::Result<ListenerId> {
+        let listener = self.kernel.adopt_unix(listener, self.listeners.len(), &self.cx.limits)?;
+        self.add_listener(listener, &ListenOptions::default(), boxed(make))
+    }
+
     /// Closes a listener; its connections stay. Returns false if it was closed already.
     pub fn close_listener(&mut self, id: ListenerId) -> bool {
         self.listeners.get_mut(id.0).is_some_and(|place| place.take().is_some())

@@ -20,7 +20,10 @@ macro_rules! forward {
     (@listen) => { fn listen(&mut self, addr: &Address, key: usize, limits: &Limits)
         -> std::io::Result<Self::Listener> { self.inner.listen(addr, key, limits) } };
     (@adopt) => { fn adopt(&mut self, from: std::net::TcpListener, key: usize, limits: &Limits)
-        -> std::io::Result<Self::Listener> { self.inner.adopt(from, key, limits) } };
+        -> std::io::Result<Self::Listener> { self.inner.adopt(from, key, limits) }
+        #[cfg(unix)]
+        fn adopt_unix(&mut self, from: std::os::unix::net::UnixListener, key: usize, limits: &Limits)
+            -> std::io::Result<Self::Listener> { self.inner.adopt_unix(from, key, limits) } };
     // The listeners of the kernel inside, wrapped by `wrap`.
     (@wrapped_listeners) => {
         fn listen(&mut self, addr: &Address, key: usize, limits: &Limits)
@@ -31,6 +34,12 @@ macro_rules! forward {
         fn adopt(&mut self, from: std::net::TcpListener, key: usize, limits: &Limits)
             -> std::io::Result<Self::Listener> {
             let inner = self.inner.adopt(from, key, limits)?;
+            self.wrap(inner, key, limits)
+        }
+        #[cfg(unix)]
+        fn adopt_unix(&mut self, from: std::os::unix::net::UnixListener, key: usize, limits: &Limits)
+            -> std::io::Result<Self::Listener> {
+            let inner = self.inner.adopt_unix(from, key, limits)?;
             self.wrap(inner, key, limits)
         }
     };

@@ -122,6 +122,17 @@ impl<K: Kernel> Kernel for Recorded<K> {
         self.bound(outcome, key)
     }
 
+    #[cfg(unix)]
+    fn adopt_unix(
+        &mut self,
+        listener: std::os::unix::net::UnixListener,
+        key: usize,
+        limits: &Limits,
+    ) -> io::Result<Self::Listener> {
+        let outcome = self.inner.adopt_unix(listener, key, limits);
+        self.bound(outcome, key)
+    }
+
     fn local_addr(&self, listener: &Self::Listener) -> io::Result<Address> {
         self.inner.local_addr(&listener.inner)
     }

@@ -5,6 +5,7 @@
 mod common;
 mod program;
 
+mod activation;
 mod asking;
 mod blocked_sinks;
 mod commands;
@@ -14,6 +15,8 @@ mod ending;
 mod faults;
 mod listening;
 mod nonblocking;
+#[cfg(target_os = "linux")]
+mod notify;
 mod pipe;
 mod proxying;
 mod ready_file;
