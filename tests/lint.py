@@ -238,10 +238,10 @@ def check_skips():
 def check_budgets():
     tests = [
         path for path in (ROOT / "tests").rglob("*.rs")
-        if path.relative_to(ROOT / "tests").parts[0] not in ("bench", "fuzz", "tools")
+        if path.relative_to(ROOT / "tests").parts[0] not in ("bench", "fuzz", "release", "tools")
     ]
     for folder, paths, most in [
-        ("src", (ROOT / "src").rglob("*.rs"), 10_700), ("tests", tests, 17_000),
+        ("src", (ROOT / "src").rglob("*.rs"), 14_600), ("tests", tests, 22_400),
     ]:
         count = sum(
             count_code(Source(path).text if folder == "src" else path.read_text()) for path in paths

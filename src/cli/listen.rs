@@ -69,63 +69,71 @@ pub fn listen<P: Protocol + 'static>(
 ) -> Result<Vec<String>, Failure> {
     let (mut bound, mut shown) = (Vec::new(), Vec::new());
     for place in places {
-        if let Place::Unix(path) = place {
-            if !shown.contains(&place.to_string()) {
-                listen_at_path(reactor, service, path, make())?;
-                shown.push(place.to_string());
-            }
-            continue;
-        }
-        #[cfg(unix)]
-        if let Place::Fd(name) = place {
-            shown.extend(listen_on_passed(reactor, sockets, service, name, make)?);
-            continue;
-        }
-        let bound_before = bound.len();
-        let mut skipped = None;
-        // If a name has port 0, its first address chooses the port for all its addresses.
-        let mut chosen = 0;
-        for mut addr in resolve(place, service)? {
-            if addr.port() == 0 {
-                addr.set_port(chosen);
-            }
-            if addr.port() != 0 && bound.contains(&addr) {
-                continue;
-            }
-            match listen_at(reactor, sockets, addr, make()) {
-                Ok(local) => {
-                    chosen = local.port();
-                    bound.push(local);
-                    shown.push(place.show(local));
-                }
-                Err(error) if is_family_missing(addr, &error) => skipped = Some((addr, error)),
-                Err(error) => {
-                    let is_alone = sockets.shared.is_none();
-                    return Err(cannot_listen(
-                        &reactor.bound(),
-                        service,
-                        place,
-                        addr,
-                        &error,
-                        is_alone,
-                    ));
+        match place {
+            Place::Unix(path) => {
+                if !shown.contains(&place.to_string()) {
+                    listen_at_path(reactor, service, path, make())?;
+                    shown.push(place.to_string());
                 }
             }
-        }
-        match skipped {
-            Some((addr, error)) if bound.len() == bound_before => {
-                return Err(cannot_listen(&reactor.bound(), service, place, addr, &error, true));
+            #[cfg(unix)]
+            Place::Fd(name) => {
+                shown.extend(listen_on_passed(reactor, sockets, service, name, make)?);
             }
-            Some((addr, error)) => {
-                let (ip, family) = (addr.ip(), family(addr));
-                log::warn!(
-                    "skipped the address {ip} of {place}, because this machine has no {family}: {error}; to avoid this warning, give the other addresses instead of the name"
-                );
+            _ => {
+                let new = listen_at_each(reactor, sockets, service, place, &bound, make)?;
+                shown.extend(new.iter().map(|addr| place.show(*addr)));
+                bound.extend(new);
             }
-            None => {}
         }
     }
     Ok(shown)
+}
+
+/// Listens on every address of a name but those that are `bound`, and returns what it has bound.
+fn listen_at_each<P>(
+    reactor: &mut dyn Binder<P>,
+    sockets: &Sockets,
+    service: &str,
+    place: &Place,
+    bound: &[SocketAddr],
+    make: &dyn Fn() -> Make<P>,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let (mut new, mut skipped) = (Vec::new(), None);
+    // If a name has port 0, its first address chooses the port for all its addresses.
+    let mut chosen = 0;
+    for mut addr in resolve(place, service)? {
+        if addr.port() == 0 {
+            addr.set_port(chosen);
+        }
+        if addr.port() != 0 && (bound.contains(&addr) || new.contains(&addr)) {
+            continue;
+        }
+        match listen_at(reactor, sockets, addr, make()) {
+            Ok(local) => {
+                chosen = local.port();
+                new.push(local);
+            }
+            Err(error) if is_family_missing(addr, &error) => skipped = Some((addr, error)),
+            Err(error) => {
+                let (bound, is_alone) = (reactor.bound(), sockets.shared.is_none());
+                return Err(cannot_listen(&bound, service, place, addr, &error, is_alone));
+            }
+        }
+    }
+    match skipped {
+        Some((addr, error)) if new.is_empty() => {
+            return Err(cannot_listen(&reactor.bound(), service, place, addr, &error, true));
+        }
+        Some((addr, error)) => {
+            let (ip, family) = (addr.ip(), family(addr));
+            log::warn!(
+                "skipped the address {ip} of {place}, because this machine has no {family}: {error}; to avoid this warning, give the other addresses instead of the name"
+            );
+        }
+        None => {}
+    }
+    Ok(new)
 }
 
 fn listen_at<P>(
