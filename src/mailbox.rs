@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-#[cfg(loom)]
+#[cfg(campanile_loom)]
 use loom::sync::{Mutex, MutexGuard, atomic::AtomicBool, atomic::Ordering};
-#[cfg(not(loom))]
+#[cfg(not(campanile_loom))]
 use std::sync::{Mutex, MutexGuard, atomic::AtomicBool, atomic::Ordering};
 
 use crate::kernel::Wake;
@@ -180,8 +180,8 @@ impl<C> Mailbox<C> {
     }
 }
 
-/// Every interleaving of two posters and the loop: `RUSTFLAGS="--cfg loom" cargo test --lib loom`.
-#[cfg(all(test, loom))]
+/// Every interleaving of two posters and the loop: `RUSTFLAGS="--cfg campanile_loom" cargo test --lib loom`.
+#[cfg(all(test, campanile_loom))]
 mod loom_tests {
     use super::*;
     use loom::sync::{Condvar, Mutex};
