@@ -36,7 +36,7 @@
 //! run the same; with many connections the server finds several ready in most turns.
 //!
 //! The goals are those of the design. With `--check`, a count that misses its goal makes the exit code
-//! 1, and so does a ratio of CPU times whose whole interval is 5 % above its goal. A ratio of latencies
+//! 1, and so does a ratio of CPU times whose whole interval is 10 % above its goal. A ratio of latencies
 //! never does.
 //!
 //! The bench builds and measures the release program. `--program` measures another one that prints
