@@ -182,19 +182,24 @@ fn bind_shared(bound: &[Address], addr: SocketAddr, backlog: u32) -> io::Result<
         return Err(ErrorKind::AddrInUse.into());
     }
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-    #[cfg(not(unix))]
-    return Err(io::Error::new(ErrorKind::Unsupported, "this system has no SO_REUSEPORT"));
-    #[cfg(unix)]
-    {
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.bind(&addr.into())?;
-        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        Ok(socket.into())
+    share_port(&socket)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
     }
+    socket.bind(&addr.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+#[cfg(unix)]
+fn share_port(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)
+}
+
+#[cfg(not(unix))]
+fn share_port(_: &Socket) -> io::Result<()> {
+    Err(io::Error::new(ErrorKind::Unsupported, "this system has no SO_REUSEPORT"))
 }
 
 fn listen_at_path<P>(
