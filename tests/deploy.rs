@@ -204,7 +204,8 @@ fn nginx(folder: &Folder, ports: &[(&str, String)]) -> Command {
     fs::write(folder.join("nginx.conf"), text).unwrap();
     let mut command = Command::new("/usr/sbin/nginx");
     command.arg("-c").arg(folder.join("nginx.conf")).args(["-e", "stderr"]);
-    command.args(["-g", "daemon off;"]);
+    // One process, so that no worker outlives the test.
+    command.args(["-g", "daemon off; master_process off;"]);
     command
 }
 
