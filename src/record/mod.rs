@@ -14,5 +14,6 @@ mod recorder;
 
 #[doc(hidden)]
 pub use line::push_string;
+pub(crate) use places::{UPSTREAM, upstream_of};
 pub use recorded::{Recorded, RecordedListener, RecordedStream};
 pub use recorder::Recorder;

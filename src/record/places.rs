@@ -6,7 +6,12 @@ use std::sync::Arc;
 use crate::protocol::ConnId;
 
 /// What follows the name of a proxy in that of its server's side, as in `db upstream`.
-const UPSTREAM: &str = " upstream";
+pub(crate) const UPSTREAM: &str = " upstream";
+
+/// Returns the name of the server's side, for the name of either side of a proxy.
+pub(crate) fn upstream_of(service: &str) -> String {
+    format!("{}{UPSTREAM}", service.strip_suffix(UPSTREAM).unwrap_or(service))
+}
 
 /// A service, and the number of a connection there, counted from 1. The connection to the server behind
 /// a proxy has the number of its client's.
@@ -66,10 +71,9 @@ impl Places {
             (slot.ordinal == Some(id.ordinal)).then_some(slot)
         });
         let parent = slot.map(|slot| slot.parent.unwrap_or(slot.id));
-        let place = slot.and_then(|slot| slot.place.as_ref()).map(|(service, number)| {
-            let service = service.strip_suffix(UPSTREAM).unwrap_or(service);
-            (format!("{service}{UPSTREAM}").into(), *number)
-        });
+        let place = slot
+            .and_then(|slot| slot.place.as_ref())
+            .map(|(service, number)| (upstream_of(service).into(), *number));
         (self.arrive(place), parent)
     }
 

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use super::fault::{Fault, UPSTREAM};
+use super::fault::Fault;
 use super::faulty::Faulty;
 use super::ledger::Book;
 use super::logged::Logged;
@@ -19,7 +19,7 @@ use crate::limits::Limits;
 use crate::listener::ListenOptions;
 use crate::protocol::{Accepted, Address, Protocol};
 use crate::reactor::Reactor;
-use crate::record::{Recorded, Recorder};
+use crate::record::{Recorded, Recorder, UPSTREAM};
 use crate::services::{Clock, Upstream, Zone, daytime, echo, relay};
 
 /// The second of the tutorial that the two services come from: Wed Jan 29 19:14:15 2014.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::mem::discriminant;
 use std::time::Duration;
 
+use crate::record::UPSTREAM;
+
 /// An effect, the connections it is for, and its time: `echo once: reset after 5 bytes`.
 ///
 /// ```text
@@ -327,9 +329,6 @@ pub(super) const EFFECTS: [(&str, Effect); 14] = [
     ("never-accept", Effect::NeverAccept),
     ("unreachable", Effect::Unreachable),
 ];
-
-/// What follows the name of a proxy in that of its server's side, as in `db upstream`.
-pub(super) const UPSTREAM: &str = " upstream";
 
 /// The pause of `slice` if the text has none.
 pub(super) const GAP: Duration = Duration::from_millis(1);

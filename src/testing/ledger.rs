@@ -7,9 +7,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::entry::Entry;
-use super::fault::{Effect, Fault, UPSTREAM};
+use super::fault::{Effect, Fault};
 use super::plan::ListenerState;
 use crate::protocol::Address;
+use crate::record::UPSTREAM;
 
 /// Limit of the sizes in [`Ledger::write_sizes`]; later writes are only counted.
 const WRITES_KEPT: usize = 64;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::entry::Entry;
-use super::fault::UPSTREAM;
-use super::ledger::{Book, Ledger, Page, Side, lock};
+use super::ledger::{Book, Page, Side, lock};
 use crate::connection::{Snapshot, Stream};
 use crate::kernel::{Event, Kernel, Phase, Wake};
 use crate::limits::Limits;
 use crate::protocol::{Address, CloseReason, ConnId};
+use crate::record::upstream_of;
 
 /// A kernel that keeps a [`Ledger`](super::Ledger) of each accepted connection, and otherwise does
 /// what the kernel inside does.
@@ -119,7 +119,10 @@ impl<K: Kernel> Kernel for Logged<K> {
     ) -> io::Result<Self::Stream> {
         let inner = self.inner.connect(addr, limits, parent)?;
         let log = parent.and_then(|parent| self.page_of(parent)).map(|page| {
-            let (service, id) = upstream_of(&lock(&page));
+            let (service, id) = {
+                let ledger = lock(&page);
+                (upstream_of(&ledger.service), ledger.id)
+            };
             let opened = self.now.get() - self.began;
             self.log(self.book.begin(&service, Some(id), addr.clone(), opened))
         });
@@ -150,13 +153,6 @@ impl<K: Kernel> Kernel for Logged<K> {
         }
         self.inner.observe(id, || view);
     }
-}
-
-/// Returns the service and the id of a connection that the one with this ledger has asked for: the
-/// server's side of the same conversation.
-fn upstream_of(ledger: &Ledger) -> (String, u64) {
-    let service = ledger.service.strip_suffix(UPSTREAM).unwrap_or(&ledger.service);
-    (format!("{service}{UPSTREAM}"), ledger.id)
 }
 
 /// A stream whose ledger is kept.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::fault::{EFFECTS, Effect, Fault, Part, SIZES, TIMES, UPSTREAM, When, Who, Whom};
+use super::fault::{EFFECTS, Effect, Fault, Part, SIZES, TIMES, When, Who, Whom};
+use crate::record::UPSTREAM;
 
 /// Why a text is not a fault: the column, and what was expected there.
 #[derive(Debug, Clone, PartialEq, Eq)]

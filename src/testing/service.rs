@@ -7,11 +7,12 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::fault::{Fault, UPSTREAM, Who};
+use super::fault::{Fault, Who};
 use super::guard::{Guard, Once};
 use super::ledger::Ledger;
 use super::server::{Expectation, PATIENCE, TestServer, or_panic};
 use crate::protocol::Address;
+use crate::record::UPSTREAM;
 
 /// How long a client of [`Service::connect`] waits for a read or a write.
 const DEADLINE: Duration = Duration::from_secs(30);
