@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::ending::{Ending, our_doing};
 use super::Turn;
@@ -54,6 +54,8 @@ pub(super) struct State {
     wants_once: bool,
     progress: Progress,
     random: Random,
+    /// The bit that `corrupt` flips.
+    flip: u8,
     ending: Ending,
     /// Our half has ended: what is written is swallowed.
     is_shut: bool,
@@ -64,6 +66,8 @@ pub(super) struct State {
     was_held: Cell<bool>,
     discarded: usize,
     key: Option<usize>,
+    /// When the planned event of this connection comes.
+    planned: Option<Instant>,
     /// The turn of the last write.
     wrote_in: u64,
     around: Circumstances,
@@ -72,6 +76,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(arrival: Arrival, around: Circumstances) -> State {
         let now = around.turn.now.get();
+        let seed = around.plan.seed_of(&around.service, around.number);
         let progress = Progress { now, sent: 0, received: 0, writes: 0, eof: None };
         State {
             acts: arrival.entries.into_iter().map(|entry| Act::new(entry, progress)).collect(),
@@ -79,7 +84,8 @@ impl State {
             seen: around.turn.changes.get(),
             wants_once: around.plan.ignores_probes(),
             progress,
-            random: Random(around.plan.seed_of(&around.service, around.number)),
+            random: Random(seed),
+            flip: 1 << (seed % 8),
             ending: Ending::No,
             is_shut: false,
             is_deaf: false,
@@ -87,6 +93,7 @@ impl State {
             was_held: Cell::new(false),
             discarded: 0,
             key: None,
+            planned: None,
             wrote_in: 0,
             around,
         }
@@ -94,7 +101,7 @@ impl State {
 
     pub(super) fn registered(&mut self, key: usize) {
         self.key = Some(key);
-        self.around.turn.open.borrow_mut().insert(key, None);
+        self.around.turn.open.borrow_mut().insert(key);
         self.plan_event();
     }
 
@@ -163,7 +170,7 @@ impl State {
     }
 
     /// Plans the next event that no kernel will report: the end of a pause, of a fault or of a wait.
-    fn plan_event(&self) {
+    fn plan_event(&mut self) {
         let Some(key) = self.key else { return };
         let turn = &self.around.turn;
         if matches!(self.ending, Ending::Reset { .. }) {
@@ -172,7 +179,11 @@ impl State {
         }
         let until = self.waits_until().and_then(|until| until.0);
         let changes = self.acts.iter().flat_map(Act::changes).chain(until);
-        turn.plan_event(key, changes.filter(|at| *at > self.progress.now).min());
+        let next = changes.filter(|at| *at > self.progress.now).min();
+        if next != self.planned {
+            turn.plan_event(key, self.planned, next);
+            self.planned = next;
+        }
     }
 
     fn does(&self, effect: &Effect) -> bool {
@@ -196,9 +207,8 @@ impl State {
 
     /// Returns the act that corrupts the next byte, and the bit that it flips.
     fn corrupting(&mut self, incoming: bool) -> Option<(&mut Act, u8)> {
-        let bit = 1 << (self.around.plan.seed_of(&self.around.service, self.around.number) % 8);
         let act = self.acts.iter_mut().find(|act| act.is_corrupting(incoming))?;
-        Some((act, bit))
+        Some((act, self.flip))
     }
 
     fn write(&mut self, inner: &mut impl Stream, bytes: &[u8]) -> io::Result<usize> {
@@ -308,7 +318,7 @@ impl State {
 impl Drop for State {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.around.turn.forget(key);
+            self.around.turn.forget(key, self.planned);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! [`Turn`]: what the streams of one kernel share.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::unacked::Unacked;
@@ -14,8 +14,7 @@ pub(super) struct Turn {
     pub(super) number: Cell<u64>,
     /// The changes of the plan that the turn acts on.
     pub(super) changes: Cell<u64>,
-    /// Every open connection, with its planned event.
-    pub(super) open: RefCell<BTreeMap<usize, Option<Instant>>>,
+    pub(super) open: RefCell<BTreeSet<usize>>,
     /// The planned events in order.
     planned: RefCell<BTreeSet<(Instant, usize)>>,
     /// The connections that wait for acknowledgements: they run in the next turn.
@@ -41,27 +40,23 @@ impl Turn {
         self.planned.borrow().first().map(|(at, _)| *at)
     }
 
-    /// Plans the next event of a connection, in place of the one that was planned.
-    pub(super) fn plan_event(&self, key: usize, next: Option<Instant>) {
-        let (mut open, mut planned) = (self.open.borrow_mut(), self.planned.borrow_mut());
-        let Some(before) = open.get_mut(&key) else { return };
-        let before = std::mem::replace(before, next);
-        if before != next {
-            if let Some(at) = before {
-                planned.remove(&(at, key));
-            }
-            planned.extend(next.map(|at| (at, key)));
+    /// Plans the next event of a connection, in place of the one `before`, which may have come.
+    pub(super) fn plan_event(&self, key: usize, before: Option<Instant>, next: Option<Instant>) {
+        let mut planned = self.planned.borrow_mut();
+        if let Some(at) = before {
+            planned.remove(&(at, key));
         }
+        planned.extend(next.map(|at| (at, key)));
     }
 
     /// Adds the events of this turn: of all connections if the plan has changed.
     pub(super) fn add_events(&self, has_news: bool, events: &mut Vec<Source>) {
-        let (mut open, mut planned) = (self.open.borrow_mut(), self.planned.borrow_mut());
+        let (open, mut planned) = (self.open.borrow(), self.planned.borrow_mut());
         // A connection that waits is added again by its next call. One that the protocol has paused
         // makes none, and must not keep the loop awake.
         let waiting = self.waiting.take();
         if has_news {
-            events.extend(open.keys().map(|&key| Source::Connection(key)));
+            events.extend(open.iter().map(|&key| Source::Connection(key)));
         } else {
             events.extend(waiting.into_iter().map(Source::Connection));
         }
@@ -70,14 +65,13 @@ impl Turn {
                 planned.insert((at, key));
                 break;
             }
-            open.insert(key, None);
             events.push(Source::Connection(key));
         }
     }
 
     /// Forgets a connection that is dropped.
-    pub(super) fn forget(&self, key: usize) {
-        self.plan_event(key, None);
+    pub(super) fn forget(&self, key: usize, planned: Option<Instant>) {
+        self.plan_event(key, planned, None);
         self.open.borrow_mut().remove(&key);
         self.waiting.borrow_mut().remove(&key);
     }
