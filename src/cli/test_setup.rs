@@ -26,7 +26,7 @@ pub struct TestSetup {
     is_json: bool,
     /// The names that a fault may name.
     services: Vec<&'static str>,
-    /// Those whose listeners cannot be closed.
+    /// The services whose listeners cannot be closed.
     shared: Vec<&'static str>,
     /// The error of the read that ended the commands of the pipe.
     broken_stdin: Arc<OnceLock<io::Error>>,

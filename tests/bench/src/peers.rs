@@ -16,14 +16,14 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(String::from).collect()
 }
 
-/// Compiles a program of this folder, or prints why it is left out.
+/// Compiles a program, named by its path from the folder `peers`, or prints why it is left out.
 fn compiled(
     bench: &Bench,
     name: &str,
     compiler: &[&str],
     after: &[&str],
 ) -> io::Result<Option<String>> {
-    let out = bench.directory.join(name);
+    let out = bench.directory.join(Path::new(name).file_name().unwrap_or_default());
     let mut command = Command::new(compiler[0]);
     command.args(&compiler[1..]).arg("-o").arg(&out).arg(peers().join(name)).args(after);
     match command.status() {
@@ -51,10 +51,10 @@ pub fn echo(bench: &Bench) -> io::Result<Vec<Subject>> {
     if let Some(program) = compiled(bench, "libuv_echo.c", &["cc", "-O2"], &["-luv"])? {
         found.push(Subject::at_a_port("libuv", with(program))?);
     }
-    if let Some(program) = compiled(bench, "echo.go", &["go", "build"], &[])? {
+    if let Some(program) = compiled(bench, "../../tools/peers/echo.go", &["go", "build"], &[])? {
         let name = format!("Go {}, one thread", version("go", "version"));
-        let one = format!("env GOMAXPROCS=1 {program}");
-        found.push(Subject::at_a_port(&name, with(one))?);
+        let one = move |port: u16| words(&format!("env GOMAXPROCS=1 {program} 127.0.0.1:{port}"));
+        found.push(Subject::at_a_port(&name, one)?);
     }
     for (tool, option, file, label) in [
         ("node", "--version", "echo.js", "Node"),
