@@ -11,6 +11,9 @@ import pytest
 
 from campanile import ServerError, find_program
 
+# Where CI is set, pytest repeats whole messages in its short summary.
+NO_SUMMARY = "-rN"
+
 FILE = """
 import pytest, socket
 
@@ -66,7 +69,7 @@ def test_a_failed_test_shows_what_the_server_did(pytester: pytest.Pytester) -> N
 
 def test_the_table_is_printed_once(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_red(campanile): campanile.event('closed', within=0)")
-    result = pytester.runpytest()
+    result = pytester.runpytest(NO_SUMMARY)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines("*no closed within 0 s*")
     assert str(result.stdout).count("campanile, seed ") == 1
@@ -140,7 +143,7 @@ def test_a_wrong_option_is_reported_once(pytester: pytest.Pytester) -> None:
         def test_it(campanile): pass
         """
     )
-    result = pytester.runpytest()
+    result = pytester.runpytest(NO_SUMMARY)
     result.assert_outcomes(errors=1)
     assert str(result.stdout).count("similar argument exists: '--idle'") == 1
 
