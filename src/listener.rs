@@ -12,7 +12,7 @@ const RETRY: Millis = 100;
 /// At most one warning in this time. The next warning says how many failures were not logged.
 const QUIET: Millis = 1000;
 /// For how many turns in a row clients must wait before a turn accepts more than one.
-const PRESSURE_FOR_BURSTS: u32 = 4;
+const PRESSURE_FOR_BURSTS: u32 = 16;
 /// How often the same error may come, without a connection in between, before the listener pauses.
 const REPEATS: u32 = 16;
 
