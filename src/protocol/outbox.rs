@@ -1,6 +1,7 @@
 //! [`Outbox`]: the bytes and the requests of a protocol.
 
-use std::ops::Range;
+mod loan;
+
 use std::time::{Duration, Instant};
 
 use super::{ConnId, Output, Requests, State, Timeouts};
@@ -91,23 +92,6 @@ impl Outbox {
         }
     }
 
-    /// Creates an outbox that does not copy what is sent from `read_buffer`, which must not move.
-    pub(crate) fn over(now: Instant, read_buffer: &[u8]) -> Outbox {
-        let read_buffer = (read_buffer.as_ptr() as usize, read_buffer.len());
-        Outbox { read_buffer, ..Outbox::with_high_water(now, 1) }
-    }
-
-    pub(crate) fn set_bounds(
-        &mut self,
-        high_water: usize,
-        low_water: usize,
-        max_send_queue: usize,
-    ) {
-        self.high_water = high_water;
-        self.low_water = low_water;
-        self.max_send_queue = max_send_queue;
-    }
-
     /// Gives the connection the number `ordinal`, so that the connections of a unit test differ:
     ///
     /// ```
@@ -155,6 +139,19 @@ impl Outbox {
         if self.unsent() >= self.high_water {
             self.state.congested = true;
         }
+    }
+
+    /// Sends as [`send`](Outbox::send) does, and empties `bytes`. If nothing is queued, the queue takes
+    /// its storage over and gives its own for it, so nothing is copied.
+    pub(crate) fn send_vec(&mut self, bytes: &mut Vec<u8>) {
+        let is_taken = self.state.output == Output::Open && bytes.len() <= self.max_send_queue;
+        if is_taken && self.unsent() == 0 {
+            self.queue.exchange(bytes);
+            self.state.congested |= self.unsent() >= self.high_water;
+        } else {
+            self.send(bytes);
+        }
+        bytes.clear();
     }
 
     /// Borrows `bytes` if they directly follow the borrowed part and the queue is empty.
@@ -339,61 +336,6 @@ impl Outbox {
         self.timer = timer;
         self.has_requests = true;
     }
-
-    /// Takes over a connection's queue, state and timer for one call.
-    pub(crate) fn begin_call(
-        &mut self,
-        queue: &mut SendQueue,
-        state: State,
-        timer: Option<Instant>,
-    ) {
-        // An empty queue is not swapped, so the call uses the spare storage.
-        if !queue.is_empty() {
-            std::mem::swap(&mut self.queue, queue);
-        }
-        self.state = state;
-        self.timer = timer;
-        self.aborted = false;
-        self.overflowed = false;
-        self.has_requests = false;
-        self.timeouts = None;
-        self.borrowed.1 = 0;
-    }
-
-    /// Prepares for the call that reports the end of a connection: nothing can be sent on it.
-    pub(crate) fn begin_last_call(&mut self) {
-        let state = State { output: Output::Shut, closed: true, ..State::default() };
-        self.begin_call(&mut SendQueue::default(), state, None);
-    }
-
-    /// Gives the queue back after the call, and returns the new state.
-    pub(crate) fn end_call(&mut self, queue: &mut SendQueue) -> State {
-        if !self.queue.is_empty() {
-            std::mem::swap(&mut self.queue, queue);
-        }
-        self.state
-    }
-
-    /// Returns whether requests for other connections wait.
-    pub(crate) fn has_mail(&self) -> bool {
-        !self.requests.list.is_empty()
-    }
-
-    /// Returns the borrowed part of the read buffer, which is to be written before the queue.
-    pub(crate) fn borrowed(&self) -> Range<usize> {
-        let (start, length) = self.borrowed;
-        start..start + length
-    }
-
-    /// Keeps the storage of a drained queue for the next one, and bounds that of any other.
-    pub(crate) fn recycle(&mut self, queue: &mut SendQueue) {
-        if queue.is_empty() {
-            queue.shrink(self.high_water);
-            self.queue = std::mem::take(queue);
-        } else {
-            queue.shrink(2 * queue.len());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -496,6 +438,41 @@ mod tests {
         out.send(&buffer[..5]);
         out.begin_call(&mut SendQueue::default(), State::default(), None);
         assert_eq!((out.borrowed().len(), out.unsent()), (0, 0));
+    }
+
+    #[test]
+    fn a_vector_is_sent_in_its_own_storage_or_behind_what_waits_already() {
+        let buffer = pattern(100);
+        let mut out = over(&buffer);
+        let (mut first, mut second) = (pattern(990), b"second".to_vec());
+        let storage = first.as_ptr();
+        out.send_vec(&mut first);
+        assert_eq!(out.queued().as_ptr(), storage, "nothing was copied");
+        assert!(!out.is_congested());
+        out.send_vec(&mut second);
+        assert_eq!(out.queued(), [&pattern(990)[..], b"second"].concat());
+        assert!(first.is_empty() && second.is_empty());
+
+        let mut full = over(&buffer);
+        full.send_vec(&mut pattern(1000));
+        assert!(full.is_congested() && !full.overflowed);
+
+        let mut behind = over(&buffer);
+        behind.send(&buffer[..10]);
+        behind.send_vec(&mut b"later".to_vec());
+        assert_eq!((behind.borrowed(), behind.queued()), (0..10, &b"later"[..]));
+    }
+
+    #[test]
+    fn a_vector_is_refused_as_a_slice_is() {
+        let mut out = over(&[]);
+        out.send_vec(&mut vec![7; 1001]);
+        assert!(out.overflowed && out.queued().is_empty());
+        let mut out = over(&[]);
+        out.half_close();
+        let mut late = b"late".to_vec();
+        out.send_vec(&mut late);
+        assert!(out.queued().is_empty() && late.is_empty());
     }
 
     #[test]

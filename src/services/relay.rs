@@ -197,8 +197,7 @@ impl Relay {
         let mut pipe = self.this.pipe.borrow_mut();
         if !pipe.bytes.is_empty() {
             let mut bytes = std::mem::take(&mut pipe.bytes);
-            out.send(&bytes);
-            bytes.clear();
+            out.send_vec(&mut bytes);
             self.shared.spare.replace(bytes);
         }
         if pipe.has_ended {
