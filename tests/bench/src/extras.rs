@@ -31,7 +31,8 @@ fn against_itself(
 }
 
 /// Each effect on all connections. An effect that ends a connection is measured per connection, the
-/// others per message of 64 B on 100 connections.
+/// others per message of 64 B on 100 connections. An effect on a listener is measured by the connections
+/// of the other service.
 pub fn faults(bench: &Bench) -> io::Result<Vec<Row>> {
     const MESSAGE: Work = Work::echo(100, 1, 64, 30_000);
     const SLOW: Work = Work::echo(100, 1, 64, 10_000);
@@ -56,6 +57,14 @@ pub fn faults(bench: &Bench) -> io::Result<Vec<Row>> {
             &["--fault", "echo: hold-open after 1000MiB"],
             MESSAGE,
             "us a message",
+        ),
+        ("refuse, of echo", &["--fault", "echo: refuse"], CONNECTION, "us a connection"),
+        ("unreachable, of echo", &["--fault", "echo: unreachable"], CONNECTION, "us a connection"),
+        (
+            "never-accept, of echo",
+            &["--fault", "echo: never-accept"],
+            CONNECTION,
+            "us a connection",
         ),
         (
             "shut after 26 bytes",

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -49,30 +49,32 @@ pub struct Latency {
     busy: f64,
 }
 
-/// Measures one server.
-pub fn measure(addr: SocketAddr, pid: u32, beside: Beside, messages: usize) -> io::Result<Latency> {
-    let mut streams = Streams::connect(addr, if beside.streams { STREAMS } else { 0 })?;
-    let mut echoes = connect(addr)?;
+/// Measures one server. If it is a relay, `behind` is the server behind it.
+pub fn measure(
+    addr: SocketAddr,
+    pid: u32,
+    beside: Beside,
+    messages: usize,
+    behind: Option<&mut Behind>,
+) -> io::Result<Latency> {
+    let mut others = Others {
+        streams: Streams::connect(addr, if beside.streams { STREAMS } else { 0 })?,
+        churn: None,
+        behind,
+    };
     // The server has accepted all of them once this one echoes.
-    echoes.write_all(&[0; SIZE])?;
-    echoes.read_exact(&mut [0; SIZE])?;
-    let mut churn = beside.churn.then(|| Churn::begin(addr));
+    let first = Paced::begin(connect(addr)?, 1)?;
+    let echoes = run(first, &mut others)?.stream;
+    others.churn = beside.churn.then(|| Churn::begin(addr));
     let warm = Instant::now() + WARM_UP;
     while Instant::now() < warm {
-        streams.progress()?;
-        churn.as_mut().map_or(Ok(()), Churn::progress)?;
+        (0..others.streams.streams.len())
+            .try_for_each(|which| others.streams.progress_of(which))?;
+        others.progress()?;
     }
 
-    let (cpu, received) = (sys::cpu_time(pid)?, streams.received);
-    let mut paced = Paced::begin(echoes, messages)?;
-    while paced.latencies.len() < messages {
-        for which in 0..streams.streams.len() {
-            streams.progress_of(which)?;
-            paced.progress()?;
-        }
-        paced.progress()?;
-        churn.as_mut().map_or(Ok(()), Churn::progress)?;
-    }
+    let (cpu, received) = (sys::cpu_time(pid)?, others.streams.received);
+    let paced = run(Paced::begin(echoes, messages)?, &mut others)?;
     let lasted = paced.began.elapsed().as_secs_f64();
     let cpu = sys::cpu_time(pid)? - cpu;
     let mut latencies = paced.latencies;
@@ -81,9 +83,83 @@ pub fn measure(addr: SocketAddr, pid: u32, beside: Beside, messages: usize) -> i
         p50: latencies[messages / 2],
         p99: latencies[messages * 99 / 100],
         p999: latencies[messages * 999 / 1000],
-        throughput: (streams.received - received) as f64 / 1e9 / lasted,
+        throughput: (others.streams.received - received) as f64 / 1e9 / lasted,
         busy: cpu.as_secs_f64() / lasted,
     })
+}
+
+/// Sends all planned messages and waits for their echoes, while the others go on.
+fn run(mut paced: Paced, others: &mut Others) -> io::Result<Paced> {
+    while paced.latencies.len() < paced.planned {
+        for which in 0..others.streams.streams.len() {
+            others.streams.progress_of(which)?;
+            paced.progress()?;
+        }
+        paced.progress()?;
+        others.progress()?;
+    }
+    Ok(paced)
+}
+
+/// What the load does besides sending messages.
+struct Others<'a> {
+    streams: Streams,
+    churn: Option<Churn>,
+    behind: Option<&'a mut Behind>,
+}
+
+impl Others<'_> {
+    fn progress(&mut self) -> io::Result<()> {
+        self.churn.as_mut().map_or(Ok(()), Churn::progress)?;
+        self.behind.as_mut().map_or(Ok(()), |behind| behind.progress())
+    }
+}
+
+/// The echo server behind a relay. The load's thread plays it, because it never sleeps: a process on
+/// the same CPU would wait for it.
+pub struct Behind {
+    listener: TcpListener,
+    /// Each with the bytes that the relay does not take yet.
+    connections: Vec<(TcpStream, Vec<u8>)>,
+}
+
+impl Behind {
+    pub fn new() -> io::Result<Behind> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
+        Ok(Behind { listener, connections: Vec::new() })
+    }
+
+    pub fn addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    fn progress(&mut self) -> io::Result<()> {
+        if let Ok((stream, _)) = self.listener.accept() {
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            self.connections.push((stream, Vec::new()));
+        }
+        // A connection of an earlier round ends here.
+        self.connections.retain_mut(|(stream, unsent)| echo(stream, unsent).unwrap_or(false));
+        Ok(())
+    }
+}
+
+/// Returns false at the end of the connection.
+fn echo(stream: &mut TcpStream, unsent: &mut Vec<u8>) -> io::Result<bool> {
+    let mut scratch = [0; SLICE];
+    if unsent.is_empty() {
+        match progress(stream.read(&mut scratch))? {
+            Some(0) => return Ok(false),
+            count => unsent.extend_from_slice(&scratch[..count.unwrap_or(0)]),
+        }
+    }
+    if !unsent.is_empty() {
+        let sent = progress(stream.write(unsent))?.unwrap_or(0);
+        unsent.drain(..sent);
+    }
+    Ok(true)
 }
 
 /// Connections that come at planned times, stay for a while, and leave.
@@ -128,10 +204,6 @@ impl Streams {
             streams.push(stream);
         }
         Ok(Streams { streams, file: sys::memory_file(SLICE)?, received: 0 })
-    }
-
-    fn progress(&mut self) -> io::Result<()> {
-        (0..self.streams.len()).try_for_each(|which| self.progress_of(which))
     }
 
     fn progress_of(&mut self, which: usize) -> io::Result<()> {
@@ -197,29 +269,56 @@ impl Paced {
     }
 }
 
-/// The rows of the table: ours beside the floor and tokio.
+/// Ours beside the floor, a bare mio loop and tokio.
 pub fn latency(bench: &Bench) -> io::Result<Vec<Row>> {
-    let subjects =
-        [bench.ours(), bench.plain(), Subject::floor("tokio", &["tokio", "lingers"], BOTH)];
-    let names = subjects.each_ref().map(|subject| subject.name.clone());
-    let (messages, rounds) = if bench.quick { (500, 3) } else { (2000, 9) };
-    let mut rows = Vec::new();
-    bench.progress.section(if bench.quick { 35.0 } else { 270.0 }, 4);
-    for (name, beside) in [
+    let subjects = [vec![bench.ours(), bench.plain()], crate::cpu::libraries()].concat();
+    bench.progress.section(if bench.quick { 45.0 } else { 350.0 }, 4);
+    let loads = [
         ("alone", Beside { streams: false, churn: false }),
         ("beside 16 streams", Beside { streams: true, churn: false }),
         ("beside 5,000 connections a second", Beside { streams: false, churn: true }),
         ("beside both", Beside { streams: true, churn: true }),
-    ] {
-        bench.progress.load(&format!("latency, {name}"));
-        let figures = bench.some_rounds(rounds, &subjects, |server| {
-            measure(server.addr("echo")?, server.pid(), beside, messages)
+    ];
+    rows(bench, "latency", &subjects, &loads, None)
+}
+
+/// The latency through relays. The first subject is ours, the second the floor.
+pub fn of_relays(
+    bench: &Bench,
+    table: &str,
+    subjects: &[Subject],
+    behind: &mut Behind,
+) -> io::Result<Vec<Row>> {
+    let loads = [
+        ("alone", Beside { streams: false, churn: false }),
+        ("beside 16 streams", Beside { streams: true, churn: false }),
+    ];
+    rows(bench, table, subjects, &loads, Some(behind))
+}
+
+fn rows(
+    bench: &Bench,
+    table: &str,
+    subjects: &[Subject],
+    loads: &[(&str, Beside)],
+    mut behind: Option<&mut Behind>,
+) -> io::Result<Vec<Row>> {
+    let names: Vec<String> = subjects.iter().map(|subject| subject.name.clone()).collect();
+    let (messages, rounds) = if bench.quick { (500, 3) } else { (2000, 9) };
+    let is_relayed = behind.is_some();
+    let mut rows = Vec::new();
+    for &(name, beside) in loads {
+        bench.progress.load(&format!("{table}, {name}"));
+        let figures = bench.some_rounds(rounds, subjects, |server| {
+            let addr = server.addr("echo")?;
+            measure(addr, server.pid(), beside, messages, behind.as_deref_mut())
         })?;
         let mut add = |what: &str, unit, figure: fn(&Latency) -> f64, goal| {
             let of: Vec<Vec<f64>> =
                 figures.iter().map(|round| round.iter().map(figure).collect()).collect();
             let load = format!("{what}{name}");
-            rows.push(Row::of_rounds(("latency", &load, unit, 1.0), &names, &of, 1, goal));
+            let goal = if is_relayed { Goal::Open } else { goal };
+            rows.push(Row::of_rounds((table, &load, unit, 1.0), &names, &of, 1, goal));
         };
         let is_alone = !beside.streams && !beside.churn;
         let third = if is_alone { Goal::Open } else { Goal::Ratio(0.33) };
@@ -257,8 +356,9 @@ pub fn limits(bench: &Bench, candidates: &[[usize; 3]]) -> io::Result<Vec<Row>> 
     }
     bench.progress.load("latency beside 16 streams");
     let beside = Beside { streams: true, churn: false };
-    let figures = bench
-        .rounds(&subjects, |server| measure(server.addr("echo")?, server.pid(), beside, 500))?;
+    let figures = bench.rounds(&subjects, |server| {
+        measure(server.addr("echo")?, server.pid(), beside, 500, None)
+    })?;
     for (load, unit, figure) in [
         ("p50 beside 16 streams", "us", (|it| it.p50) as fn(&Latency) -> f64),
         ("p99 beside 16 streams", "us", |it| it.p99),

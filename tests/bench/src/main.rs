@@ -106,16 +106,16 @@ fn own_cpu(bench: &Bench) -> io::Result<Vec<Row>> {
 }
 
 fn own_relay(bench: &Bench) -> io::Result<Vec<Row>> {
-    bench.progress.section(if bench.quick { 15.0 } else { 60.0 }, 4);
+    bench.progress.section(if bench.quick { 25.0 } else { 150.0 }, 6);
     bench.at_most(9);
-    relay::relay(bench, "relay", |_| Ok(Vec::new()))
+    relay::relay(bench, "relay", |_, _| Ok(Vec::new()))
 }
 
 fn all_peers(bench: &Bench) -> io::Result<Vec<Row>> {
-    bench.progress.section(if bench.quick { 90.0 } else { 270.0 }, cpu::LOADS.len() + 4);
+    bench.progress.section(if bench.quick { 110.0 } else { 480.0 }, cpu::LOADS.len() + 6);
     bench.at_most(if bench.quick { 3 } else { 5 });
     let mut rows = cpu::cpu(bench, "other echo servers", peers::echo(bench)?)?;
-    rows.extend(relay::relay(bench, "other relays", |upstream| peers::relays(bench, upstream))?);
+    rows.extend(relay::relay(bench, "other relays", peers::relays)?);
     Ok(rows)
 }
 
@@ -177,10 +177,10 @@ fn bench(what: &str, options: &[&str]) -> io::Result<bool> {
     };
     // A section is about as long as the others of its kind: see `Progress::section`.
     let total = match (what, quick) {
-        ("publish", true) => 420.0,
-        ("publish", false) => 1150.0,
-        ("all", true) => 170.0,
-        ("all", false) => 900.0,
+        ("publish", true) => 460.0,
+        ("publish", false) => 1530.0,
+        ("all", true) => 190.0,
+        ("all", false) => 1070.0,
         (_, true) => 60.0,
         (_, false) => 300.0,
     };

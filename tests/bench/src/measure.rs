@@ -182,7 +182,7 @@ impl Bench {
     pub fn rounds<T>(
         &self,
         subjects: &[Subject],
-        measure: impl Fn(Server) -> io::Result<T>,
+        measure: impl FnMut(Server) -> io::Result<T>,
     ) -> io::Result<Vec<Vec<T>>> {
         self.some_rounds(self.rounds.get(), subjects, measure)
     }
@@ -196,7 +196,7 @@ impl Bench {
         &self,
         rounds: usize,
         subjects: &[Subject],
-        measure: impl Fn(Server) -> io::Result<T>,
+        mut measure: impl FnMut(Server) -> io::Result<T>,
     ) -> io::Result<Vec<Vec<T>>> {
         let mut figures = Vec::new();
         for at in 0..rounds {
@@ -267,7 +267,7 @@ impl Bench {
         let lengths = if self.quick { [500, 2500] } else { [2000, 12_000] };
         let mut totals = Vec::new();
         for count in lengths {
-            let file = self.directory.join(format!("callgrind.{name}.{count}"));
+            let file = self.directory.join(format!("callgrind.{}.{name}.{count}", subject.name));
             let tool = [
                 "valgrind".into(),
                 "--quiet".into(),
