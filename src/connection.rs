@@ -9,6 +9,7 @@ mod stream;
 use std::time::Instant;
 
 use self::deadline::Bound;
+pub(crate) use self::io::What;
 use self::readiness::Readiness;
 pub use self::snapshot::Snapshot;
 pub use self::stream::Stream;
@@ -180,7 +181,7 @@ impl<S: Stream> Connection<S> {
                         if count < size && self.ready.is_drained_by_short_read() {
                             self.ready.clear_readable();
                         }
-                        self.call(cx, count, |protocol, data, out| protocol.on_data(data, out))?;
+                        self.call(cx, count, |it, read, out| it.on_data(&read[..count], out))?;
                         continue;
                     }
                     Err(error) => {

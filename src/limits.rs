@@ -278,8 +278,9 @@ impl Context {
     }
 
     fn put_bounds_in_force(&mut self) {
-        let Bounds { high_water, low_water, max_send_queue, .. } = self.bounds;
-        self.outbox.set_bounds(high_water, low_water, max_send_queue);
+        let (to, from) = (&mut self.outbox, &self.bounds);
+        (to.high_water, to.low_water) = (from.high_water, from.low_water);
+        to.max_send_queue = from.max_send_queue;
     }
 
     /// Begins a turn at `now`. If `now` is in the past, the time stays as it was.

@@ -36,12 +36,6 @@ impl SendQueue {
         self.bytes.extend_from_slice(more);
     }
 
-    /// Gives the storage of an empty queue away, and queues `bytes` in theirs.
-    pub(crate) fn exchange(&mut self, bytes: &mut Vec<u8>) {
-        debug_assert!(self.is_empty());
-        std::mem::swap(&mut self.bytes, bytes);
-    }
-
     /// Drops the sent prefix, only when the queue grows. Shifting after every write would be quadratic.
     /// Never shifting would keep every byte for a peer that is always a little behind.
     fn make_room(&mut self, more: usize) {

@@ -8,6 +8,9 @@ use super::{Connection, Stage, Stream};
 use crate::limits::Context;
 use crate::protocol::{self, CloseReason, Outbox, Output, Protocol};
 
+/// A call of a protocol: its arguments are the read buffer and the outbox.
+pub(crate) type What<'a> = &'a mut dyn FnMut(&mut dyn Protocol, &[u8], &mut Outbox);
+
 impl<S: Stream> Connection<S> {
     /// Returns false while the kernel has not connected yet. An accepted connection always is.
     pub(super) fn has_connected(&mut self) -> Result<bool, CloseReason> {
@@ -34,8 +37,8 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Calls the protocol with the first `count` bytes of the read buffer, applies its requests, and
-    /// writes what it has sent. After the protocol has closed, discards the bytes instead.
+    /// Calls the protocol, lends it the read buffer with the `count` bytes that were just read, applies
+    /// its requests, and writes what it has sent. After the protocol has closed, discards the bytes.
     pub(super) fn call(
         &mut self,
         cx: &mut Context,
@@ -50,9 +53,10 @@ impl<S: Stream> Connection<S> {
         let was_empty = self.send_queue.is_empty();
         let timer = self.extra.as_ref().and_then(|extra| extra.timer);
         cx.outbox.begin_call(&mut self.send_queue, self.state, timer);
-        let (data, out) = (&cx.read_buffer[..count], &mut cx.outbox);
+        cx.outbox.lends = count > 0;
+        let (read, out) = (&cx.read_buffer[..], &mut cx.outbox);
         // Unwind-safe: only the protocol can be left inconsistent, and it is dropped.
-        let outcome = catch_unwind(AssertUnwindSafe(|| what(&mut *self.protocol, data, out)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| what(&mut *self.protocol, read, out)));
         self.state = cx.outbox.end_call(&mut self.send_queue);
         if let Err(panic) = outcome {
             // `Reactor::reap` resets the connection and keeps the first payload for `take_panic`;
@@ -64,6 +68,10 @@ impl<S: Stream> Connection<S> {
         // ANCHOR: write-clock
         if was_empty && (count > 0 || !self.send_queue.is_empty()) {
             self.progress = cx.millis as u32;
+        }
+        if count > 0 && cx.outbox.has_lent() {
+            // The next read overwrites the bytes, so other connections send them first.
+            cx.read_budget = 0;
         }
         if cx.outbox.has_requests {
             self.apply(cx)?;
@@ -197,10 +205,10 @@ impl<S: Stream> Connection<S> {
     pub(crate) fn command(
         &mut self,
         cx: &mut Context,
-        what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox),
+        what: What<'_>,
     ) -> Result<bool, CloseReason> {
         cx.renew_budget();
-        self.call(cx, 0, |protocol, _, out| what(protocol, out))?;
+        self.call(cx, 0, what)?;
         Ok(self.has_work(cx))
     }
 

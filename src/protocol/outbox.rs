@@ -2,6 +2,7 @@
 
 mod loan;
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::{ConnId, Output, Requests, State, Timeouts};
@@ -32,9 +33,12 @@ pub struct Outbox {
     /// The start and length of the part of the read buffer that was sent while the queue was empty.
     /// It is written from there without a copy, before the queue.
     borrowed: (usize, usize),
-    pub(super) high_water: usize,
-    pub(super) low_water: usize,
-    pub(super) max_send_queue: usize,
+    /// This call has read bytes, and its requests are applied before the next read.
+    pub(crate) lends: bool,
+    /// The number of unsent bytes that congests this outbox.
+    pub(crate) high_water: usize,
+    pub(crate) low_water: usize,
+    pub(crate) max_send_queue: usize,
     pub(super) state: State,
     pub(super) timer: Option<Instant>,
     pub(crate) aborted: bool,
@@ -79,6 +83,7 @@ impl Outbox {
             queue: SendQueue::default(),
             read_buffer: (0, 0),
             borrowed: (0, 0),
+            lends: false,
             high_water,
             low_water: high_water / 4,
             max_send_queue: 1 << 20,
@@ -141,27 +146,11 @@ impl Outbox {
         }
     }
 
-    /// Sends as [`send`](Outbox::send) does, and empties `bytes`. If nothing is queued, the queue takes
-    /// its storage over and gives its own for it, so nothing is copied.
-    pub(crate) fn send_vec(&mut self, bytes: &mut Vec<u8>) {
-        let is_taken = self.state.output == Output::Open && bytes.len() <= self.max_send_queue;
-        if is_taken && self.unsent() == 0 {
-            self.queue.exchange(bytes);
-            self.state.congested |= self.unsent() >= self.high_water;
-        } else {
-            self.send(bytes);
-        }
-        bytes.clear();
-    }
-
     /// Borrows `bytes` if they directly follow the borrowed part and the queue is empty.
     fn borrow(&mut self, bytes: &[u8]) -> bool {
-        // An address below the buffer wraps around to far behind it. A slice that begins in the
-        // buffer also ends there: no slice spans two allocations.
-        let start = (bytes.as_ptr() as usize).wrapping_sub(self.read_buffer.0);
-        if start >= self.read_buffer.1 || !self.queue.is_empty() {
+        let Some(start) = self.start_in_read_buffer(bytes).filter(|_| self.queue.is_empty()) else {
             return false;
-        }
+        };
         match self.borrowed {
             (_, 0) => self.borrowed = (start, bytes.len()),
             (first, length) if first + length == start => self.borrowed.1 += bytes.len(),
@@ -170,9 +159,19 @@ impl Outbox {
         true
     }
 
-    /// Returns the number of unsent bytes that congests this outbox.
-    pub(crate) fn high_water(&self) -> usize {
-        self.high_water
+    /// Returns the part of the read buffer that `bytes` are, if it stays until the requests are applied
+    /// and is large: copying a small one costs less than the turn in which its sender reads on.
+    pub(super) fn lend(&self, bytes: &[u8]) -> Option<Range<usize>> {
+        let is_large = bytes.len() >= self.read_buffer.1 / 8;
+        let start = self.start_in_read_buffer(bytes).filter(|_| self.lends && is_large)?;
+        Some(start..start + bytes.len())
+    }
+
+    fn start_in_read_buffer(&self, bytes: &[u8]) -> Option<usize> {
+        // An address below the buffer wraps around to far behind it. A slice that begins in the
+        // buffer also ends there: no slice spans two allocations.
+        let start = (bytes.as_ptr() as usize).wrapping_sub(self.read_buffer.0);
+        (start < self.read_buffer.1).then_some(start)
     }
 
     /// Returns the number of unsent bytes, from this call and from earlier ones.
@@ -340,6 +339,7 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Request;
     use super::*;
 
     fn pattern(len: usize) -> Vec<u8> {
@@ -349,7 +349,7 @@ mod tests {
     /// An outbox over a read buffer, with a high-water mark of 1000.
     fn over(buffer: &[u8]) -> Outbox {
         let mut out = Outbox::over(Instant::now(), buffer);
-        out.set_bounds(1000, 250, 1000);
+        (out.high_water, out.low_water, out.max_send_queue) = (1000, 250, 1000);
         out
     }
 
@@ -441,38 +441,29 @@ mod tests {
     }
 
     #[test]
-    fn a_vector_is_sent_in_its_own_storage_or_behind_what_waits_already() {
-        let buffer = pattern(100);
+    fn a_message_of_the_bytes_just_read_is_lent_and_any_other_copied() {
+        const LENT: usize = 100;
+        let buffer = pattern(8 * LENT);
         let mut out = over(&buffer);
-        let (mut first, mut second) = (pattern(990), b"second".to_vec());
-        let storage = first.as_ptr();
-        out.send_vec(&mut first);
-        assert_eq!(out.queued().as_ptr(), storage, "nothing was copied");
-        assert!(!out.is_congested());
-        out.send_vec(&mut second);
-        assert_eq!(out.queued(), [&pattern(990)[..], b"second"].concat());
-        assert!(first.is_empty() && second.is_empty());
-
-        let mut full = over(&buffer);
-        full.send_vec(&mut pattern(1000));
-        assert!(full.is_congested() && !full.overflowed);
-
-        let mut behind = over(&buffer);
-        behind.send(&buffer[..10]);
-        behind.send_vec(&mut b"later".to_vec());
-        assert_eq!((behind.borrowed(), behind.queued()), (0..10, &b"later"[..]));
-    }
-
-    #[test]
-    fn a_vector_is_refused_as_a_slice_is() {
-        let mut out = over(&[]);
-        out.send_vec(&mut vec![7; 1001]);
-        assert!(out.overflowed && out.queued().is_empty());
-        let mut out = over(&[]);
-        out.half_close();
-        let mut late = b"late".to_vec();
-        out.send_vec(&mut late);
-        assert!(out.queued().is_empty() && late.is_empty());
+        let to = out.id();
+        out.message(to, &buffer[..LENT]);
+        out.lends = true;
+        assert!(!out.has_lent());
+        out.message(to, &buffer[5..LENT + 5]);
+        out.message(to, &buffer[1..LENT]);
+        out.message(to, &pattern(LENT));
+        assert!(out.has_lent());
+        let list = out.requests.list.iter().map(|it| match it {
+            Request::Message(_, length) => (0, *length),
+            Request::Lent(_, part) => (part.start, part.end),
+            _ => unreachable!(),
+        });
+        let list: Vec<_> = list.collect();
+        assert_eq!(list, [(0, LENT), (5, LENT + 5), (0, LENT - 1), (0, LENT)]);
+        let copied = [&buffer[..LENT], &buffer[1..LENT], &pattern(LENT)].concat();
+        assert_eq!(out.requests.bytes, copied);
+        out.begin_call(&mut SendQueue::default(), State::default(), None);
+        assert_eq!(out.lend(&buffer), None, "only the call that has read them lends");
     }
 
     #[test]

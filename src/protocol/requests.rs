@@ -1,5 +1,6 @@
 //! The requests of a protocol that the reactor or the connection applies after the call.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::{Address, ConnId, Outbox, Protocol};
@@ -8,13 +9,15 @@ use super::{Address, ConnId, Outbox, Protocol};
 #[derive(Default)]
 pub(crate) struct Requests {
     pub(crate) list: Vec<Request>,
-    /// The bytes of all messages, one after the other.
+    /// The bytes of all messages that are copied, one after the other.
     pub(crate) bytes: Vec<u8>,
 }
 
 pub(crate) enum Request {
     /// This many bytes for that connection.
     Message(ConnId, usize),
+    /// This part of the read buffer for that connection.
+    Lent(ConnId, Range<usize>),
     Wake(ConnId),
     /// The connection that asks is the parent of the new one.
     Connect(Address, Box<dyn Protocol>, ConnId),
@@ -79,7 +82,9 @@ impl Outbox {
     ///
     /// Messages and wake-ups of one connection arrive in their order. The id may be this connection's
     /// own. Nothing bounds the bytes of one call; the receiver's
-    /// [`Limits::max_send_queue`](crate::Limits::max_send_queue) bounds those that it sends on.
+    /// [`Limits::max_send_queue`](crate::Limits::max_send_queue) bounds those that it sends on. Data
+    /// that a protocol passes on from [`on_data`](crate::Protocol::on_data) is not copied, unless it is
+    /// less than an eighth of [`Limits::read_buffer`](crate::Limits::read_buffer).
     ///
     /// ```
     /// use std::{cell::RefCell, rc::Rc};
@@ -106,6 +111,9 @@ impl Outbox {
     /// assert_eq!(out.messages().collect::<Vec<_>>(), [(out.id(), &b"hello"[..])]);
     /// ```
     pub fn message(&mut self, id: ConnId, bytes: &[u8]) {
+        if let Some(part) = self.lend(bytes) {
+            return self.requests.list.push(Request::Lent(id, part));
+        }
         self.requests.bytes.extend_from_slice(bytes);
         self.requests.list.push(Request::Message(id, bytes.len()));
     }

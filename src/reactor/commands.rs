@@ -4,7 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Reactor, close};
-use crate::connection::{Connection, Queued};
+use crate::connection::{Connection, Queued, What};
 use crate::control::{self, Command, Control, Driver};
 use crate::kernel::Kernel;
 use crate::limits::Origin;
@@ -79,6 +79,9 @@ impl<K: Kernel> Reactor<K> {
                     self.command(id, Call::Message(&bytes[start..start + length]));
                     start += length;
                 }
+                Request::Lent(id, part) => {
+                    self.call(id, &mut |it, read, out| it.on_message(&read[part.clone()], out));
+                }
                 Request::Wake(id) => self.command(id, Call::Wake),
                 Request::Connect(addr, protocol, parent) => {
                     Driver::connect(self, addr, protocol, Some(parent));
@@ -117,12 +120,12 @@ impl<K: Kernel> Reactor<K> {
     }
 
     fn command(&mut self, id: ConnId, call: Call<'_>) {
-        self.call(id, &mut |protocol, out| call.make(protocol, out));
+        self.call(id, &mut |protocol, _, out| call.make(protocol, out));
     }
 
-    /// Calls a connection's protocol for a reason that is not an event. Returns false if it may not be
-    /// called.
-    fn call(&mut self, id: ConnId, what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox)) -> bool {
+    /// Calls a connection's protocol for a reason that is not an event, and lends it the read buffer.
+    /// Returns false if it may not be called.
+    fn call(&mut self, id: ConnId, what: What<'_>) -> bool {
         let key = id.key as usize;
         match self.connections.get_mut(key) {
             // ANCHOR: ordinal
@@ -223,6 +226,6 @@ impl<K: Kernel> Driver for Reactor<K> {
     fn with(&mut self, id: ConnId, what: &mut dyn FnMut(&mut dyn Protocol, &mut Outbox)) -> bool {
         // The last turn may be long ago: timers of the protocol count from now.
         self.cx.begin_turn(self.kernel.now());
-        self.call(id, what)
+        self.call(id, &mut |protocol, _, out| what(protocol, out))
     }
 }

@@ -98,7 +98,7 @@ impl fmt::Display for Upstream {
 /// ```
 pub fn relay(upstream: impl Into<Upstream>) -> impl FnMut(&Accepted) -> Relay + Clone {
     let upstream = upstream.into();
-    let shared = Rc::new(Shared { upstream, is_down: Cell::default(), spare: RefCell::default() });
+    let shared = Rc::new(Shared { upstream, is_down: Cell::default() });
     move |_: &Accepted| Relay::client(&shared)
 }
 
@@ -132,8 +132,6 @@ struct Shared {
     upstream: Upstream,
     /// The last attempt to connect has failed.
     is_down: Cell<bool>,
-    /// Storage for the next pipe, so that an idle conversation keeps none.
-    spare: RefCell<Vec<u8>>,
 }
 
 /// State of one connection that both connections of a conversation use.
@@ -146,15 +144,18 @@ struct End {
     fate: Cell<Option<Fate>>,
 }
 
-/// The bytes on their way to one connection.
+/// What is on its way to one connection.
 #[derive(Debug, Default)]
 struct Pipe {
-    bytes: Vec<u8>,
+    /// Bytes that came before the connection was open.
+    early: Vec<u8>,
+    /// The length of the messages on their way to it.
+    coming: usize,
     /// The sender has ended its half: the receiver ends its half after the bytes.
     has_ended: bool,
     /// The sender has paused, because the receiver holds too much.
     is_full: bool,
-    /// The most bytes that the receiver's send queue can hold: its length at the last call.
+    /// The most bytes that the receiver can hold: since its last call, its queue has not grown.
     unsent: usize,
 }
 
@@ -192,18 +193,20 @@ impl Relay {
         }
     }
 
-    /// Sends the bytes that wait for this connection, and ends its half after them.
-    fn pull(&self, out: &mut Outbox) {
+    /// Sends the early bytes. After the last message, of which `arrived` bytes are here now, ends this
+    /// half if the other peer has ended its own, and lets that peer go on.
+    fn pull(&self, arrived: usize, out: &mut Outbox) {
         let mut pipe = self.this.pipe.borrow_mut();
-        if !pipe.bytes.is_empty() {
-            let mut bytes = std::mem::take(&mut pipe.bytes);
-            out.send_vec(&mut bytes);
-            self.shared.spare.replace(bytes);
+        // A message that the program itself has sent was not announced.
+        pipe.coming = pipe.coming.saturating_sub(arrived);
+        out.send(&std::mem::take(&mut pipe.early));
+        pipe.unsent = out.unsent();
+        if pipe.coming > 0 {
+            return;
         }
         if pipe.has_ended {
             out.half_close();
         }
-        pipe.unsent = out.unsent();
         if pipe.is_full && !out.is_congested() {
             pipe.is_full = false;
             self.wake_other(out);
@@ -253,42 +256,44 @@ impl Protocol for Relay {
 
     fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
         let mut pipe = self.other.pipe.borrow_mut();
-        // Bytes that wait already have woken the receiver, unless it is not open yet.
-        let is_first = pipe.bytes.is_empty();
-        if pipe.bytes.capacity() == 0 {
-            pipe.bytes = self.shared.spare.take();
+        if let Some(id) = self.other.id.get() {
+            pipe.coming += data.len();
+            out.message(id, data);
+        } else {
+            pipe.early.extend_from_slice(data);
         }
-        pipe.bytes.extend_from_slice(data);
-        if pipe.bytes.len() + pipe.unsent >= out.high_water() {
+        if pipe.early.len() + pipe.coming + pipe.unsent >= out.high_water {
             pipe.is_full = true;
             out.pause();
         }
-        if is_first {
-            self.wake_other(out);
-        }
+    }
+
+    fn on_message(&mut self, bytes: &[u8], out: &mut Outbox) {
+        out.send(bytes);
+        self.pull(bytes.len(), out);
     }
 
     fn on_eof(&mut self, out: &mut Outbox) {
         let mut pipe = self.other.pipe.borrow_mut();
         pipe.has_ended = true;
-        if pipe.bytes.is_empty() {
+        if pipe.coming == 0 {
             self.wake_other(out);
         }
     }
 
     fn on_drain(&mut self, out: &mut Outbox) {
-        self.pull(out);
+        self.pull(0, out);
     }
 
-    /// Bytes or an EOF have come for this connection, its peer has drained, or the other one has failed.
+    /// An EOF has come for this connection, its peer has drained, or the other one has failed.
     fn on_wake(&mut self, out: &mut Outbox) {
         match self.this.fate.get() {
             Some(Fate::Reset) => return out.abort(),
             Some(Fate::Close) => {
-                self.pull(out);
+                self.pull(0, out);
                 return out.close();
             }
-            None => self.pull(out),
+            None => self.pull(0, out),
         }
         if !self.other.pipe.borrow().is_full {
             out.resume();

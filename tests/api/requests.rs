@@ -1,6 +1,6 @@
 //! Requests between connections: `out.message`, `out.wake` and `out.connect`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use campanile::{ConnId, Limits, Outbox, Protocol, Reactor};
@@ -162,6 +162,39 @@ impl Protocol for Side {
 
 fn relay() -> Side {
     Side { own: Target::default(), other: Target::default() }
+}
+
+#[test]
+fn bytes_that_pass_through_three_connections_are_not_those_of_a_later_read() {
+    /// Passes what it receives on to the next place; the last one sends it.
+    struct Stage(Rc<RefCell<Vec<ConnId>>>);
+    impl Protocol for Stage {
+        fn on_data(&mut self, data: &[u8], out: &mut Outbox) {
+            self.on_message(data, out);
+        }
+        fn on_message(&mut self, bytes: &[u8], out: &mut Outbox) {
+            let places = self.0.borrow();
+            match places.iter().skip_while(|id| **id != out.id()).nth(1) {
+                Some(next) => out.message(*next, bytes),
+                None => out.send(bytes),
+            }
+        }
+    }
+    let world = World::new();
+    let places = Rc::new(RefCell::new(Vec::new()));
+    let shared = places.clone();
+    let limits = Limits::default().read_buffer(64);
+    let mut reactor = serving(&world, limits, move |_| Stage(shared.clone()));
+    let stages: Vec<_> = (0..3).map(|_| join(&world, &mut reactor)).collect();
+    places.borrow_mut().extend(stages.iter().map(|(_, id)| *id));
+    let (other, _) = join(&world, &mut reactor);
+    for _ in 0..10 {
+        // Both are ready in one turn, and the other one is read after the first.
+        stages[0].0.send(&[1; 64]);
+        other.send(&[2; 64]);
+        settle(&mut reactor);
+        assert_eq!((stages[2].0.received(), other.received()), (vec![1; 64], vec![2; 64]));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::Outbox;
-use crate::protocol::{Output, State};
+use crate::protocol::{Output, Request, State};
 use crate::send_queue::SendQueue;
 
 impl Outbox {
@@ -12,17 +12,6 @@ impl Outbox {
     pub(crate) fn over(now: Instant, read_buffer: &[u8]) -> Outbox {
         let read_buffer = (read_buffer.as_ptr() as usize, read_buffer.len());
         Outbox { read_buffer, ..Outbox::with_high_water(now, 1) }
-    }
-
-    pub(crate) fn set_bounds(
-        &mut self,
-        high_water: usize,
-        low_water: usize,
-        max_send_queue: usize,
-    ) {
-        self.high_water = high_water;
-        self.low_water = low_water;
-        self.max_send_queue = max_send_queue;
     }
 
     /// Takes over a connection's queue, state and timer for one call.
@@ -43,6 +32,7 @@ impl Outbox {
         self.has_requests = false;
         self.timeouts = None;
         self.borrowed.1 = 0;
+        self.lends = false;
     }
 
     /// Prepares for the call that reports the end of a connection: nothing can be sent on it.
@@ -62,6 +52,11 @@ impl Outbox {
     /// Returns whether requests for other connections wait.
     pub(crate) fn has_mail(&self) -> bool {
         !self.requests.list.is_empty()
+    }
+
+    /// Returns whether a message is still in the read buffer.
+    pub(crate) fn has_lent(&self) -> bool {
+        self.requests.list.iter().any(|request| matches!(request, Request::Lent(..)))
     }
 
     /// Returns the borrowed part of the read buffer, which is to be written before the queue.
