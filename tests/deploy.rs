@@ -10,8 +10,6 @@ mod program;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +17,7 @@ use std::thread;
 
 use campanile::client;
 use common::{DEADLINE, Folder, eventually, skip};
-use program::{Server, campanile, inherit_signals, run};
+use program::{Server, activated, campanile, run};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_campanile");
 
@@ -331,29 +329,6 @@ fn restart_behind_haproxy(stats: &str, name: &str, restart: impl FnOnce()) {
     let rest = thread::spawn(move || io::copy(&mut stdout, &mut io::sink()));
     assert!(recipe.wait().unwrap().success());
     rest.join().unwrap().unwrap();
-}
-
-/// The program with these sockets passed to it. Its process id is known only to the child.
-fn activated(sockets: Vec<OwnedFd>, names: &str, words: &[&str]) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", "LISTEN_PID=$$; export LISTEN_PID; exec \"$0\" \"$@\"", PROGRAM]);
-    command.args(words).env_clear().env("PATH", "/usr/bin:/bin");
-    command.env("LISTEN_FDS", sockets.len().to_string()).env("LISTEN_FDNAMES", names);
-    inherit_signals(&mut command, &[], &[]);
-    let pass = move || {
-        for (at, socket) in sockets.iter().enumerate() {
-            // SAFETY: dup2(2) reads two numbers.
-            unsafe { libc::dup2(socket.as_raw_fd(), 200 + at as i32) };
-        }
-        for at in 0..sockets.len() as i32 {
-            // SAFETY: as above.
-            unsafe { libc::dup2(200 + at, 3 + at) };
-        }
-        Ok(())
-    };
-    // SAFETY: the closure calls async-signal-safe functions and does not allocate.
-    unsafe { command.pre_exec(pass) };
-    command
 }
 
 fn restarts() -> usize {

@@ -3,40 +3,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::common::skip;
-use crate::program::{Folder, Server, campanile, inherit_signals, run};
-
-/// The program with these sockets passed to it, as systemd does. Its process id is known only to the
-/// child, so a shell sets it.
-fn activated(sockets: Vec<OwnedFd>, names: &str, words: &[&str]) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", "LISTEN_PID=$$; export LISTEN_PID; exec \"$0\" \"$@\""]);
-    command.arg(env!("CARGO_BIN_EXE_campanile")).args(words);
-    let count = sockets.len().to_string();
-    command.env_clear().env("PATH", "/usr/bin:/bin");
-    command.env("LISTEN_FDS", count).env("LISTEN_FDNAMES", names);
-    inherit_signals(&mut command, &[], &[]);
-    let pass = move || {
-        // First out of the way, because a source may have the number of a target.
-        for (at, socket) in sockets.iter().enumerate() {
-            // SAFETY: fcntl(2) and dup2(2) read numbers only.
-            unsafe { libc::dup2(socket.as_raw_fd(), 200 + at as i32) };
-        }
-        for at in 0..sockets.len() as i32 {
-            // SAFETY: as above.
-            unsafe { (libc::dup2(200 + at, 3 + at), libc::close(200 + at)) };
-        }
-        Ok(())
-    };
-    // SAFETY: the closure calls async-signal-safe functions and does not allocate.
-    unsafe { command.pre_exec(pass) };
-    command
-}
+use crate::program::{Folder, Server, activated, campanile, inherit_signals, run};
 
 fn tcp() -> (TcpListener, OwnedFd) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

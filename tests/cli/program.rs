@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Sender};
@@ -41,6 +42,37 @@ pub fn inherit_signals(command: &mut Command, ignored: &[i32], blocked: &[i32]) 
     };
     // SAFETY: the closure calls async-signal-safe functions and does not allocate.
     unsafe { command.pre_exec(inherit) };
+}
+
+/// The program with these sockets passed to it, as systemd does. Its process id is known only to the
+/// child, so a shell sets it.
+pub fn activated(sockets: Vec<OwnedFd>, names: &str, words: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "LISTEN_PID=$$; export LISTEN_PID; exec \"$0\" \"$@\""]);
+    command
+        .arg(env!("CARGO_BIN_EXE_campanile"))
+        .args(words)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin");
+    command.env("LISTEN_FDS", sockets.len().to_string()).env("LISTEN_FDNAMES", names);
+    inherit_signals(&mut command, &[], &[]);
+    let mut moved = vec![-1; sockets.len()];
+    let pass = move || {
+        // First out of the way, because a source may have the number of a target. The kernel chooses
+        // numbers that no source has.
+        for (to, socket) in moved.iter_mut().zip(&sockets) {
+            // SAFETY: fcntl(2) reads three numbers.
+            *to = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100) };
+        }
+        for (at, from) in moved.iter().enumerate() {
+            // SAFETY: dup2(2) reads two numbers.
+            unsafe { libc::dup2(*from, 3 + at as i32) };
+        }
+        Ok(())
+    };
+    // SAFETY: the closure calls async-signal-safe functions and does not allocate.
+    unsafe { command.pre_exec(pass) };
+    command
 }
 
 /// The program without the capabilities of root; `None`, with a recorded skip, if they stay.
