@@ -35,7 +35,8 @@ enum Stage {
 #[must_use]
 #[non_exhaustive]
 pub struct Next {
-    /// Another run: the budget is spent, and no event will come for the work that is left.
+    /// Another run: the budget is spent or the data is lent, and no event will come for the work that
+    /// is left.
     pub has_work: bool,
     /// A check at this time, in milliseconds since the loop began. `None` leaves an earlier deadline
     /// in force.

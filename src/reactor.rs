@@ -303,8 +303,11 @@ impl<K: Kernel> Reactor<K> {
         self.kernel.observe(id, || connection.view(&self.cx));
         match outcome {
             Ok(Next { has_work, deadline }) => {
-                if has_work {
+                if has_work && !self.cx.outbox.has_lent() {
                     self.run_queue.push_leftover(key, connection);
+                } else if has_work {
+                    // A loan has ended the run, and not the budget: it runs again in the next turn.
+                    self.run_queue.push(key, connection);
                 }
                 self.arm(key, deadline);
             }

@@ -81,6 +81,30 @@ fn bytes_and_fins_pass_in_the_turn_that_reads_them_and_wake_no_loop() {
 }
 
 #[test]
+fn large_messages_and_their_fins_pass_in_two_turns_however_many_there_are() {
+    let world = World::new();
+    let mut reactor = serving(&world, Limits::default(), relay(nowhere(1)));
+    let pairs: Vec<_> = (0..20)
+        .map(|_| {
+            let (server, client) = (world.expect_connect(), world.connect(0));
+            settle(&mut reactor);
+            server.establish();
+            settle(&mut reactor);
+            (client, server)
+        })
+        .collect();
+    let bytes = pattern(16 << 10);
+    for (client, _) in &pairs {
+        client.send(&bytes);
+        client.end();
+    }
+    reactor.turn(NOW).unwrap();
+    assert!(pairs.iter().all(|(_, server)| server.received() == bytes));
+    reactor.turn(NOW).unwrap();
+    assert!(pairs.iter().all(|(_, server)| server.saw_eof()));
+}
+
+#[test]
 fn at_most_high_water_and_one_read_buffer_wait_each_way() {
     let world = World::new();
     let limits = Limits::default().high_water(1000).low_water(300).read_buffer(400);

@@ -70,7 +70,7 @@ impl<S: Stream> Connection<S> {
             self.progress = cx.millis as u32;
         }
         if count > 0 && cx.outbox.has_lent() {
-            // The next read overwrites the bytes, so other connections send them first.
+            // The next read would overwrite the lent bytes, so this run reads no more.
             cx.read_budget = 0;
         }
         if cx.outbox.has_requests {

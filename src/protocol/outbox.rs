@@ -33,7 +33,7 @@ pub struct Outbox {
     /// The start and length of the part of the read buffer that was sent while the queue was empty.
     /// It is written from there without a copy, before the queue.
     borrowed: (usize, usize),
-    /// This call has read bytes, and its requests are applied before the next read.
+    /// This call may lend its data: nothing is read until its messages are delivered.
     pub(crate) lends: bool,
     /// The number of unsent bytes that congests this outbox.
     pub(crate) high_water: usize,
@@ -62,7 +62,7 @@ impl std::fmt::Debug for Outbox {
             .field("state", &self.state)
             .field("aborted", &self.aborted)
             .field("timer", &self.timer)
-            .field("requests", &self.requests)
+            .field("requests", &self.requests.list.len())
             .finish_non_exhaustive()
     }
 }
@@ -159,8 +159,8 @@ impl Outbox {
         true
     }
 
-    /// Returns the part of the read buffer that `bytes` are, if it stays until the requests are applied
-    /// and is large: copying a small one costs less than the turn in which its sender reads on.
+    /// Returns the place of `bytes` in the read buffer, if this call may lend them. Small pieces are
+    /// copied, because after a loan the sender reads on only in the next turn.
     pub(super) fn lend(&self, bytes: &[u8]) -> Option<Range<usize>> {
         let is_large = bytes.len() >= self.read_buffer.1 / 8;
         let start = self.start_in_read_buffer(bytes).filter(|_| self.lends && is_large)?;

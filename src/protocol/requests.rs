@@ -23,12 +23,6 @@ pub(crate) enum Request {
     Connect(Address, Box<dyn Protocol>, ConnId),
 }
 
-impl std::fmt::Debug for Requests {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Requests").field("count", &self.list.len()).finish_non_exhaustive()
-    }
-}
-
 impl Requests {
     /// Adds the requests of `other`, and empties it.
     pub(super) fn append(&mut self, other: &mut Requests) {
@@ -83,8 +77,9 @@ impl Outbox {
     /// Messages and wake-ups of one connection arrive in their order. The id may be this connection's
     /// own. Nothing bounds the bytes of one call; the receiver's
     /// [`Limits::max_send_queue`](crate::Limits::max_send_queue) bounds those that it sends on. Data
-    /// that a protocol passes on from [`on_data`](crate::Protocol::on_data) is not copied, unless it is
-    /// less than an eighth of [`Limits::read_buffer`](crate::Limits::read_buffer).
+    /// that [`on_data`](crate::Protocol::on_data) passes on as it came is written from the read buffer,
+    /// and only what the kernel does not take is copied; the sender then reads on in the next turn.
+    /// Less than an eighth of [`Limits::read_buffer`](crate::Limits::read_buffer) is copied.
     ///
     /// ```
     /// use std::{cell::RefCell, rc::Rc};
@@ -164,7 +159,7 @@ impl Outbox {
     }
 
     /// Returns the messages for other connections that were not passed on yet, for assertions in a unit
-    /// test.
+    /// test. During a call of the loop, those that are still in its read buffer are not among them.
     pub fn messages(&self) -> impl Iterator<Item = (ConnId, &[u8])> {
         let mut start = 0;
         self.requests.list.iter().filter_map(move |request| {

@@ -115,7 +115,9 @@ pub fn relay(upstream: impl Into<Upstream>) -> impl FnMut(&Accepted) -> Relay + 
 /// The addresses of the [`Upstream`] are tried in turn. If none can be reached, the client is reset. The
 /// log has the reason, as a warning for the first client and at debug level for the next ones.
 ///
-/// A conversation takes two of [`Limits::max_connections`](crate::Limits::max_connections).
+/// A conversation takes two of [`Limits::max_connections`](crate::Limits::max_connections). A program
+/// that sends to one of its connections uses a [`Handle`](crate::Handle), not
+/// [`Outbox::message`], whose bytes the relay would take for its own.
 #[derive(Debug)]
 pub struct Relay {
     shared: Rc<Shared>,
@@ -149,13 +151,13 @@ struct End {
 struct Pipe {
     /// Bytes that came before the connection was open.
     early: Vec<u8>,
-    /// The length of the messages on their way to it.
+    /// Bytes in messages that were requested and have not arrived.
     coming: usize,
     /// The sender has ended its half: the receiver ends its half after the bytes.
     has_ended: bool,
     /// The sender has paused, because the receiver holds too much.
     is_full: bool,
-    /// The most bytes that the receiver can hold: since its last call, its queue has not grown.
+    /// The length of the receiver's send queue after its last call, before the write.
     unsent: usize,
 }
 
@@ -193,11 +195,11 @@ impl Relay {
         }
     }
 
-    /// Sends the early bytes. After the last message, of which `arrived` bytes are here now, ends this
-    /// half if the other peer has ended its own, and lets that peer go on.
+    /// Counts `arrived` bytes as delivered, and sends the early ones. If no message is on its way any
+    /// more, ends this half if the other peer has ended its own, and lets a paused peer go on.
     fn pull(&self, arrived: usize, out: &mut Outbox) {
         let mut pipe = self.this.pipe.borrow_mut();
-        // A message that the program itself has sent was not announced.
+        // A message of a `Handle` was not announced.
         pipe.coming = pipe.coming.saturating_sub(arrived);
         out.send(&std::mem::take(&mut pipe.early));
         pipe.unsent = out.unsent();
@@ -285,7 +287,7 @@ impl Protocol for Relay {
         self.pull(0, out);
     }
 
-    /// An EOF has come for this connection, its peer has drained, or the other one has failed.
+    /// An EOF has come for this connection, the other one has room again, or the other one has failed.
     fn on_wake(&mut self, out: &mut Outbox) {
         match self.this.fate.get() {
             Some(Fate::Reset) => return out.abort(),
