@@ -40,7 +40,7 @@ pub fn charts() -> io::Result<[(&'static str, String); 2]> {
         Scale::Linear,
     );
     let latency = chart(
-        "Latency of 64 B at 1,000 a second, microseconds",
+        "Latency of 64 B at 1,000 a second, microseconds, on a logarithmic scale",
         &results,
         &rows("latency", &["p50", "p99,"]),
         |cell| Some(cell.figure),
