@@ -1,7 +1,8 @@
 //! The servers that the loop is measured against: epoll and nothing else.
 //!
-//! They have no timeouts, no limits, and one buffer of the library's size. Events are level-triggered, so the
-//! servers store no state. The sockets of `plain` and `lingering` block, so a write takes everything.
+//! They have no timeouts, no limits, and one buffer, as large as that of the server beside it. Events
+//! are level-triggered, so the servers store no state. The sockets of `plain` and `lingering` block, so a
+//! write takes everything.
 //! `relay` must not block: two servers that both wait to write would wait for ever.
 
 use std::io::{self, Write};
@@ -13,6 +14,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::sys;
 
 pub const BUFFER: usize = 48 << 10;
+/// What `campanile proxy` reads at once.
+const RELAY_BUFFER: usize = 64 << 10;
 /// The backlog of `campanile serve`.
 const BACKLOG: i32 = 4096;
 
@@ -163,6 +166,7 @@ pub fn relay(upstream: SocketAddr) -> io::Result<()> {
     let listener = listen("relay")?;
     let listener = listener.as_raw_fd();
     let mut it = Loop::new()?;
+    it.scratch = vec![0; RELAY_BUFFER];
     it.watch(listener)?;
     let mut ends: Vec<End> = Vec::new();
     loop {
