@@ -195,13 +195,12 @@ impl Relay {
         }
     }
 
-    /// Counts `arrived` bytes as delivered, and sends the early ones. If no message is on its way any
-    /// more, ends this half if the other peer has ended its own, and lets a paused peer go on.
+    /// Counts `arrived` bytes as delivered. If no message is on its way any more, ends this half if the
+    /// other peer has ended its own, and lets a paused peer go on.
     fn pull(&self, arrived: usize, out: &mut Outbox) {
         let mut pipe = self.this.pipe.borrow_mut();
         // A message of a `Handle` was not announced.
         pipe.coming = pipe.coming.saturating_sub(arrived);
-        out.send(&std::mem::take(&mut pipe.early));
         pipe.unsent = out.unsent();
         if pipe.coming > 0 {
             return;
@@ -251,6 +250,7 @@ impl Protocol for Relay {
                 if self.shared.is_down.replace(false) {
                     log::info!("the upstream {} can be reached", self.shared.upstream.addrs[at]);
                 }
+                out.send(&std::mem::take(&mut self.this.pipe.borrow_mut().early));
                 self.on_wake(out);
             }
         }
