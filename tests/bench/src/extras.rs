@@ -16,11 +16,15 @@ use crate::table::{Goal, Row};
 fn against_itself(
     bench: &Bench,
     table: &str,
-    cases: &[(&str, &[&str], Work, &str)],
+    cases: &[(&str, &[&str], Work)],
 ) -> io::Result<Vec<Row>> {
     bench.at_most(9);
     let mut rows = Vec::new();
-    for (name, options, work, unit) in cases {
+    for (name, options, work) in cases {
+        let unit = match work {
+            Work::Daytime { .. } => "us a connection",
+            _ => "us a message",
+        };
         bench.progress.load(&format!("{table}, {name}"));
         let subjects = [bench.ours_with(name, options), bench.ours_with("without", &[])];
         let rounds = bench.cpu(&subjects, *work)?;
@@ -37,47 +41,22 @@ pub fn faults(bench: &Bench) -> io::Result<Vec<Row>> {
     const MESSAGE: Work = Work::echo(100, 1, 64, 30_000);
     const SLOW: Work = Work::echo(100, 1, 64, 10_000);
     const CONNECTION: Work = Work::Daytime { connections: 4_000 };
-    let cases: &[(&str, &[&str], Work, &str)] = &[
-        ("one that never applies", &["--fault", "echo #4000000: reset"], MESSAGE, "us a message"),
-        ("delay 1ms", &["--fault", "echo: delay 1ms"], SLOW, "us a message"),
-        ("slice 32/1ms", &["--fault", "echo: slice 32/1ms"], SLOW, "us a message"),
-        ("rate 1MiB/s", &["--fault", "echo: rate 1MiB/s"], SLOW, "us a message"),
-        ("short 32", &["--fault", "echo: short 32"], MESSAGE, "us a message"),
-        (
-            "corrupt after 1000MiB",
-            &["--fault", "echo: corrupt after 1000MiB"],
-            MESSAGE,
-            "us a message",
-        ),
-        ("stall after 1000MiB", &["--fault", "echo: stall after 1000MiB"], MESSAGE, "us a message"),
-        ("deaf after 1000MiB", &["--fault", "echo: deaf after 1000MiB"], MESSAGE, "us a message"),
-        ("reset after 1000MiB", &["--fault", "echo: reset after 1000MiB"], MESSAGE, "us a message"),
-        (
-            "hold-open after 1000MiB",
-            &["--fault", "echo: hold-open after 1000MiB"],
-            MESSAGE,
-            "us a message",
-        ),
-        ("refuse, of echo", &["--fault", "echo: refuse"], CONNECTION, "us a connection"),
-        ("unreachable, of echo", &["--fault", "echo: unreachable"], CONNECTION, "us a connection"),
-        (
-            "never-accept, of echo",
-            &["--fault", "echo: never-accept"],
-            CONNECTION,
-            "us a connection",
-        ),
-        (
-            "shut after 26 bytes",
-            &["--fault", "daytime: shut after 26 bytes"],
-            CONNECTION,
-            "us a connection",
-        ),
-        (
-            "close after 26 bytes",
-            &["--fault", "daytime: close after 26 bytes"],
-            CONNECTION,
-            "us a connection",
-        ),
+    let cases: &[(&str, &[&str], Work)] = &[
+        ("one that never applies", &["--fault", "echo #4000000: reset"], MESSAGE),
+        ("delay 1ms", &["--fault", "echo: delay 1ms"], SLOW),
+        ("slice 32/1ms", &["--fault", "echo: slice 32/1ms"], SLOW),
+        ("rate 1MiB/s", &["--fault", "echo: rate 1MiB/s"], SLOW),
+        ("short 32", &["--fault", "echo: short 32"], MESSAGE),
+        ("corrupt after 1000MiB", &["--fault", "echo: corrupt after 1000MiB"], MESSAGE),
+        ("stall after 1000MiB", &["--fault", "echo: stall after 1000MiB"], MESSAGE),
+        ("deaf after 1000MiB", &["--fault", "echo: deaf after 1000MiB"], MESSAGE),
+        ("reset after 1000MiB", &["--fault", "echo: reset after 1000MiB"], MESSAGE),
+        ("hold-open after 1000MiB", &["--fault", "echo: hold-open after 1000MiB"], MESSAGE),
+        ("refuse, of echo", &["--fault", "echo: refuse"], CONNECTION),
+        ("unreachable, of echo", &["--fault", "echo: unreachable"], CONNECTION),
+        ("never-accept, of echo", &["--fault", "echo: never-accept"], CONNECTION),
+        ("shut after 26 bytes", &["--fault", "daytime: shut after 26 bytes"], CONNECTION),
+        ("close after 26 bytes", &["--fault", "daytime: close after 26 bytes"], CONNECTION),
     ];
     bench.progress.section(if bench.quick { 25.0 } else { 130.0 }, cases.len());
     against_itself(bench, "each fault's own cost", cases)
@@ -87,15 +66,10 @@ pub fn recording(bench: &Bench) -> io::Result<Vec<Row>> {
     let file = bench.directory.join("run.jsonl");
     let file = file.to_str().ok_or_else(|| io::Error::other("TMPDIR is not UTF-8: set another"))?;
     let with_bytes = ["--record", file, "--record-bytes", "64"];
-    let cases: &[(&str, &[&str], Work, &str)] = &[
-        ("--record", &["--record", file], Work::echo(100, 1, 64, 30_000), "us a message"),
-        ("--record --record-bytes 64", &with_bytes, Work::echo(100, 1, 64, 30_000), "us a message"),
-        (
-            "--record, daytime",
-            &["--record", file],
-            Work::Daytime { connections: 4_000 },
-            "us a connection",
-        ),
+    let cases: &[(&str, &[&str], Work)] = &[
+        ("--record", &["--record", file], Work::echo(100, 1, 64, 30_000)),
+        ("--record --record-bytes 64", &with_bytes, Work::echo(100, 1, 64, 30_000)),
+        ("--record, daytime", &["--record", file], Work::Daytime { connections: 4_000 }),
     ];
     bench.progress.section(if bench.quick { 10.0 } else { 40.0 }, cases.len());
     against_itself(bench, "recording's own cost", cases)

@@ -68,8 +68,7 @@ pub fn measure(
     others.churn = beside.churn.then(|| Churn::begin(addr));
     let warm = Instant::now() + WARM_UP;
     while Instant::now() < warm {
-        (0..others.streams.streams.len())
-            .try_for_each(|which| others.streams.progress_of(which))?;
+        others.streams.progress()?;
         others.progress()?;
     }
 
@@ -204,6 +203,10 @@ impl Streams {
             streams.push(stream);
         }
         Ok(Streams { streams, file: sys::memory_file(SLICE)?, received: 0 })
+    }
+
+    fn progress(&mut self) -> io::Result<()> {
+        (0..self.streams.len()).try_for_each(|which| self.progress_of(which))
     }
 
     fn progress_of(&mut self, which: usize) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! The relay, `campanile proxy`, beside a raw epoll relay with the same buffer.
+//! The relay, `campanile proxy`, beside a raw epoll relay with a buffer of the same size.
 //!
 //! For CPU time, the server behind it is the plain floor. It runs on the CPU of the load, so that the
 //! figures are those of the relay alone. For latency, the load itself is the server behind.
